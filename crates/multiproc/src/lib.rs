@@ -1,0 +1,9 @@
+//! Python's `multiprocessing` for Rust.
+
+#[doc(inline)]
+pub use multiproc_channel::{Bincode, Codec, CodecError, Message};
+#[doc(inline)]
+pub use multiproc_process::{
+    Args, Builder, ChildInfo, Error, Process, ProcessError, ProcessInfo, Run, Signal, StartMethod, Stdio, active_children,
+    cpu_count, current_process, init, parent_process, worker_init,
+};

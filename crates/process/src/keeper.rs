@@ -1,0 +1,189 @@
+//! The keeper: one thread per process, with all signals blocked, that stands for the process's life.
+//!
+//! It holds the process's life word, so the kernel marks the slot dead when the process ends; it starts children, since the kernel ties
+//! their death signal to the thread that made them; it watches them by pidfd and cleans up after them; and in a worker it
+//! watches the parent and ends the process with it. Between such events it sleeps in poll(2) and wakes for nothing.
+
+use crate::error::{Error, Kind};
+use crate::process::Child;
+use crate::start::{self, Start};
+use multiproc_shm::Arena;
+use multiproc_shm::arena::SlotId;
+use multiproc_shm::roster::SlotState;
+use multiproc_sys::pidfd::PidFd;
+use multiproc_sys::poll::{Kick, poll_readable};
+use multiproc_sys::signal;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::{Ordering, fence};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+/// While processes live whose parent is gone, the keeper looks again this often; the kernel is ending them.
+const ORPHAN_CHECK: Duration = Duration::from_millis(5);
+/// Enough for the keeper's shallow calls; the cleaner's lists live on the heap.
+const STACK: usize = 256 << 10;
+
+/// A worker whose parent cannot be held by its side.
+pub(crate) const EXIT_ORPHAN: i32 = 125;
+
+#[derive(Debug)]
+struct Keeper {
+    kick: Kick,
+    requests: Mutex<Sender<Request>>,
+    /// Children that have not ended, and those that nobody has asked about since they have.
+    children: Mutex<Vec<Arc<Child>>>,
+    own: PidFd,
+}
+
+static KEEPER: OnceLock<Keeper> = OnceLock::new();
+
+#[derive(Debug)]
+struct Request {
+    start: Start,
+    child: ChildSeed,
+    reply: SyncSender<Result<Arc<Child>, Error>>,
+}
+
+/// What is known of a child before it has a pid.
+#[derive(Debug)]
+pub(crate) struct ChildSeed {
+    pub(crate) slot: SlotId,
+    pub(crate) name: String,
+    pub(crate) daemon: bool,
+}
+
+/// Starts this process's keeper and waits until it holds the life word. `parent` is the pidfd of the parent in a worker.
+pub(crate) fn start(arena: &'static Arena, parent: Option<(PidFd, SlotId)>) -> io::Result<()> {
+    let (send, receive) = channel();
+    let keeper = Keeper { kick: Kick::new()?, requests: Mutex::new(send), children: Mutex::default(), own: PidFd::open_self()? };
+    let keeper = KEEPER.get_or_init(|| keeper);
+    let (alive, wait) = sync_channel(1);
+    // Blocked here and inherited by the thread, so that no signal is ever handled there.
+    let _blocked = signal::block_all();
+    thread::Builder::new().name("multiproc-keeper".into()).stack_size(STACK).spawn(move || {
+        begin_life(arena, parent.as_ref().map(|(_, slot)| *slot));
+        let _ = alive.send(());
+        drop(alive);
+        run(arena, keeper, &receive, parent.as_ref().map(|(fd, _)| fd));
+    })?;
+    wait.recv().map_err(|_| io::Error::other("the keeper ended"))
+}
+
+/// Takes the life word, and in a worker the slot, or ends the process: its parent may be gone already.
+fn begin_life(arena: &'static Arena, slot: Option<SlotId>) {
+    let done = (|| -> Option<()> {
+        let mine = arena.slot(arena.my_slot()).ok()?;
+        if slot.is_some() {
+            signal::set_parent_death_signal(9).ok()?;
+            // The kernel marks a life word before it sends the death signal: who does not see the mark will get the signal.
+            fence(Ordering::SeqCst);
+            let parent = arena.slot(mine.parent.load(Ordering::Relaxed)).ok()?;
+            let (state, generation) = parent.state().ok()?;
+            if parent.is_dead() || state != SlotState::Live || generation != mine.parent_generation.load(Ordering::Relaxed) {
+                return None;
+            }
+        }
+        mine.pid.store(std::process::id(), Ordering::Relaxed);
+        let _ = mine.life.lock(arena.who().ok()?).ok()?;
+        if let Some(SlotId { generation, .. }) = slot {
+            mine.change((SlotState::Reserved, generation), (SlotState::Live, generation)).then_some(())?;
+        }
+        Some(())
+    })();
+    if done.is_none() {
+        signal::exit_now(EXIT_ORPHAN);
+    }
+}
+
+fn run(arena: &'static Arena, keeper: &'static Keeper, requests: &Receiver<Request>, parent: Option<&PidFd>) {
+    let mut ready = Vec::new();
+    let mut orphans = false;
+    loop {
+        let children = keeper.lock_children().clone();
+        let mut fds: Vec<BorrowedFd<'_>> = vec![keeper.kick.as_fd()];
+        fds.extend(parent.map(PidFd::as_fd));
+        let first_child = fds.len();
+        let watched: Vec<_> = children.iter().filter(|c| !c.has_ended()).collect();
+        fds.extend(watched.iter().map(|c| c.pidfd().as_fd()));
+        let timeout = orphans.then_some(ORPHAN_CHECK);
+        if poll_readable(&fds, timeout, &mut ready).is_err() {
+            // Only a lack of kernel memory; what is ready stays so.
+            thread::yield_now();
+            continue;
+        }
+        if parent.is_some() && ready.get(1) == Some(&true) {
+            signal::kill_self();
+        }
+        let mut any_ended = false;
+        for (child, _) in watched.iter().zip(&ready[first_child..]).filter(|(_, ready)| **ready) {
+            child.collect_end(arena);
+            any_ended = true;
+        }
+        if any_ended || orphans {
+            // Errors mean corrupted shared memory; the operations of this process report it.
+            orphans = arena.collect().is_ok_and(|done| done.orphans > 0);
+            for child in watched.iter().filter(|c| c.end_is_known()) {
+                child.announce_end();
+            }
+            keeper.lock_children().retain(|c| !c.has_ended());
+        }
+        if ready[0] {
+            keeper.kick.drain();
+            while let Ok(request) = requests.try_recv() {
+                let reply = launch(arena, keeper, request.start, request.child);
+                let _ = request.reply.send(reply);
+            }
+        }
+    }
+}
+
+fn launch(arena: &'static Arena, keeper: &'static Keeper, start: Start, seed: ChildSeed) -> Result<Arc<Child>, Error> {
+    let inherit = [arena.fd(), keeper.own.as_fd()];
+    let pid = start::start(&start, &inherit).map_err(|e| explain(&e))?;
+    // The child is not reaped before its pidfd says so, here: the pid cannot have been given to another.
+    let pidfd = PidFd::open(pid).map_err(|e| explain(&e))?;
+    let child = Arc::new(Child::new(seed, pid, pidfd));
+    keeper.lock_children().push(child.clone());
+    Ok(child)
+}
+
+fn explain(e: &io::Error) -> Error {
+    let (kind, text) = match e.raw_os_error() {
+        Some(2) => {
+            (Kind::System, "the program cannot be executed again: /proc is not mounted, or the working directory does not exist")
+        }
+        Some(11 | 12 | 23 | 24) => (Kind::Resources, "no further process can be started"),
+        _ => (Kind::System, "the process cannot be started"),
+    };
+    Error::because(kind, text, io::Error::from(e.kind()).to_string() + &format!(" ({e})"))
+}
+
+impl Keeper {
+    fn lock_children(&self) -> std::sync::MutexGuard<'_, Vec<Arc<Child>>> {
+        self.children.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Has the keeper start a child.
+pub(crate) fn request(start: Start, child: ChildSeed) -> Result<Arc<Child>, Error> {
+    let gone = || Error::new(Kind::System, "the keeper thread of this process is gone");
+    let keeper = KEEPER.get().ok_or_else(gone)?;
+    let (reply, answer) = sync_channel(1);
+    let request = Request { start, child, reply };
+    keeper.requests.lock().unwrap_or_else(PoisonError::into_inner).send(request).map_err(|_| gone())?;
+    keeper.kick.kick();
+    answer.recv().map_err(|_| gone())?
+}
+
+/// The descriptor that a child gets of this process.
+pub(crate) fn own_pidfd() -> Option<BorrowedFd<'static>> {
+    KEEPER.get().map(|k| k.own.as_fd())
+}
+
+/// Children of this process that have not ended.
+pub(crate) fn children() -> Vec<Arc<Child>> {
+    KEEPER.get().map(|k| k.lock_children().clone()).unwrap_or_default()
+}

@@ -1,0 +1,36 @@
+//! Floor 4 of multiproc: processes. How a function gets into another process, how its end becomes known, how a tree ends.
+//!
+//! Internal to multiproc, no semver promise. Reading order:
+//!
+//! - [`args`]: what can be run, and with what; [`signal`], [`stdio`], [`error`]: the small types;
+//! - `tree`: the arena of this process's tree; `marker`: what a child is told; `job`: what it shall do;
+//! - `keeper`: the one thread that starts, watches and reaps; `start`: the start method;
+//! - [`process`]: the handle and the builder;
+//! - `hook`: how a child gets from `.init_array` to `worker`, which runs the job; `panics`: its last words;
+//! - `exit`: how a process with children ends; [`current`]: who am I, who are they.
+
+pub mod args;
+pub mod current;
+pub mod error;
+mod exit;
+mod hook;
+mod job;
+mod keeper;
+mod marker;
+mod panics;
+pub mod process;
+pub mod signal;
+mod start;
+pub mod stdio;
+mod tree;
+mod worker;
+
+pub use args::{Args, Run};
+pub use current::{ChildInfo, ProcessInfo, active_children, cpu_count, current_process, parent_process};
+pub use error::{Error, ProcessError};
+pub use hook::init;
+pub use process::{Builder, Process};
+pub use signal::Signal;
+pub use start::StartMethod;
+pub use stdio::Stdio;
+pub use worker::worker_init;

@@ -1,0 +1,74 @@
+//! The arena of this process's tree: made at first use in the coordinator, inherited in a worker.
+
+use crate::error::{Error, Kind};
+use crate::{hook, keeper, marker};
+use multiproc_channel::KINDS as CHANNEL_KINDS;
+use multiproc_shm::arena::{Options, SlotId};
+use multiproc_shm::objects::Kind as ObjectKind;
+use multiproc_shm::{Arena, Error as ShmError};
+use multiproc_sync::KINDS as SYNC_KINDS;
+use multiproc_sys::image;
+use std::os::fd::OwnedFd;
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+static KINDS: [&ObjectKind; SYNC_KINDS.len() + CHANNEL_KINDS.len()] = {
+    let mut all = [SYNC_KINDS[0]; SYNC_KINDS.len() + CHANNEL_KINDS.len()];
+    let mut i = 0;
+    while i < all.len() {
+        all[i] = if i < SYNC_KINDS.len() { SYNC_KINDS[i] } else { CHANNEL_KINDS[i - SYNC_KINDS.len()] };
+        i += 1;
+    }
+    all
+};
+
+static ARENA: OnceLock<&'static Arena> = OnceLock::new();
+static MAKING: Mutex<()> = Mutex::new(());
+
+fn options() -> Options {
+    Options::new(image::main_program().fingerprint(), &KINDS)
+}
+
+/// The tree's arena; the first call of a coordinator makes it, and starts the keeper, whose life stands for the process's.
+pub(crate) fn arena() -> Result<&'static Arena, ShmError> {
+    if let Some(arena) = ARENA.get() {
+        return if multiproc_sys::robust::forked() { Err(ShmError::Forked) } else { Ok(arena) };
+    }
+    let _one = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(arena) = ARENA.get() {
+        return Ok(arena);
+    }
+    let arena = Arena::create(&options())?;
+    keeper::start(arena, None).map_err(|_| ShmError::Unavailable("the keeper thread could not be started"))?;
+    Ok(ARENA.get_or_init(|| arena))
+}
+
+/// The arena, if there is one.
+pub(crate) fn existing() -> Option<&'static Arena> {
+    ARENA.get().copied().filter(|_| !multiproc_sys::robust::forked())
+}
+
+/// Maps the inherited arena.
+pub(crate) fn inherit(fd: OwnedFd, slot: SlotId) -> Result<&'static Arena, ShmError> {
+    let arena = Arena::attach(fd, &options(), slot)?;
+    Ok(ARENA.get_or_init(|| arena))
+}
+
+/// Whether this program can start workers; the reason if not.
+pub(crate) fn check_can_start() -> Result<(), Error> {
+    let refuse = |text: &str| Err(Error::new(Kind::NotMainProgram, text));
+    if image::is_secure() {
+        return refuse("a set-uid program or one with file capabilities starts no workers");
+    }
+    if !marker::in_main_program() || !image::main_program().is_executable_itself() {
+        return refuse(
+            "multiproc must be linked into the main program: it was loaded as part of a library, or the program was started through ld.so",
+        );
+    }
+    if !hook::ran() {
+        return refuse("multiproc's start-up code did not run in this program");
+    }
+    if hook::refused() {
+        return refuse("this process carries a worker's marker that is not genuine, so it starts no workers");
+    }
+    Ok(())
+}

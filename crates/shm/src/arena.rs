@@ -1,0 +1,516 @@
+//! The arena: one sparse memfd that all processes of a tree map, and everything in it.
+//!
+//! No floor below the fourth has an arena of its own accord: all code is given the one it works in. The one of the process
+//! tree is asked for through [`Arena::of_the_tree`], whose provider floor 4 installs; a process may have others beside it.
+
+use crate::blocks::{BlockId, BlockState, Blocks};
+use crate::error::Error;
+use crate::held::Registry;
+use crate::holds::{Holds, Table};
+use crate::layout::{CLASSES, DEFAULT_SIZE, Layout, MIN_SIZE, PAGE, SLOT_SIZE};
+use crate::memory::{Account, Memory, Shared};
+use crate::objects::{Entry, Kind, Object, ObjectState, RawRef};
+use crate::raw::{RawLock, Who};
+use crate::roster::{Slot, SlotState};
+use crate::slab::{Slab, SlabControl, TAG_SHIFT};
+use multiproc_sys::robust;
+use multiproc_sys::{crash, limits};
+use std::hash::{BuildHasher, RandomState};
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+
+const MAGIC: u64 = u64::from_le_bytes(*b"mltiproc");
+/// Changes whenever the meaning of shared memory does.
+pub const PROTOCOL: u64 = 1;
+
+/// The first page of an arena.
+#[derive(Debug)]
+#[repr(C)]
+struct Header {
+    magic: AtomicU64,
+    protocol: AtomicU64,
+    build: AtomicU64,
+    tree: AtomicU64,
+    account: Account,
+    slots_high: AtomicU64,
+    /// See [`crate::collect`].
+    collection: AtomicU32,
+    epoch: AtomicU32,
+    sliced: AtomicU32,
+    /// Somebody asked for a collection while one was running.
+    again: AtomicU32,
+    collector: RawLock,
+    objects: SlabControl,
+    classes: [SlabControl; CLASSES],
+}
+
+#[allow(unsafe_code)]
+// SAFETY: `repr(C)` of atomics.
+unsafe impl Shared for Header {}
+
+const _: () = assert!(size_of::<Header>() as u64 <= PAGE);
+
+/// The collector's words.
+///
+/// | word | meaning | written by | if the writer dies there |
+/// |---|---|---|---|
+/// | `lock` | one collection at a time | collector | the next one starts anew |
+/// | `active` | epoch of the running collection, 0 for none | collector | movers stamp in vain until the next |
+/// | `epoch` | of the last collection | collector | as it is |
+/// | `again` | a collection was asked for meanwhile | who asks; collector | the keeper of the dead process's parent collects |
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Collection {
+    pub(crate) lock: &'static RawLock,
+    pub(crate) active: &'static AtomicU32,
+    pub(crate) epoch: &'static AtomicU32,
+    pub(crate) again: &'static AtomicU32,
+}
+
+/// How an arena is made.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Address space, in bytes; halved until the system grants it.
+    pub size: u64,
+    /// Bytes of memory it may use; `None`: half of what the cgroup or the machine has at present.
+    pub limit: Option<u64>,
+    /// Identifies the executable.
+    pub build: u64,
+    /// Kinds of objects that may live in it.
+    pub kinds: &'static [&'static Kind],
+}
+
+impl Options {
+    /// The usual size and limit.
+    pub fn new(build: u64, kinds: &'static [&'static Kind]) -> Options {
+        Options { size: DEFAULT_SIZE, limit: None, build, kinds }
+    }
+}
+
+/// See the module head. Lives as long as the process.
+#[derive(Debug)]
+pub struct Arena {
+    pub(crate) memory: Memory,
+    pub(crate) layout: Layout,
+    header: &'static Header,
+    pub(crate) blocks: Blocks,
+    pub(crate) objects: Slab,
+    pub(crate) holds: Holds,
+    pub(crate) registry: Registry,
+    kinds: &'static [&'static Kind],
+    slot: u32,
+    tag: u64,
+}
+
+type Provider = fn() -> Result<&'static Arena, Error>;
+static PROVIDER: OnceLock<Provider> = OnceLock::new();
+
+/// A slot and its generation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SlotId {
+    /// Index in the roster.
+    pub index: u32,
+    /// Told apart from earlier and later processes in the same slot.
+    pub generation: u32,
+}
+
+impl Arena {
+    /// A new arena, with the calling process in its slot 0.
+    pub fn create(options: &Options) -> Result<&'static Arena, Error> {
+        let most = limits::file_size_limit().unwrap_or(u64::MAX);
+        let mut size = options.size.min(most) / PAGE * PAGE;
+        let memory = loop {
+            if size < MIN_SIZE {
+                return Err(Error::Unavailable(
+                    "no shared arena fits: at least 8 MiB of address space are needed (see ulimit -v and ulimit -f)",
+                ));
+            }
+            match Memory::create(size) {
+                Ok(memory) => break memory,
+                Err(Error::System { errno: libc::ENOMEM | libc::EFBIG | libc::EINVAL, .. }) => size = size / 2 / PAGE * PAGE,
+                Err(other) => return Err(other),
+            }
+        };
+        let layout = Layout::plan(size).ok_or(Error::Unavailable("no shared arena of that size"))?;
+        memory.back(0, layout.roster + PAGE)?;
+        let limit = options.limit.unwrap_or_else(|| limits::available_memory() / 2);
+        let header = memory.at::<Header>(0)?;
+        // Relaxed: nobody else has the arena yet.
+        header.protocol.store(PROTOCOL, Ordering::Relaxed);
+        header.build.store(options.build, Ordering::Relaxed);
+        header.tree.store(RandomState::new().hash_one(std::process::id()), Ordering::Relaxed);
+        header.account.limit.store(limit, Ordering::Relaxed);
+        header.slots_high.store(1, Ordering::Relaxed);
+        header.sliced.store(u32::from(!robust::wakes_for_the_dead()), Ordering::Relaxed);
+        header.magic.store(MAGIC, Ordering::Release);
+        let arena = Arena::assemble(memory, layout, options.kinds, 0)?;
+        let slot = arena.slot(0)?;
+        slot.pid.store(std::process::id(), Ordering::Relaxed);
+        slot.change((SlotState::Free, 0), (SlotState::Live, 0));
+        Ok(arena)
+    }
+
+    /// Maps the arena that the parent passed; the caller is to live in `slot`.
+    pub fn attach(fd: OwnedFd, options: &Options, slot: SlotId) -> Result<&'static Arena, Error> {
+        let memory = Memory::attach(fd)?;
+        let layout = Layout::plan(memory.size()).ok_or(Error::Corrupted("the arena's size"))?;
+        let header = memory.at::<Header>(0)?;
+        // Acquire pairs with the Release in `create`.
+        if header.magic.load(Ordering::Acquire) != MAGIC || header.protocol.load(Ordering::Relaxed) != PROTOCOL {
+            return Err(Error::Corrupted("not an arena of this version"));
+        }
+        if header.build.load(Ordering::Relaxed) != options.build {
+            return Err(Error::Unavailable("the arena belongs to another program"));
+        }
+        if slot.index >= layout.slots {
+            return Err(Error::Corrupted("a slot's index"));
+        }
+        Arena::assemble(memory, layout, options.kinds, slot.index)
+    }
+
+    fn assemble(memory: Memory, layout: Layout, kinds: &'static [&'static Kind], slot: u32) -> Result<&'static Arena, Error> {
+        let header = memory.at::<Header>(0)?;
+        multiproc_sys::futex::wait_in_slices(header.sliced.load(Ordering::Relaxed) != 0);
+        let objects = Slab::new(&header.objects, layout.object_states, layout.object_free_bits, u64::from(layout.objects));
+        let arena = Arena {
+            blocks: Blocks::new(&layout, &header.classes),
+            holds: Holds::new(&layout),
+            registry: Registry::default(),
+            header,
+            objects,
+            kinds,
+            slot,
+            tag: u64::from(slot) << 32 | u64::from(std::process::id()),
+            memory,
+            layout,
+        };
+        // The mapping is never removed, and handles refer to it from anywhere, exit handlers included.
+        Ok(Box::leak(Box::new(arena)))
+    }
+
+    /// The arena of this process's tree.
+    pub fn of_the_tree() -> Result<&'static Arena, Error> {
+        match PROVIDER.get() {
+            Some(provide) => provide(),
+            None => Err(Error::Unavailable("multiproc's start-up code did not run in this program")),
+        }
+    }
+
+    /// Says where [`of_the_tree`](Arena::of_the_tree) gets it from; the first call counts.
+    pub fn provide(provider: Provider) {
+        let _ = PROVIDER.set(provider);
+    }
+
+    /// The calling thread as an owner of locks.
+    #[inline]
+    pub fn who(&self) -> Result<Who, Error> {
+        Ok(Who { thread: robust::current()?, tag: self.tag })
+    }
+
+    /// The mapping.
+    pub fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    /// The memfd, for children.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.memory.fd()
+    }
+
+    /// The random id of the tree.
+    pub fn tree(&self) -> u64 {
+        self.header.tree.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn account(&self) -> &'static Account {
+        &self.header.account
+    }
+
+    /// Bytes of memory in use, and the limit.
+    pub fn usage(&self) -> (u64, u64) {
+        (self.account().used.load(Ordering::Relaxed), self.account().limit.load(Ordering::Relaxed))
+    }
+
+    // --- roster ---------------------------------------------------------------------------------
+
+    /// The calling process's slot.
+    pub fn my_slot(&self) -> u32 {
+        self.slot
+    }
+
+    /// A roster slot.
+    pub fn slot(&self, index: u32) -> Result<&'static Slot, Error> {
+        if index >= self.layout.slots {
+            return Err(Error::Corrupted("a slot's index"));
+        }
+        self.memory.at(self.layout.roster + u64::from(index) * SLOT_SIZE)
+    }
+
+    /// Slots below this index have been used.
+    pub fn slots_high(&self) -> u32 {
+        // Acquire pairs with the `fetch_max` in `reserve_slot`.
+        (self.header.slots_high.load(Ordering::Acquire) as u32).min(self.layout.slots)
+    }
+
+    /// Takes a free slot for a child of this process.
+    pub fn reserve_slot(&self) -> Result<SlotId, Error> {
+        for index in 0..self.layout.slots {
+            if index >= self.slots_high() {
+                let start = (self.layout.roster + u64::from(index) * SLOT_SIZE) / PAGE * PAGE;
+                self.memory.back(start, PAGE)?;
+            }
+            let slot = self.slot(index)?;
+            let (state, generation) = slot.state()?;
+            if state != SlotState::Free || !slot.change((state, generation), (SlotState::Reserved, generation)) {
+                continue;
+            }
+            crash::point("slot.reserved");
+            slot.clear();
+            slot.parent.store(self.slot, Ordering::Relaxed);
+            slot.parent_generation.store(self.slot(self.slot)?.state()?.1, Ordering::Relaxed);
+            self.header.slots_high.fetch_max(u64::from(index) + 1, Ordering::AcqRel);
+            return Ok(SlotId { index, generation });
+        }
+        Err(Error::Full("processes"))
+    }
+
+    // --- blocks ---------------------------------------------------------------------------------
+
+    /// A block of at least `bytes` bytes in state `Filling(this process)`; collects what is unreachable before it gives up.
+    pub fn allocate(&self, bytes: u64) -> Result<BlockId, Error> {
+        match self.blocks.allocate(&self.memory, self.account(), bytes, self.slot) {
+            Err(Error::OutOfMemory { .. }) => {
+                let _ = self.collect();
+                self.blocks.allocate(&self.memory, self.account(), bytes, self.slot)
+            }
+            other => other,
+        }
+    }
+
+    /// Frees a block that this process owns by protocol.
+    pub fn free(&self, block: BlockId) -> Result<(), Error> {
+        self.blocks.free(&self.memory, self.account(), block)
+    }
+
+    /// Frees a block if its state is still `from`; who changes it first owns it.
+    pub fn free_if(&self, block: BlockId, from: BlockState) -> Result<bool, Error> {
+        let mine = BlockState::Filling(self.slot);
+        let won = self.blocks.change_state(&self.memory, block, from, mine)?;
+        if won {
+            self.free(block)?;
+        }
+        Ok(won)
+    }
+
+    /// Offset and usable size of a block.
+    #[inline]
+    pub fn place(&self, block: BlockId) -> Result<(u64, u64), Error> {
+        self.blocks.place(&self.memory, block)
+    }
+
+    /// Offset and address range of a block, backed or not.
+    pub fn range(&self, block: BlockId) -> Result<(u64, u64), Error> {
+        self.blocks.range(block)
+    }
+
+    /// Backs the first `bytes` bytes of a block that this process owns by protocol.
+    pub fn extend(&self, block: BlockId, bytes: u64) -> Result<(), Error> {
+        self.blocks.extend(&self.memory, self.account(), block, bytes)
+    }
+
+    /// Hands a block on; the caller owns it by its present state.
+    pub fn set_block_state(&self, block: BlockId, state: BlockState) -> Result<(), Error> {
+        self.blocks.set_state(&self.memory, block, state)
+    }
+
+    /// Hands a block on if its state is still `from`.
+    pub fn change_block_state(&self, block: BlockId, from: BlockState, to: BlockState) -> Result<bool, Error> {
+        self.blocks.change_state(&self.memory, block, from, to)
+    }
+
+    /// The state of a block.
+    pub fn block_state(&self, block: BlockId) -> Result<BlockState, Error> {
+        // Acquire pairs with the Release of who set it.
+        BlockState::from_word(self.blocks.state(&self.memory, block)?.load(Ordering::Acquire))
+    }
+
+    // --- objects --------------------------------------------------------------------------------
+
+    /// The entry of an object.
+    pub fn entry(&self, index: u32) -> Result<&'static Entry, Error> {
+        if index >= self.layout.objects {
+            return Err(Error::Corrupted("an object's index"));
+        }
+        self.memory.at(self.layout.object_entries + u64::from(index) * crate::layout::ENTRY_SIZE)
+    }
+
+    pub(crate) fn object_state(&self, index: u32) -> Result<(ObjectState, u32), Error> {
+        // Acquire pairs with the Release of who made it live.
+        ObjectState::from_word(self.objects.state(&self.memory, u64::from(index))?.load(Ordering::Acquire))
+    }
+
+    /// The object at `index`, if one lives there.
+    pub fn object(&self, index: u32) -> Result<Option<Object>, Error> {
+        match self.object_state(index)? {
+            (ObjectState::Live, generation) => self.object_at(index, generation).map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    pub(crate) fn object_at(&self, index: u32, generation: u32) -> Result<Object, Error> {
+        let block = BlockId::from_word(self.entry(index)?.block.load(Ordering::Relaxed));
+        let (offset, size) = self.place(block.ok_or(Error::Corrupted("an object without a cell"))?)?;
+        Ok(Object { index, generation, offset, size })
+    }
+
+    /// Kind and index of a live object, for reports.
+    pub fn describe(&self, index: u32) -> Result<Option<String>, Error> {
+        Ok(self.object(index)?.map(|_| self.kind_of(index)).transpose()?.map(|kind| format!("{} {index}", kind.name)))
+    }
+
+    /// The hooks of an object's kind.
+    pub(crate) fn kind_of(&self, index: u32) -> Result<&'static Kind, Error> {
+        let id = self.entry(index)?.kind.load(Ordering::Relaxed);
+        self.kinds.iter().find(|k| k.id == id).copied().ok_or(Error::Corrupted("an object's kind"))
+    }
+
+    /// Makes an object of `size` zeroed bytes that `init` fills; nobody else sees it before `init` has returned.
+    ///
+    /// Killed before the end, it leaves an entry `Filling(slot)` and a block of this slot, which go with the slot.
+    pub fn make_object(
+        &self,
+        kind: &'static Kind,
+        type_hash: u64,
+        size: u64,
+        init: impl FnOnce(Object) -> Result<(), Error>,
+    ) -> Result<RawRef, Error> {
+        let block = self.allocate(size)?;
+        crash::point("object.block");
+        match self.fill_object(kind, type_hash, size, block, init) {
+            Ok(made) => Ok(made),
+            Err(e) => {
+                self.free(block)?;
+                Err(e)
+            }
+        }
+    }
+
+    fn fill_object(
+        &self,
+        kind: &'static Kind,
+        type_hash: u64,
+        size: u64,
+        block: BlockId,
+        init: impl FnOnce(Object) -> Result<(), Error>,
+    ) -> Result<RawRef, Error> {
+        let filling = |old: u64| ObjectState::Filling(self.slot).to_word(old as u32);
+        let index = match self.objects.take(&self.memory, self.account(), filling)? {
+            Some(index) => index,
+            None => {
+                let _ = self.collect();
+                self.objects.take(&self.memory, self.account(), filling)?.ok_or(Error::Full("objects"))?
+            }
+        };
+        let state = self.objects.state(&self.memory, index)?;
+        let generation = state.load(Ordering::Relaxed) as u32;
+        let undo = |e: Error| -> Error {
+            let _ = self.objects.give_back(&self.memory, index, ObjectState::Free.to_word(generation.wrapping_add(1)));
+            e
+        };
+        let index = index as u32;
+        self.back_entry(index).map_err(undo)?;
+        let entry = self.entry(index).map_err(undo)?;
+        // Relaxed: published by the Release store of `Live`.
+        entry.block.store(BlockId::to_word(Some(block)), Ordering::Relaxed);
+        entry.type_hash.store(type_hash, Ordering::Relaxed);
+        entry.kind.store(kind.id, Ordering::Relaxed);
+        entry.stamp.store(0, Ordering::Relaxed);
+        entry.sent.store(0, Ordering::Relaxed);
+        entry.received.store(0, Ordering::Relaxed);
+        crash::point("object.entry");
+        let object = self.object_at(index, generation).map_err(undo)?;
+        self.memory.zero(object.offset, size).map_err(undo)?;
+        init(object).map_err(undo)?;
+        crash::point("object.filled");
+        self.holds.set(&self.memory, self.slot, Table::Hold, index).map_err(undo)?;
+        self.set_block_state(block, BlockState::Object(index)).map_err(undo)?;
+        crash::point("object.owned");
+        // Release pairs with the Acquire in `object_state`.
+        state.store(ObjectState::Live.to_word(generation), Ordering::Release);
+        self.stamp(index)?;
+        Ok(RawRef::new(index, generation, crate::held::Role::Plain))
+    }
+
+    fn back_entry(&self, index: u32) -> Result<(), Error> {
+        let need = u64::from(index + 1) * crate::layout::ENTRY_SIZE;
+        let max = u64::from(self.layout.objects) * crate::layout::ENTRY_SIZE;
+        let start = self.layout.object_entries;
+        let backed = &self.objects.control().data_backed;
+        crate::memory::back_up_to(&self.memory, self.account(), backed, start, need, PAGE, max)
+    }
+
+    /// Frees an object whose references are gone; false when somebody else does.
+    pub(crate) fn end_object(&self, index: u32, generation: u32) -> Result<bool, Error> {
+        let state = self.objects.state(&self.memory, u64::from(index))?;
+        let live = ObjectState::Live.to_word(generation);
+        let dying = ObjectState::Dying(self.slot).to_word(generation);
+        // Acquire pairs with the Release that made it live.
+        if state.compare_exchange(live, dying, Ordering::Acquire, Ordering::Relaxed).is_err() {
+            return Ok(false);
+        }
+        crash::point("object.dying");
+        self.finish_end(index, generation)?;
+        Ok(true)
+    }
+
+    /// The rest of [`end_object`](Arena::end_object); also for an object that a process died over.
+    pub(crate) fn finish_end(&self, index: u32, generation: u32) -> Result<(), Error> {
+        if let Ok(object) = self.object_at(index, generation) {
+            (self.kind_of(index)?.end)(self, object)?;
+        }
+        crash::point("object.ended");
+        if let Some(block) = BlockId::from_word(self.entry(index)?.block.load(Ordering::Relaxed)) {
+            self.free_if(block, BlockState::Object(index))?;
+        }
+        crash::point("object.cell_freed");
+        let free = ObjectState::Free.to_word(generation.wrapping_add(1));
+        self.objects.give_back(&self.memory, u64::from(index), free)
+    }
+
+    // --- references -----------------------------------------------------------------------------
+
+    /// Step 2 and 3 of every move of a reference: after the new reference is written, before the old one goes.
+    #[inline]
+    pub fn stamp(&self, index: u32) -> Result<(), Error> {
+        // Pairs with the collector's fence: either it sees the new reference, or we see that it is active.
+        fence(Ordering::SeqCst);
+        let epoch = self.header.collection.load(Ordering::Relaxed);
+        if epoch != 0 {
+            // Release pairs with the collector's Acquire look at the stamps.
+            self.entry(index)?.stamp.fetch_max(epoch, Ordering::Release);
+            crash::point("reference.stamped");
+        }
+        Ok(())
+    }
+
+    /// Whether a slot other than those whose bit is clear has this role on `index`.
+    pub(crate) fn anybody_has(&self, table: Table, index: u32) -> Result<bool, Error> {
+        fence(Ordering::SeqCst);
+        for slot in 0..self.slots_high() {
+            if self.slot(slot)?.state()?.0 != SlotState::Free && self.holds.get(&self.memory, slot, table, index)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    pub(crate) fn collection(&self) -> Collection {
+        let Header { collector, collection, epoch, again, .. } = self.header;
+        Collection { lock: collector, active: collection, epoch, again }
+    }
+}
+
+/// Whether a state word is that of a free entry.
+pub(crate) fn is_free(word: u64) -> bool {
+    word >> TAG_SHIFT == 0
+}

@@ -1,0 +1,351 @@
+//! Memory in size classes: powers of two from 64 bytes, each class in its own range, each block with a state word.
+//!
+//! A block has one owner at a time and its state names it, so a death at any step leaves a block whose owner can be
+//! read off. `queue` is an index of the object table, `seq` the low 24 bits of an item number.
+//!
+//! | state | owner | freed when it dies by |
+//! |---|---|---|
+//! | `Free` | nobody | - |
+//! | `Filling(slot)` | a process | cleaning of the slot |
+//! | `Slot(slot)` | a process's arguments, result or last words | cleaning of the slot |
+//! | `Object(index)` | an object: its cell, ring or table | the object's end |
+//! | `Queue(queue, seq)` | a committed message, or one about to be | the queue's end; the next putter, if the commit never came |
+//! | `Taken(slot, queue, seq)` | who takes the message | cleaning: back to `Queue` if its taking never committed |
+//! | `Leased(slot, queue, seq)` | who leases the message | cleaning: `Returned` |
+//! | `Returned(queue, seq)` | a message that waits to be delivered again | the queue's end |
+//!
+//! Small blocks are backed in chunks and stay so. Larger ones are backed page by page as needed; when freed their pages stay
+//! warm up to a bound for each class, beyond it they are given back to the kernel.
+
+use crate::error::Error;
+use crate::layout::{CLASSES, ClassLayout, Layout, MAX_CLASS, MIN_CLASS, PAGE, SMALL_CLASS};
+use crate::memory::{Account, Memory, back_up_to};
+use crate::slab::{Slab, SlabControl, TAG_SHIFT};
+use multiproc_sys::crash;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+const CHUNK: u64 = 64 << 10;
+const WARM_BYTES: u64 = 32 << 20;
+const SEQ_MASK: u64 = (1 << 24) - 1;
+
+/// Names a block: its class and its index there. Never 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct BlockId(u64);
+
+impl BlockId {
+    fn new(class: u32, index: u64) -> BlockId {
+        BlockId(u64::from(class) << 48 | index)
+    }
+
+    /// The word that is stored in shared memory; 0 stands for none.
+    pub fn to_word(this: Option<BlockId>) -> u64 {
+        this.map_or(0, |b| b.0)
+    }
+
+    /// From a word in shared memory; whether such a block exists is checked where it is used.
+    pub fn from_word(word: u64) -> Option<BlockId> {
+        (word != 0).then_some(BlockId(word))
+    }
+
+    /// As a number that fits into the low 56 bits of a word.
+    pub fn raw(self) -> u64 {
+        self.0
+    }
+
+    fn class(self) -> u32 {
+        (self.0 >> 48) as u32
+    }
+
+    fn index(self) -> u64 {
+        self.0 & ((1 << 48) - 1)
+    }
+}
+
+/// Who owns a block; see the module head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BlockState {
+    /// Nobody.
+    Free,
+    /// The process in this slot.
+    Filling(u32),
+    /// Arguments, result or last words of this slot's process.
+    Slot(u32),
+    /// The object at this index.
+    Object(u32),
+    /// A message of the queue at `queue`.
+    Queue {
+        /// The queue's object index.
+        queue: u32,
+        /// Item number.
+        seq: u32,
+    },
+    /// A message that is being taken.
+    Taken {
+        /// By whom.
+        slot: u32,
+        /// The queue's object index.
+        queue: u32,
+        /// Item number.
+        seq: u32,
+    },
+    /// A message under lease.
+    Leased {
+        /// By whom.
+        slot: u32,
+        /// The queue's object index.
+        queue: u32,
+        /// Item number.
+        seq: u32,
+    },
+    /// A message that waits to be delivered again.
+    Returned {
+        /// The queue's object index.
+        queue: u32,
+        /// Item number.
+        seq: u32,
+    },
+}
+
+impl BlockState {
+    /// tag:4 | slot:12 | object:24 | seq:24.
+    pub fn to_word(self) -> u64 {
+        let word = |tag: u64, slot: u32, object: u32, seq: u32| {
+            tag << TAG_SHIFT | u64::from(slot & 0xfff) << 48 | (u64::from(object) & SEQ_MASK) << 24 | u64::from(seq) & SEQ_MASK
+        };
+        match self {
+            BlockState::Free => 0,
+            BlockState::Filling(slot) => word(1, slot, 0, 0),
+            BlockState::Slot(slot) => word(2, slot, 0, 0),
+            BlockState::Object(index) => word(3, 0, index, 0),
+            BlockState::Queue { queue, seq } => word(4, 0, queue, seq),
+            BlockState::Taken { slot, queue, seq } => word(5, slot, queue, seq),
+            BlockState::Leased { slot, queue, seq } => word(6, slot, queue, seq),
+            BlockState::Returned { queue, seq } => word(7, 0, queue, seq),
+        }
+    }
+
+    /// The inverse; a tag that no process writes counts as corruption.
+    pub fn from_word(word: u64) -> Result<BlockState, Error> {
+        let slot = (word >> 48 & 0xfff) as u32;
+        let object = (word >> 24 & SEQ_MASK) as u32;
+        let seq = (word & SEQ_MASK) as u32;
+        Ok(match word >> TAG_SHIFT {
+            0 => BlockState::Free,
+            1 => BlockState::Filling(slot),
+            2 => BlockState::Slot(slot),
+            3 => BlockState::Object(object),
+            4 => BlockState::Queue { queue: object, seq },
+            5 => BlockState::Taken { slot, queue: object, seq },
+            6 => BlockState::Leased { slot, queue: object, seq },
+            7 => BlockState::Returned { queue: object, seq },
+            _ => return Err(Error::Corrupted("a block's state")),
+        })
+    }
+}
+
+/// All size classes, as this process sees them.
+#[derive(Debug)]
+pub struct Blocks {
+    classes: Vec<(ClassLayout, Slab)>,
+}
+
+impl Blocks {
+    /// The classes of `layout`, whose control words are `controls`.
+    pub fn new(layout: &Layout, controls: &'static [SlabControl; CLASSES]) -> Blocks {
+        let classes =
+            layout.classes.iter().zip(controls).map(|(c, control)| (*c, Slab::new(control, c.states, c.free_bits, c.blocks)));
+        Blocks { classes: classes.collect() }
+    }
+
+    fn class(&self, shift: u32) -> Result<&(ClassLayout, Slab), Error> {
+        let at = shift.checked_sub(MIN_CLASS).ok_or(Error::Corrupted("a block's class"))?;
+        self.classes.get(at as usize).ok_or(Error::Corrupted("a block's class"))
+    }
+
+    /// A block of at least `bytes` bytes, owned by `slot`; its content is arbitrary.
+    pub fn allocate(&self, memory: &Memory, account: &Account, bytes: u64, slot: u32) -> Result<BlockId, Error> {
+        let wanted = bytes.max(1).next_power_of_two().trailing_zeros().max(MIN_CLASS);
+        let state = BlockState::Filling(slot).to_word();
+        for shift in wanted..=MAX_CLASS.min(wanted.max(SMALL_CLASS + 1) + 1) {
+            let (layout, slab) = self.class(shift)?;
+            let Some(index) = slab.take(memory, account, |_| state)? else { continue };
+            crash::point("block.taken");
+            let id = BlockId::new(shift, index);
+            if let Err(e) = self.back(memory, account, layout, slab, index, bytes) {
+                self.free(memory, account, id)?;
+                return Err(e);
+            }
+            return Ok(id);
+        }
+        Err(Error::OutOfMemory { wanted: bytes, limit: account.limit.load(Ordering::Relaxed) })
+    }
+
+    fn back(
+        &self,
+        memory: &Memory,
+        account: &Account,
+        layout: &ClassLayout,
+        slab: &Slab,
+        index: u64,
+        bytes: u64,
+    ) -> Result<(), Error> {
+        let data_backed = &slab.control().data_backed;
+        if layout.shift <= SMALL_CLASS {
+            let range = layout.blocks << layout.shift;
+            return back_up_to(memory, account, data_backed, layout.data, (index + 1) << layout.shift, CHUNK, range);
+        }
+        // For large classes `data_backed` counts the backed part of the table of page counts.
+        back_up_to(memory, account, data_backed, layout.page_counts, (index + 1) * 4, PAGE, layout.blocks * 4)?;
+        let count = self.page_count(memory, layout, index)?;
+        let have = u64::from(count.load(Ordering::Relaxed)) * PAGE;
+        let need = bytes.next_multiple_of(PAGE);
+        self.count_warm(slab, have, false);
+        if need > have {
+            account.charge(need - have)?;
+            if let Err(e) = memory.back(layout.data + (index << layout.shift) + have, need - have) {
+                account.credit(need - have);
+                return Err(e);
+            }
+            // Relaxed: the block's owner alone writes it.
+            count.store((need / PAGE) as u32, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    fn page_count(&self, memory: &Memory, layout: &ClassLayout, index: u64) -> Result<&'static AtomicU32, Error> {
+        memory.at(layout.page_counts + index * 4)
+    }
+
+    fn count_warm(&self, slab: &Slab, bytes: u64, more: bool) {
+        let warm = &slab.control().warm;
+        // Relaxed: a bound that may be off by what a dead process did not count.
+        let _ = warm.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |w| {
+            Some(if more { w.saturating_add(bytes) } else { w.saturating_sub(bytes) })
+        });
+    }
+
+    /// Frees a block that the caller owns by its state.
+    pub fn free(&self, memory: &Memory, account: &Account, id: BlockId) -> Result<(), Error> {
+        let (layout, slab) = self.class(id.class())?;
+        if layout.shift > SMALL_CLASS {
+            let count = self.page_count(memory, layout, id.index())?;
+            let have = u64::from(count.load(Ordering::Relaxed)) * PAGE;
+            if slab.control().warm.load(Ordering::Relaxed).saturating_add(have) > WARM_BYTES {
+                memory.punch(layout.data + (id.index() << layout.shift), 1 << layout.shift)?;
+                crash::point("block.punched");
+                count.store(0, Ordering::Relaxed);
+                account.credit(have);
+            } else {
+                self.count_warm(slab, have, true);
+            }
+        }
+        crash::point("block.before_free");
+        slab.give_back(memory, id.index(), BlockState::Free.to_word())
+    }
+
+    /// The state word of a block.
+    #[inline]
+    pub fn state(&self, memory: &Memory, id: BlockId) -> Result<&'static AtomicU64, Error> {
+        let (_, slab) = self.class(id.class())?;
+        slab.state(memory, id.index())
+    }
+
+    /// Hands a block on: the caller owns it by its present state.
+    pub fn set_state(&self, memory: &Memory, id: BlockId, state: BlockState) -> Result<(), Error> {
+        // Release: the content is written before others learn whose it is now.
+        self.state(memory, id)?.store(state.to_word(), Ordering::Release);
+        Ok(())
+    }
+
+    /// Hands a block on if its state is still `from`.
+    pub fn change_state(&self, memory: &Memory, id: BlockId, from: BlockState, to: BlockState) -> Result<bool, Error> {
+        // AcqRel: as `set_state`, and the content is read after.
+        let r = self.state(memory, id)?.compare_exchange(from.to_word(), to.to_word(), Ordering::AcqRel, Ordering::Acquire);
+        Ok(r.is_ok())
+    }
+
+    /// Where a block lies and how many bytes of it may be used.
+    #[inline]
+    pub fn place(&self, memory: &Memory, id: BlockId) -> Result<(u64, u64), Error> {
+        let (layout, _) = self.class(id.class())?;
+        if id.index() >= layout.blocks {
+            return Err(Error::Corrupted("a block's index"));
+        }
+        let size = if layout.shift <= SMALL_CLASS {
+            1 << layout.shift
+        } else {
+            let pages = self.page_count(memory, layout, id.index())?.load(Ordering::Relaxed);
+            (u64::from(pages) * PAGE).min(1 << layout.shift)
+        };
+        Ok((layout.data + (id.index() << layout.shift), size))
+    }
+
+    /// Where a block lies and how large its address range is, backed or not.
+    pub fn range(&self, id: BlockId) -> Result<(u64, u64), Error> {
+        let (layout, _) = self.class(id.class())?;
+        if id.index() >= layout.blocks {
+            return Err(Error::Corrupted("a block's index"));
+        }
+        Ok((layout.data + (id.index() << layout.shift), 1 << layout.shift))
+    }
+
+    /// Backs more of a large block that the caller owns.
+    pub fn extend(&self, memory: &Memory, account: &Account, id: BlockId, bytes: u64) -> Result<(), Error> {
+        let (layout, slab) = self.class(id.class())?;
+        if bytes > 1 << layout.shift {
+            return Err(Error::Corrupted("a block is extended beyond its size"));
+        }
+        if layout.shift <= SMALL_CLASS {
+            return Ok(());
+        }
+        let have = u64::from(self.page_count(memory, layout, id.index())?.load(Ordering::Relaxed)) * PAGE;
+        // `back` takes the present pages off the warm account, on which a block in use is not.
+        if bytes > have {
+            self.count_warm(slab, have, true);
+            self.back(memory, account, layout, slab, id.index(), bytes)?;
+        }
+        Ok(())
+    }
+
+    /// Calls `visit` for each block that is not free.
+    pub fn for_each(&self, memory: &Memory, mut visit: impl FnMut(BlockId, u64) -> Result<(), Error>) -> Result<(), Error> {
+        for (layout, slab) in &self.classes {
+            for index in 0..slab.high() {
+                // Acquire pairs with the Release of who set the state.
+                let word = slab.state(memory, index)?.load(Ordering::Acquire);
+                if word >> TAG_SHIFT != 0 {
+                    visit(BlockId::new(layout.shift, index), word)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Offers free blocks again that a process died over.
+    pub fn repair(&self, memory: &Memory) -> Result<(), Error> {
+        self.classes.iter().try_for_each(|(_, slab)| slab.repair(memory))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn states_survive_the_word() {
+        let queue = 0x00ab_cdef;
+        for state in [
+            BlockState::Free,
+            BlockState::Filling(1023),
+            BlockState::Slot(5),
+            BlockState::Object(queue),
+            BlockState::Queue { queue, seq: 0xff_ffff },
+            BlockState::Taken { slot: 1023, queue, seq: 1 },
+            BlockState::Leased { slot: 1, queue, seq: 2 },
+            BlockState::Returned { queue, seq: 3 },
+        ] {
+            assert_eq!(BlockState::from_word(state.to_word()), Ok(state));
+        }
+        assert!(BlockState::from_word(9 << TAG_SHIFT).is_err());
+    }
+}

@@ -1,0 +1,343 @@
+//! Cleaning up after dead processes, and freeing what nobody references (Protocol T).
+//!
+//! # The one rule for every move of a reference
+//! (1) write the new reference: a hold bit, or the commit of a record; (2) `fence(SeqCst)`; (3) if a collection is active, stamp
+//! the object with its epoch by `fetch_max`; (4) only then remove the old reference. A death leaves one reference too many, never one too few.
+//!
+//! # A collection
+//! One process at a time, under a robust lock; it waits for nobody. First dead slots are cleaned (only here: bits that vanish while
+//! others are read would let a moving reference slip by). Then the epoch rises; roots are the hold bits and blocks of all slots
+//! and, again and again until a pass adds nothing, the objects stamped with this epoch; edges are the references in records. What is neither
+//! reached nor stamped is freed. A collector that dies is followed by the next with a new epoch: nothing was freed that was referenced.
+
+use crate::arena::{Arena, Collection, is_free};
+use crate::blocks::{BlockId, BlockState};
+use crate::error::Error;
+use crate::held::Role;
+use crate::holds::Table;
+use crate::objects::{Object, ObjectState, RawRef};
+use crate::raw::LockFailed;
+use crate::record;
+use crate::roster::SlotState;
+use multiproc_sys::crash;
+use std::sync::atomic::{Ordering, fence};
+
+/// What a collection did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Collected {
+    /// Slots of dead processes that were cleaned.
+    pub slots: u32,
+    /// Objects freed.
+    pub objects: u32,
+    /// Slots whose process is alive though its parent is gone; it is about to end.
+    pub orphans: u32,
+}
+
+impl Arena {
+    /// Cleans up after dead processes and frees what nobody references. Returns at once when another process is at it.
+    pub fn collect(&self) -> Result<Collected, Error> {
+        let mut sum = Collected::default();
+        let words = self.collection();
+        // SeqCst: either we get the lock, or its owner sees the wish after it has unlocked.
+        words.again.store(1, Ordering::SeqCst);
+        loop {
+            let who = self.who()?;
+            match words.lock.try_lock(who) {
+                // A predecessor that died may have left `active` set; this collection sets it anew.
+                Ok(_) => {}
+                Err(LockFailed::Unusable(why)) => return Err(why.into()),
+                Err(_) => return Ok(sum),
+            }
+            words.again.store(0, Ordering::SeqCst);
+            let done = self.collect_locked();
+            words.active.store(0, Ordering::SeqCst);
+            words.lock.unlock(who.thread);
+            let done = done?;
+            sum.slots += done.slots;
+            sum.objects += done.objects;
+            sum.orphans = done.orphans;
+            if words.again.swap(0, Ordering::SeqCst) == 0 {
+                return Ok(sum);
+            }
+        }
+    }
+
+    fn collect_locked(&self) -> Result<Collected, Error> {
+        let mut done = Collected::default();
+        for slot in 0..self.slots_high() {
+            match self.condition_of(slot)? {
+                Condition::Dead => {
+                    self.clean_slot(slot)?;
+                    done.slots += 1;
+                }
+                Condition::Orphan => done.orphans += 1,
+                Condition::Fine => {}
+            }
+        }
+        crash::point("collect.cleaned");
+        let marked = self.mark()?;
+        crash::point("collect.marked");
+        done.objects = self.sweep(&marked)?;
+        Ok(done)
+    }
+
+    /// Tells the tree that the process of a slot is dead, whatever its life word says: the kernel may not have walked its list.
+    ///
+    /// To be called by who has seen its pidfd end.
+    pub fn slot_is_dead(&self, slot: u32) -> Result<(), Error> {
+        let s = self.slot(slot)?;
+        if s.state()?.0 == SlotState::Live && !s.life.owner_died() {
+            for index in 0..self.objects.high() as u32 {
+                if let Some(object) = self.object(index)? {
+                    (self.kind_of(index)?.slot_died)(self, object, slot)?;
+                }
+            }
+            self.collection().lock.mark_dead(slot);
+            s.life.mark_dead(slot);
+        }
+        Ok(())
+    }
+
+    fn condition_of(&self, slot: u32) -> Result<Condition, Error> {
+        let s = self.slot(slot)?;
+        let parent_gone = || -> Result<bool, Error> {
+            let parent = self.slot(s.parent.load(Ordering::Relaxed))?;
+            let (state, generation) = parent.state()?;
+            let same = generation == s.parent_generation.load(Ordering::Relaxed);
+            Ok(!same || state == SlotState::Free || parent.is_dead())
+        };
+        Ok(match s.state()?.0 {
+            SlotState::Free => Condition::Fine,
+            SlotState::Live if s.life.owner_died() => Condition::Dead,
+            SlotState::Live if slot != 0 && parent_gone()? => Condition::Orphan,
+            SlotState::Reserved if parent_gone()? => Condition::Dead,
+            _ => Condition::Fine,
+        })
+    }
+
+    /// Frees a slot that never went live; false when the child was quicker.
+    pub fn abandon_slot(&self, slot: u32, generation: u32) -> Result<bool, Error> {
+        let s = self.slot(slot)?;
+        if s.state()? != (SlotState::Reserved, generation) {
+            return Ok(false);
+        }
+        self.free_blocks_of(slot)?;
+        Ok(s.change((SlotState::Reserved, generation), (SlotState::Free, generation.wrapping_add(1))))
+    }
+
+    /// Takes back all that a dead process had. Each step may be repeated after a death in the middle; the slot stays dead until the last.
+    fn clean_slot(&self, slot: u32) -> Result<(), Error> {
+        let s = self.slot(slot)?;
+        let (state, generation) = s.state()?;
+        if state == SlotState::Reserved {
+            self.abandon_slot(slot, generation)?;
+            return Ok(());
+        }
+        let high = self.objects.high();
+        self.holds.for_each(&self.memory, slot, Table::Hold, high, |index| match self.object(index)? {
+            Some(object) => (self.kind_of(index)?.slot_died)(self, object, slot),
+            None => Ok(()),
+        })?;
+        crash::point("clean.objects");
+        self.free_blocks_of(slot)?;
+        crash::point("clean.blocks");
+        for index in 0..high as u32 {
+            match self.object_state(index)? {
+                (ObjectState::Filling(by), generation) if by == slot => {
+                    let free = ObjectState::Free.to_word(generation.wrapping_add(1));
+                    self.objects.give_back(&self.memory, u64::from(index), free)?;
+                }
+                (ObjectState::Dying(by), generation) if by == slot => self.finish_end(index, generation)?,
+                _ => {}
+            }
+        }
+        crash::point("clean.entries");
+        for (role, table) in [(Role::Sender, Table::Sender), (Role::Receiver, Table::Receiver)] {
+            let mut had = Vec::new();
+            self.holds.for_each(&self.memory, slot, table, high, |index| {
+                had.push(index);
+                Ok(())
+            })?;
+            for index in had {
+                self.holds.clear(&self.memory, slot, table, index)?;
+                // The mark phase that follows closes what lost its last holder; here only what is certain.
+                if let Some(object) = self.object(index)?
+                    && !self.anybody_has(table, index)?
+                    && self.nothing_under_way(index)?
+                {
+                    (self.kind_of(index)?.role_gone)(self, object, role)?;
+                }
+            }
+        }
+        let mut held = Vec::new();
+        self.holds.for_each(&self.memory, slot, Table::Hold, high, |index| {
+            held.push(index);
+            Ok(())
+        })?;
+        for index in held {
+            self.holds.clear(&self.memory, slot, Table::Hold, index)?;
+        }
+        crash::point("clean.holds");
+        s.change((SlotState::Live, generation), (SlotState::Free, generation.wrapping_add(1)));
+        self.objects.repair(&self.memory)?;
+        self.blocks.repair(&self.memory)
+    }
+
+    fn nothing_under_way(&self, index: u32) -> Result<bool, Error> {
+        let entry = self.entry(index)?;
+        Ok(entry.sent.load(Ordering::Acquire) == entry.received.load(Ordering::Acquire))
+    }
+
+    fn free_blocks_of(&self, slot: u32) -> Result<(), Error> {
+        let mut mine = Vec::new();
+        self.blocks.for_each(&self.memory, |block, word| {
+            match BlockState::from_word(word)? {
+                BlockState::Filling(s) | BlockState::Slot(s) if s == slot => mine.push((block, None)),
+                BlockState::Taken { slot: s, queue, .. } | BlockState::Leased { slot: s, queue, .. } if s == slot => {
+                    mine.push((block, Some(queue)));
+                }
+                _ => {}
+            }
+            Ok(())
+        })?;
+        for (block, queue) in mine {
+            match queue.map(|q| self.object(q)).transpose()?.flatten() {
+                Some(object) => (self.kind_of(object.index)?.block_orphaned)(self, object, block, slot)?,
+                None => self.free(block)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn mark(&self) -> Result<Marks<'_>, Error> {
+        let Collection { active, epoch, .. } = self.collection();
+        // An epoch is never 0, which means that no collection is active.
+        let now = epoch.load(Ordering::Relaxed).wrapping_add(1).max(1);
+        epoch.store(now, Ordering::Relaxed);
+        active.store(now, Ordering::Relaxed);
+        // Pairs with the fence in `Arena::stamp`.
+        fence(Ordering::SeqCst);
+        crash::point("collect.active");
+        let high = self.objects.high();
+        let mut marks = Marks { arena: self, epoch: now, flags: vec![0; high as usize], work: Vec::new() };
+        for slot in 0..self.slots_high() {
+            let s = self.slot(slot)?;
+            if s.state()?.0 == SlotState::Free {
+                continue;
+            }
+            for (table, flag) in [(Table::Hold, REACHED), (Table::Sender, SENDER), (Table::Receiver, RECEIVER)] {
+                self.holds.for_each(&self.memory, slot, table, high, |index| {
+                    marks.reach(index, flag);
+                    Ok(())
+                })?;
+            }
+            for block in [&s.args, &s.result] {
+                if let Some(block) = BlockId::from_word(block.load(Ordering::Acquire)) {
+                    // A block that is being handed over changes under us; its references are then stamped.
+                    let _ = record::references(self, block, |r| marks.refer(r));
+                }
+            }
+        }
+        marks.follow();
+        while marks.stamped()? {
+            marks.follow();
+        }
+        Ok(marks)
+    }
+
+    fn sweep(&self, marks: &Marks<'_>) -> Result<u32, Error> {
+        let mut freed = 0;
+        for index in 0..marks.flags.len() as u32 {
+            let (ObjectState::Live, generation) = self.object_state(index)? else { continue };
+            let stamped = self.entry(index)?.stamp.load(Ordering::Acquire) == marks.epoch;
+            let flags = marks.flags[index as usize];
+            if flags & REACHED == 0 {
+                if !stamped && self.object_made_before(index, marks)? && self.end_object(index, generation)? {
+                    freed += 1;
+                }
+                continue;
+            }
+            // Reached, but nobody who could send: neither a process nor a record on its way.
+            for (flag, role) in [(SENDER, Role::Sender), (RECEIVER, Role::Receiver)] {
+                if flags & flag == 0 && !stamped {
+                    let object = self.object_at(index, generation)?;
+                    (self.kind_of(index)?.role_gone)(self, object, role)?;
+                }
+            }
+        }
+        Ok(freed)
+    }
+
+    /// An object that became live after the marks were drawn up lies beyond them or carries the stamp of its making.
+    fn object_made_before(&self, index: u32, marks: &Marks<'_>) -> Result<bool, Error> {
+        Ok((index as usize) < marks.flags.len()
+            && !is_free(self.objects.state(&self.memory, u64::from(index))?.load(Ordering::Acquire)))
+    }
+}
+
+enum Condition {
+    Fine,
+    Dead,
+    Orphan,
+}
+
+const REACHED: u8 = 1;
+const SENDER: u8 = 2;
+const RECEIVER: u8 = 4;
+
+struct Marks<'a> {
+    arena: &'a Arena,
+    epoch: u32,
+    flags: Vec<u8>,
+    work: Vec<u32>,
+}
+
+impl Marks<'_> {
+    fn reach(&mut self, index: u32, flag: u8) {
+        let Some(flags) = self.flags.get_mut(index as usize) else { return };
+        if *flags & REACHED == 0 {
+            self.work.push(index);
+        }
+        *flags |= flag | REACHED;
+    }
+
+    fn refer(&mut self, reference: RawRef) {
+        let alive =
+            matches!(self.arena.object_state(reference.index()), Ok((ObjectState::Live, g)) if g == reference.generation());
+        let Ok(role) = reference.role() else { return };
+        if !alive {
+            return;
+        }
+        self.reach(reference.index(), REACHED);
+        for (flag, part) in [(SENDER, Role::Sender), (RECEIVER, Role::Receiver)] {
+            if role.includes(part) {
+                self.reach(reference.index(), flag);
+            }
+        }
+    }
+
+    fn follow(&mut self) {
+        while let Some(index) = self.work.pop() {
+            let Ok(Some(object)) = self.arena.object(index) else { continue };
+            let Ok(kind) = self.arena.kind_of(index) else { continue };
+            let mut found = Vec::new();
+            // Records are read while others change them; what was read wrong is not live, or harmless: it keeps something one collection longer.
+            let _ = (kind.trace)(self.arena, object, &mut |r| found.push(r));
+            for reference in found {
+                self.refer(reference);
+            }
+        }
+    }
+
+    /// Objects whose references moved during this collection are roots too; whether a pass found any that were not reached yet.
+    fn stamped(&mut self) -> Result<bool, Error> {
+        let mut found = false;
+        for index in 0..self.flags.len() as u32 {
+            if self.flags[index as usize] & REACHED == 0 && self.arena.entry(index)?.stamp.load(Ordering::Acquire) == self.epoch {
+                self.reach(index, REACHED);
+                found = true;
+            }
+        }
+        Ok(found)
+    }
+}

@@ -1,0 +1,259 @@
+//! What this process holds: one [`Held`] for each object and role, shared by all its handles.
+//!
+//! Clones are counted in private memory (an `Arc`). The shared hold bit changes only when the first handle appears or the last
+//! one goes, both under a private mutex, so two threads cannot cross. An object whose handles never left the
+//! process is freed with the last of them; any other one waits for a collection.
+
+use crate::arena::Arena;
+use crate::error::Error;
+use crate::holds::Table;
+use crate::memory::Shared;
+use crate::objects::{Kind, Object, ObjectState, RawRef};
+use multiproc_sys::robust;
+use std::collections::HashMap;
+use std::ptr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+/// What the holder of a reference may do with a channel. Bit 0: send, bit 1: receive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Role {
+    /// The object is no channel.
+    Plain = 0,
+    /// May send.
+    Sender = 1,
+    /// May receive.
+    Receiver = 2,
+    /// Both.
+    Both = 3,
+}
+
+impl Role {
+    pub(crate) fn from_bits(bits: u8) -> Option<Role> {
+        [Role::Plain, Role::Sender, Role::Receiver, Role::Both].into_iter().find(|r| *r as u8 == bits)
+    }
+
+    /// Whether this role may do what `other` may.
+    pub fn includes(self, other: Role) -> bool {
+        self as u8 & other as u8 == other as u8
+    }
+}
+
+const CHANNEL_ROLES: [(Role, Table); 2] = [(Role::Sender, Table::Sender), (Role::Receiver, Table::Receiver)];
+
+/// A reference of this process to a live object.
+#[derive(Debug)]
+pub struct Held {
+    arena: &'static Arena,
+    object: Object,
+    role: Role,
+    /// Another process may have a reference too.
+    shared: AtomicBool,
+}
+
+#[derive(Debug)]
+struct Local {
+    generation: u32,
+    shared: bool,
+    /// By role. `Some` until the `Drop` of that `Held` has run.
+    held: [Option<Weak<Held>>; 4],
+}
+
+impl Local {
+    fn any(&self, role: Role) -> bool {
+        self.held.iter().enumerate().any(|(bits, h)| h.is_some() && bits as u8 & role as u8 == role as u8)
+    }
+}
+
+const SHARDS: usize = 16;
+
+/// All that this process holds in one arena.
+#[derive(Debug, Default)]
+pub struct Registry {
+    shards: [Mutex<HashMap<u32, Local>>; SHARDS],
+}
+
+impl Registry {
+    fn shard(&self, index: u32) -> MutexGuard<'_, HashMap<u32, Local>> {
+        // A panic under the lock leaves a map that is as good as before: each step is one insertion or removal.
+        self.shards[index as usize % SHARDS].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Arena {
+    /// A new object of `kind`; `init` fills its zeroed cell.
+    pub fn new_object(
+        &'static self,
+        kind: &'static Kind,
+        type_hash: u64,
+        size: u64,
+        role: Role,
+        init: impl FnOnce(Object) -> Result<(), Error>,
+    ) -> Result<Arc<Held>, Error> {
+        let made = self.make_object(kind, type_hash, size, init)?;
+        self.acquire(RawRef::new(made.index(), made.generation(), role), false)
+    }
+
+    /// Takes over a reference that a record carries: the hold bit is set before the record may go.
+    pub fn adopt(&'static self, reference: RawRef) -> Result<Arc<Held>, Error> {
+        self.acquire(reference, true)
+    }
+
+    fn acquire(&'static self, reference: RawRef, shared: bool) -> Result<Arc<Held>, Error> {
+        if robust::forked() {
+            return Err(Error::Forked);
+        }
+        let (index, generation, role) = (reference.index(), reference.generation(), reference.role()?);
+        let mut shard = self.registry.shard(index);
+        if let Some(local) = shard.get(&index) {
+            if local.generation != generation {
+                return Err(Error::Corrupted("a stale reference"));
+            }
+            if let Some(held) = local.held[role as usize].as_ref().and_then(Weak::upgrade) {
+                held.shared.fetch_or(shared, Ordering::Relaxed);
+                self.stamp(index)?;
+                return Ok(held);
+            }
+        }
+        if self.object_state(index)? != (ObjectState::Live, generation) {
+            return Err(Error::Corrupted("a reference to an object that is gone"));
+        }
+        self.holds.set(&self.memory, self.my_slot(), Table::Hold, index)?;
+        for (part, table) in CHANNEL_ROLES {
+            if role.includes(part) {
+                self.holds.set(&self.memory, self.my_slot(), table, index)?;
+            }
+        }
+        let object = self.object_at(index, generation)?;
+        let held = Arc::new(Held { arena: self, object, role, shared: AtomicBool::new(shared) });
+        let local = shard.entry(index).or_insert_with(|| Local { generation, shared, held: Default::default() });
+        local.held[role as usize] = Some(Arc::downgrade(&held));
+        self.stamp(index)?;
+        Ok(held)
+    }
+
+    /// Gives up every channel role of this process, as if all its handles were dropped: at the end of a process whose statics never are.
+    pub fn leave_channels(&'static self) -> Result<(), Error> {
+        for shard in &self.registry.shards {
+            let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            for (&index, local) in shard.iter() {
+                for (part, table) in CHANNEL_ROLES {
+                    if local.any(part) {
+                        self.holds.clear(&self.memory, self.my_slot(), table, index)?;
+                        self.role_cleared(self.object_at(index, local.generation)?, part, table)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// After a role bit was cleared: if it was the last, the channel ends, or a collection finds out whether a reference is under way.
+    pub(crate) fn role_cleared(&self, object: Object, role: Role, table: Table) -> Result<(), Error> {
+        if self.anybody_has(table, object.index)? {
+            return Ok(());
+        }
+        let entry = self.entry(object.index)?;
+        // Acquire pairs with the increments around the records' commits.
+        if entry.sent.load(Ordering::Acquire) == entry.received.load(Ordering::Acquire) {
+            (self.kind_of(object.index)?.role_gone)(self, object, role)
+        } else {
+            self.collect().map(|_| ())
+        }
+    }
+}
+
+impl Held {
+    /// Its arena.
+    #[inline]
+    pub fn arena(&self) -> &'static Arena {
+        self.arena
+    }
+
+    /// The object.
+    #[inline]
+    pub fn object(&self) -> Object {
+        self.object
+    }
+
+    /// What may be done with it.
+    pub fn role(&self) -> Role {
+        self.role
+    }
+
+    /// The same object in another role.
+    pub fn with_role(&self, role: Role) -> Result<Arc<Held>, Error> {
+        let again = RawRef::new(self.object.index, self.object.generation, role);
+        self.arena.acquire(again, self.shared.load(Ordering::Relaxed))
+    }
+
+    /// How the reference stands in a record.
+    pub fn reference(&self) -> RawRef {
+        RawRef::new(self.object.index, self.object.generation, self.role)
+    }
+
+    /// The object's cell.
+    pub fn cell<T: Shared>(&self) -> Result<&'static T, Error> {
+        self.part(0)
+    }
+
+    /// A part of the object's cell.
+    pub fn part<T: Shared>(&self, at: u64) -> Result<&'static T, Error> {
+        if at.saturating_add(size_of::<T>() as u64) > self.object.size {
+            return Err(Error::Corrupted("an object is smaller than its kind"));
+        }
+        self.arena.memory().at(self.object.offset + at)
+    }
+
+    /// Whether the object is of this kind and type.
+    pub fn is(&self, kind: &Kind, type_hash: u64) -> Result<bool, Error> {
+        let entry = self.arena.entry(self.object.index)?;
+        // Relaxed: constant while the object lives.
+        Ok(entry.kind.load(Ordering::Relaxed) == kind.id && entry.type_hash.load(Ordering::Relaxed) == type_hash)
+    }
+
+    /// From now on another process may have a reference too.
+    pub fn mark_shared(&self) {
+        self.shared.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if robust::forked() {
+            return;
+        }
+        // An error here means corrupted shared memory, of which the next operation will tell.
+        let _ = self.release();
+    }
+}
+
+impl Held {
+    fn release(&self) -> Result<(), Error> {
+        let (arena, object) = (self.arena, self.object);
+        let mut shard = arena.registry.shard(object.index);
+        let Some(local) = shard.get_mut(&object.index) else { return Ok(()) };
+        local.shared |= self.shared.load(Ordering::Relaxed);
+        let place = &mut local.held[self.role as usize];
+        if place.as_ref().is_some_and(|w| ptr::eq(w.as_ptr(), self)) {
+            *place = None;
+        }
+        // Roles first: the hold keeps the object alive while its end is announced.
+        for (part, table) in CHANNEL_ROLES {
+            if self.role.includes(part) && !local.any(part) {
+                arena.holds.clear(&arena.memory, arena.my_slot(), table, object.index)?;
+                arena.role_cleared(object, part, table)?;
+            }
+        }
+        if local.held.iter().all(Option::is_none) {
+            let shared = local.shared;
+            shard.remove(&object.index);
+            arena.holds.clear(&arena.memory, arena.my_slot(), Table::Hold, object.index)?;
+            if !shared {
+                arena.end_object(object.index, object.generation)?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,29 @@
+//! Floor 1 of multiproc: the arena that a process tree shares, and who holds what in it.
+//!
+//! Internal to multiproc, no semver promise. Reading order, each standing on those before it:
+//!
+//! - [`raw`]: the robust lock and the wait word, the two words that every protocol above is made of;
+//! - [`layout`]: where things lie in an arena of a given size; [`memory`]: the mapping itself, checked access, and what is backed;
+//! - [`slab`]: finding a free entry of a table; [`blocks`]: memory in size classes; [`objects`]: the object table;
+//! - [`roster`]: one slot for each process; [`holds`]: one bit for each object and process;
+//! - [`arena`]: all of it together; [`held`]: this process's references; [`record`]: references inside messages;
+//! - [`scope`]: how handles go through serde; [`collect`]: cleaning up after the dead, and tracing what nobody references.
+
+pub mod arena;
+pub mod blocks;
+pub mod collect;
+pub mod error;
+pub mod held;
+pub mod holds;
+pub mod layout;
+pub mod memory;
+pub mod objects;
+pub mod raw;
+pub mod record;
+pub mod roster;
+pub mod scope;
+pub mod slab;
+
+pub use arena::{Arena, Options};
+pub use error::Error;
+pub use held::{Held, Role};

@@ -1,0 +1,205 @@
+//! The mapping, checked access to it, and which of its pages are backed.
+//!
+//! A reference into the arena is made only after its offset has been checked against private bounds, and only to
+//! types that consist of atomics, for which every bit pattern is valid. The mapping is never removed, so such
+//! references are `'static`. Bytes that one owner has to itself (a block being filled or taken, the free part of a ring under
+//! its lock) are read and written through raw copies.
+//!
+//! Pages are asked of the kernel by fallocate before they are first used, so that running out of memory is an error there and no
+//! SIGBUS later, and are counted against the arena's own limit (in a memory cgroup fallocate does not fail: it kills).
+#![allow(unsafe_code)]
+
+use crate::error::Error;
+use multiproc_sys::memfd::{self, Mapping};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+
+/// Types that may lie in shared memory: atomics and arrays and `repr(C)` structs of them.
+///
+/// # Safety
+/// Every bit pattern is valid, all fields may be changed by others at any time, and alignment is at most 128.
+pub unsafe trait Shared: Sync + 'static {}
+
+// SAFETY: atomics.
+unsafe impl Shared for AtomicU32 {}
+// SAFETY: atomics.
+unsafe impl Shared for AtomicU64 {}
+// SAFETY: atomics.
+unsafe impl Shared for AtomicUsize {}
+// SAFETY: `repr(C)` of atomics.
+unsafe impl Shared for crate::raw::RawLock {}
+// SAFETY: `repr(transparent)` over an atomic.
+unsafe impl Shared for crate::raw::WaitWord {}
+// SAFETY: an array of such.
+unsafe impl<T: Shared, const N: usize> Shared for [T; N] {}
+
+/// A mapped arena.
+#[derive(Debug)]
+pub struct Memory {
+    fd: OwnedFd,
+    map: Mapping,
+}
+
+impl Memory {
+    /// A new sealed memfd of `size` bytes, mapped.
+    pub fn create(size: u64) -> Result<Memory, Error> {
+        let fd = memfd::create_sealed(c"multiproc", size).map_err(|e| Error::system("memfd_create", &e))?;
+        Memory::map(fd, size)
+    }
+
+    /// Maps an inherited arena; an error when `fd` is not a memfd that is sealed against resizing.
+    pub fn attach(fd: OwnedFd) -> Result<Memory, Error> {
+        let size = memfd::sealed_size(fd.as_fd()).map_err(|e| Error::system("fcntl(F_GET_SEALS)", &e))?;
+        Memory::map(fd, size)
+    }
+
+    fn map(fd: OwnedFd, size: u64) -> Result<Memory, Error> {
+        let map = memfd::map_shared(fd.as_fd(), size as usize).map_err(|e| Error::system("mmap", &e))?;
+        Ok(Memory { fd, map })
+    }
+
+    /// Bytes mapped.
+    pub fn size(&self) -> u64 {
+        self.map.len() as u64
+    }
+
+    /// The memfd, to be passed on to children.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    fn pointer(&self, offset: u64, len: u64) -> Result<*mut u8, Error> {
+        let end = offset.checked_add(len).filter(|&end| end <= self.size());
+        if end.is_none() {
+            return Err(Error::Corrupted("an offset lies outside the arena"));
+        }
+        // SAFETY: the sum was checked against the length of the mapping.
+        Ok(unsafe { self.map.base().as_ptr().add(offset as usize) })
+    }
+
+    /// The shared `T` at `offset`.
+    #[inline]
+    pub fn at<T: Shared>(&self, offset: u64) -> Result<&'static T, Error> {
+        let p = self.pointer(offset, size_of::<T>() as u64)?.cast::<T>();
+        if !p.is_aligned() {
+            return Err(Error::Corrupted("an offset is not aligned"));
+        }
+        // SAFETY: in bounds, aligned, mapped for ever, and `Shared` allows any content and concurrent change.
+        Ok(unsafe { &*p })
+    }
+
+    /// Copies `bytes` to `offset`. The caller has that range to itself by protocol.
+    #[inline]
+    pub fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), Error> {
+        let p = self.pointer(offset, bytes.len() as u64)?;
+        // SAFETY: in bounds; a private slice does not overlap the mapping.
+        unsafe { p.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
+        Ok(())
+    }
+
+    /// Appends `len` bytes at `offset` to `into`. By protocol nobody writes them meanwhile.
+    #[inline]
+    pub fn read(&self, offset: u64, len: u64, into: &mut Vec<u8>) -> Result<(), Error> {
+        let p = self.pointer(offset, len)?;
+        let (len, old) = (len as usize, into.len());
+        into.reserve(len);
+        // SAFETY: the reserved room lies in the vector's allocation.
+        let to = unsafe { into.as_mut_ptr().add(old) };
+        // SAFETY: source in bounds, target reserved, and they do not overlap.
+        unsafe { to.copy_from_nonoverlapping(p, len) };
+        // SAFETY: these bytes have just been written.
+        unsafe { into.set_len(old + len) };
+        Ok(())
+    }
+
+    /// Zeroes `len` bytes at `offset`. The caller has that range to itself by protocol.
+    pub fn zero(&self, offset: u64, len: u64) -> Result<(), Error> {
+        let p = self.pointer(offset, len)?;
+        // SAFETY: in bounds.
+        unsafe { p.write_bytes(0, len as usize) };
+        Ok(())
+    }
+
+    /// Asks the kernel for the pages of a range; those that are there already stay as they are.
+    pub fn back(&self, offset: u64, len: u64) -> Result<(), Error> {
+        memfd::allocate(self.fd(), offset, len).map_err(|e| Error::system("fallocate", &e))
+    }
+
+    /// Gives the pages of a range back; they read as zero afterwards.
+    pub fn punch(&self, offset: u64, len: u64) -> Result<(), Error> {
+        memfd::punch(self.fd(), offset, len).map_err(|e| Error::system("fallocate(PUNCH_HOLE)", &e))
+    }
+}
+
+/// The arena's own account of backed bytes, in its header.
+///
+/// | word | meaning | written by | if the writer dies there |
+/// |---|---|---|---|
+/// | `used` | bytes backed or about to be | who backs or punches | counts up to one request too many, until the tree ends |
+/// | `limit` | bound of `used` | the creator, once | - |
+#[derive(Debug, Default)]
+#[repr(C)]
+pub struct Account {
+    /// Bytes backed.
+    pub used: AtomicU64,
+    /// The arena's limit.
+    pub limit: AtomicU64,
+}
+
+// SAFETY: `repr(C)` of atomics.
+unsafe impl Shared for Account {}
+
+impl Account {
+    /// Counts `bytes`, or says that the limit is reached.
+    pub fn charge(&self, bytes: u64) -> Result<(), Error> {
+        // Relaxed: a counter; the memory itself is handed over by other words.
+        let limit = self.limit.load(Ordering::Relaxed);
+        let before = self.used.fetch_add(bytes, Ordering::Relaxed);
+        if before.saturating_add(bytes) > limit {
+            self.used.fetch_sub(bytes, Ordering::Relaxed);
+            return Err(Error::OutOfMemory { wanted: bytes, limit });
+        }
+        Ok(())
+    }
+
+    /// Counts `bytes` off.
+    pub fn credit(&self, bytes: u64) {
+        self.used.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+/// Backs a table that grows from its beginning, in steps, whoever comes first. `backed` is the shared count of bytes.
+///
+/// Two processes that come together both ask for the same pages, which is harmless; `fetch_max` keeps the larger.
+pub fn back_up_to(
+    memory: &Memory,
+    account: &Account,
+    backed: &AtomicU64,
+    start: u64,
+    need: u64,
+    step: u64,
+    max: u64,
+) -> Result<(), Error> {
+    // Relaxed: the pages are there before the count says so to the process that uses them, and reading too low only asks again.
+    let have = backed.load(Ordering::Relaxed);
+    if need <= have {
+        return Ok(());
+    }
+    let target = need.next_multiple_of(step).min(max.next_multiple_of(crate::layout::PAGE));
+    if target < need {
+        return Err(Error::Corrupted("a table is asked for more than it can hold"));
+    }
+    let have = have.min(target);
+    account.charge(target - have)?;
+    if let Err(e) = memory.back(start + have, target - have) {
+        account.credit(target - have);
+        return Err(e);
+    }
+    let before = backed.fetch_max(target, Ordering::Relaxed);
+    // Another process counted the same pages meanwhile.
+    let counted_twice = before.min(target) - have;
+    if counted_twice > 0 {
+        account.credit(counted_twice);
+    }
+    Ok(())
+}

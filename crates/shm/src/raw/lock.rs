@@ -1,0 +1,355 @@
+//! The lock that outlives its owners: a futex word in the kernel's robust list.
+//!
+//! | bits of `word` | meaning | written by | if the writer dies there |
+//! |---|---|---|---|
+//! | TID (29..0) | the owner, 0 = free | locker by CAS from 0; unlocker | the kernel clears it, sets `OWNER_DIED`, wakes one sleeper |
+//! | `WAITERS` (31) | somebody may sleep | a waiter before it sleeps | the next unlock wakes in vain |
+//! | `OWNER_DIED` (30), TID 0 | free, what it guards may be half changed | the kernel; `unlock` that leaves it so | as it is: the next owner is told |
+//!
+//! | other word | meaning | written by | if the writer dies there |
+//! |---|---|---|---|
+//! | `owner` | slot and pid of the last owner, for reports and repair | the owner, right after the CAS | names the owner before it; the TID in `word` decides |
+//! | `idle_wakes` | the last unlock woke nobody | the owner | at most one flush more or less |
+//! | `link` | the kernel's list; never read by us | the owner | private to it |
+//!
+//! WAITERS is *sticky*: an unlock with waiters leaves `WAITERS|0` behind, so whoever takes the lock next inherits the bit, and a woken
+//! waiter that is killed before it takes the lock strands nobody. (glibc's robust mutex stores 0 there and does strand:
+//! a barging owner without the bit unlocks without waking.) The bit goes only in [`flush`](RawLock::unlock), by one system call that clears it and wakes all.
+//!
+//! After Drepper, "Futexes Are Tricky" (2011), and the kernel's robust-futex-ABI document.
+#![allow(unsafe_code)]
+
+use multiproc_sys::clock::Deadline;
+use multiproc_sys::crash;
+use multiproc_sys::futex::{self, Wait};
+use multiproc_sys::robust::{OWNER_DIED, TID_MASK, Thread, Unusable, WAITERS};
+use multiproc_sys::spin;
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+
+/// See the module head. All-zero memory is a free lock.
+#[derive(Debug, Default)]
+#[repr(C, align(64))]
+pub struct RawLock {
+    word: AtomicU32,
+    idle_wakes: AtomicU32,
+    owner: AtomicU64,
+    _unused: [AtomicU64; 2],
+    link: AtomicUsize,
+    _rest: [AtomicU64; 3],
+}
+
+const _: () = assert!(std::mem::offset_of!(RawLock, link) == multiproc_sys::robust::NODE_OFFSET);
+const _: () = assert!(size_of::<RawLock>() == 64);
+
+/// Who locks: the thread, and what reports shall say of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Who {
+    /// The thread that owns the lock.
+    pub thread: Thread,
+    /// Its process's roster slot (high half) and pid (low half).
+    pub tag: u64,
+}
+
+/// In what state the lock was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Acquired {
+    /// The last owner unlocked it in good order.
+    Clean,
+    /// An owner died, and nobody has vouched for what the lock guards since.
+    OwnerDied,
+}
+
+/// Why the lock was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LockFailed {
+    /// The deadline passed.
+    TimedOut,
+    /// Somebody has it, and the caller would not wait.
+    Held,
+    /// The calling thread has it.
+    WouldDeadlock,
+    /// This thread cannot lock at all.
+    Unusable(Unusable),
+}
+
+/// Bound of a sleep that may not have been announced by WAITERS any more when its word changed.
+const NO_DEADLINE: Option<Deadline> = None;
+
+impl RawLock {
+    /// A free lock.
+    pub const fn new() -> RawLock {
+        RawLock {
+            word: AtomicU32::new(0),
+            idle_wakes: AtomicU32::new(0),
+            owner: AtomicU64::new(0),
+            _unused: [const { AtomicU64::new(0) }; 2],
+            link: AtomicUsize::new(0),
+            _rest: [const { AtomicU64::new(0) }; 3],
+        }
+    }
+
+    /// Takes the lock, waiting as long as it must.
+    #[inline]
+    pub fn lock(&self, who: Who) -> Result<Acquired, LockFailed> {
+        self.acquire(who, Some(NO_DEADLINE))
+    }
+
+    /// Takes the lock, waiting until `deadline` (`None`: for ever).
+    #[inline]
+    pub fn lock_until(&self, who: Who, deadline: Option<Deadline>) -> Result<Acquired, LockFailed> {
+        self.acquire(who, Some(deadline))
+    }
+
+    /// Takes the lock if it is free.
+    #[inline]
+    pub fn try_lock(&self, who: Who) -> Result<Acquired, LockFailed> {
+        self.acquire(who, None)
+    }
+
+    #[inline]
+    fn acquire(&self, who: Who, wait: Option<Option<Deadline>>) -> Result<Acquired, LockFailed> {
+        let me = who.thread;
+        me.reserve().map_err(LockFailed::Unusable)?;
+        let pending = me.set_pending(&self.word);
+        crash::point("lock.pending");
+        // Acquire pairs with the Release stores in `unlock`.
+        let found = match self.word.compare_exchange(0, me.tid(), Ordering::Acquire, Ordering::Relaxed) {
+            Ok(_) => Acquired::Clean,
+            Err(_) => match self.acquire_slow(me, wait) {
+                Ok(found) => found,
+                Err(why) => {
+                    me.restore_pending(pending);
+                    return Err(why);
+                }
+            },
+        };
+        crash::point("lock.taken");
+        // Relaxed: read by reports and by the repair after the owner's end.
+        self.owner.store(who.tag, Ordering::Relaxed);
+        crash::point("lock.owner_named");
+        // SAFETY: `link` lies at NODE_OFFSET (checked above) and a held lock's memory is not freed.
+        unsafe { me.link(&self.word) };
+        crash::point("lock.linked");
+        me.restore_pending(pending);
+        Ok(found)
+    }
+
+    #[cold]
+    fn acquire_slow(&self, me: Thread, wait: Option<Option<Deadline>>) -> Result<Acquired, LockFailed> {
+        let mut spins = spin::limit() / 2;
+        loop {
+            let seen = self.word.load(Ordering::Relaxed);
+            if seen & TID_MASK == 0 {
+                crash::point("lock.found_free");
+                // Keeps WAITERS; Acquire pairs with the Release stores in `unlock` and with the kernel's mark.
+                let mine = me.tid() | (seen & WAITERS);
+                if self.word.compare_exchange(seen, mine, Ordering::Acquire, Ordering::Relaxed).is_ok() {
+                    return Ok(if seen & OWNER_DIED == 0 { Acquired::Clean } else { Acquired::OwnerDied });
+                }
+                continue;
+            }
+            if seen & TID_MASK == me.tid() {
+                return Err(LockFailed::WouldDeadlock);
+            }
+            let Some(deadline) = wait else { return Err(LockFailed::Held) };
+            if spins > 0 {
+                spins -= 1;
+                std::hint::spin_loop();
+                continue;
+            }
+            if seen & WAITERS == 0
+                && self.word.compare_exchange(seen, seen | WAITERS, Ordering::Relaxed, Ordering::Relaxed).is_err()
+            {
+                continue;
+            }
+            crash::point("lock.before_sleep");
+            let why = futex::wait(&self.word, seen | WAITERS, deadline);
+            crash::point("lock.after_sleep");
+            if why == Wait::TimedOut {
+                return Err(LockFailed::TimedOut);
+            }
+        }
+    }
+
+    /// Gives the lock back. A thread that does not hold it changes nothing.
+    #[inline]
+    pub fn unlock(&self, me: Thread) {
+        self.release(me, 0);
+    }
+
+    /// Gives the lock back and leaves `OWNER_DIED` for the next owner to find.
+    #[inline]
+    pub fn unlock_inconsistent(&self, me: Thread) {
+        self.release(me, OWNER_DIED);
+    }
+
+    #[inline]
+    fn release(&self, me: Thread, mark: u32) {
+        if !self.held_by(me) {
+            return;
+        }
+        let pending = me.set_pending(&self.word);
+        crash::point("unlock.pending");
+        me.unlink(&self.word);
+        crash::point("unlock.unlinked");
+        // Release pairs with the Acquire in `acquire`.
+        if self.word.compare_exchange(me.tid(), mark, Ordering::Release, Ordering::Relaxed).is_err() {
+            self.release_slow(me, mark);
+        }
+        crash::point("unlock.done");
+        me.restore_pending(pending);
+    }
+
+    #[cold]
+    fn release_slow(&self, me: Thread, mark: u32) {
+        // Relaxed: a hint of the owners among themselves.
+        if self.idle_wakes.load(Ordering::Relaxed) != 0 {
+            self.idle_wakes.store(0, Ordering::Relaxed);
+            // Drops WAITERS and wakes all in one call: nobody sleeps on a word that lacks the bit.
+            futex::clear_top_bit_and_wake_all(&self.word);
+            crash::point("unlock.flushed");
+            if self.word.compare_exchange(me.tid(), mark, Ordering::Release, Ordering::Relaxed).is_ok() {
+                return;
+            }
+        }
+        crash::point("unlock.before_store");
+        // Release pairs with the Acquire in `acquire_slow`.
+        self.word.store(WAITERS | mark, Ordering::Release);
+        crash::point("unlock.before_wake");
+        if futex::wake(&self.word, 1) == 0 {
+            self.idle_wakes.store(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether the calling thread holds it.
+    #[inline]
+    pub fn held_by(&self, me: Thread) -> bool {
+        // Relaxed: only the thread itself can store its own TID.
+        self.word.load(Ordering::Relaxed) & TID_MASK == me.tid()
+    }
+
+    /// Whether any thread, alive or not yet marked, holds it.
+    pub fn is_held(&self) -> bool {
+        self.word.load(Ordering::Acquire) & TID_MASK != 0
+    }
+
+    /// Whether an owner died and nobody has vouched for what the lock guards since.
+    pub fn owner_died(&self) -> bool {
+        // Acquire pairs with the kernel's mark: what the dead owner wrote is visible.
+        let word = self.word.load(Ordering::Acquire);
+        word & OWNER_DIED != 0 && word & TID_MASK == 0
+    }
+
+    /// Roster slot and pid of the last owner.
+    pub fn last_owner(&self) -> (u32, u32) {
+        let tag = self.owner.load(Ordering::Relaxed);
+        ((tag >> 32) as u32, tag as u32)
+    }
+
+    /// Does for a dead owner what the kernel could not (its list was lost): marks the word if `slot` owned it, and wakes all.
+    ///
+    /// To be called only when the process of that slot is known to be dead.
+    pub fn mark_dead(&self, slot: u32) {
+        let seen = self.word.load(Ordering::Relaxed);
+        if seen & TID_MASK == 0 || self.last_owner().0 != slot {
+            return;
+        }
+        let marked = WAITERS | OWNER_DIED;
+        // Release: as the kernel's mark.
+        if self.word.compare_exchange(seen, marked, Ordering::Release, Ordering::Relaxed).is_ok() {
+            futex::wake_all(&self.word);
+        }
+    }
+
+    /// Sleeps until an owner has died or `deadline` has passed; for locks that are held for life.
+    pub fn wait_for_death(&self, deadline: Option<Deadline>) -> bool {
+        loop {
+            let seen = self.word.load(Ordering::Acquire);
+            if seen & OWNER_DIED != 0 {
+                // One sleeper is woken by the kernel; each wakes the next.
+                futex::wake(&self.word, 1);
+                return true;
+            }
+            if seen & WAITERS == 0
+                && self.word.compare_exchange(seen, seen | WAITERS, Ordering::Relaxed, Ordering::Relaxed).is_err()
+            {
+                continue;
+            }
+            if futex::wait(&self.word, seen | WAITERS, deadline) == Wait::TimedOut {
+                return false;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use multiproc_sys::robust::current;
+    use std::time::Duration;
+
+    fn who() -> Who {
+        Who { thread: current().unwrap(), tag: 7 << 32 | 9 }
+    }
+
+    #[test]
+    fn locks_exclude_and_count_right() {
+        struct Shared(RawLock, std::cell::UnsafeCell<u64>);
+        // SAFETY: the cell is only touched under the lock.
+        unsafe impl Sync for Shared {}
+        let shared = Shared(RawLock::new(), std::cell::UnsafeCell::new(0));
+        let shared = &shared;
+        std::thread::scope(|s| {
+            for _ in 0..4 {
+                s.spawn(|| {
+                    for _ in 0..20_000 {
+                        let _ = shared.0.lock(who()).unwrap();
+                        // SAFETY: under the lock.
+                        unsafe { *shared.1.get() += 1 };
+                        shared.0.unlock(who().thread);
+                    }
+                });
+            }
+        });
+        // SAFETY: all threads have ended.
+        assert_eq!(unsafe { *shared.1.get() }, 80_000);
+    }
+
+    #[test]
+    fn a_dead_owner_is_reported_until_somebody_vouches() {
+        let lock: &'static RawLock = Box::leak(Box::new(RawLock::new()));
+        std::thread::spawn(|| {
+            let _ = lock.lock(who()).unwrap();
+        })
+        .join()
+        .unwrap();
+        assert!(lock.owner_died());
+        assert_eq!(lock.last_owner(), (7, 9));
+        for _ in 0..3 {
+            assert_eq!(lock.lock(who()), Ok(Acquired::OwnerDied));
+            lock.unlock_inconsistent(who().thread);
+        }
+        assert_eq!(lock.lock(who()), Ok(Acquired::OwnerDied));
+        lock.unlock(who().thread);
+        assert_eq!(lock.lock(who()), Ok(Acquired::Clean));
+        assert_eq!(lock.lock(who()), Err(LockFailed::WouldDeadlock));
+        lock.unlock(who().thread);
+    }
+
+    #[test]
+    fn waiting_ends_at_the_deadline_and_not_before() {
+        let lock = RawLock::new();
+        let _ = lock.lock(who()).unwrap();
+        std::thread::scope(|s| {
+            s.spawn(|| {
+                let start = std::time::Instant::now();
+                let deadline = Deadline::after(Duration::from_millis(30));
+                assert_eq!(lock.lock_until(who(), deadline), Err(LockFailed::TimedOut));
+                assert!(start.elapsed() >= Duration::from_millis(30));
+                assert_eq!(lock.try_lock(who()), Err(LockFailed::Held));
+            });
+        });
+        lock.unlock(who().thread);
+    }
+}

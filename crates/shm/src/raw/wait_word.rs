@@ -1,0 +1,105 @@
+//! A word on which a thread sleeps until another has changed something else.
+//!
+//! | value | meaning | written by | if the writer dies there |
+//! |---|---|---|---|
+//! | 0 | nobody needs a wake | a waker, before FUTEX_WAKE; a sleeper that leaves | the waker has the word as pending: the kernel wakes one sleeper |
+//! | `WAITERS` | somebody may sleep, or is about to look again | a sleeper, before its last look | a wake too many later on |
+//!
+//! The TID bits are always 0: that makes the kernel wake a sleeper when a thread dies with this word as pending.
+//! Sleeper and waker pair by `fence(SeqCst)` (Dekker): the sleeper stores WAITERS, fences, looks at the condition;
+//! the waker changes the condition, fences, looks at the word. One of the two sees the other.
+
+use multiproc_sys::clock::Deadline;
+use multiproc_sys::crash;
+use multiproc_sys::futex::{self, Wait};
+use multiproc_sys::robust::{Thread, WAITERS};
+use std::sync::atomic::{AtomicU32, Ordering, fence};
+
+/// See the module head.
+#[derive(Debug, Default)]
+#[repr(transparent)]
+pub struct WaitWord(AtomicU32);
+
+impl WaitWord {
+    /// Announces a sleeper. The caller looks at its condition once more before it sleeps.
+    #[inline]
+    pub fn prepare(&self) {
+        // Relaxed: ordered by the fence, which pairs with the one in `kick`.
+        self.0.store(WAITERS, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+    }
+
+    /// Sleeps unless somebody has kicked since [`prepare`](WaitWord::prepare).
+    pub fn sleep(&self, deadline: Option<Deadline>) -> Wait {
+        crash::point("wait_word.before_sleep");
+        let why = futex::wait(&self.0, WAITERS, deadline);
+        crash::point("wait_word.after_sleep");
+        why
+    }
+
+    /// Takes the announcement back; for words with one sleeper at a time.
+    #[inline]
+    pub fn finish(&self) {
+        // Relaxed: a kick that comes too late or too early only costs a system call.
+        self.0.store(0, Ordering::Relaxed);
+    }
+
+    /// Changes something by `commit`, then wakes the sleeper if there is one. If the thread dies in between, the kernel wakes.
+    #[inline]
+    pub fn commit_and_kick(&self, me: Thread, commit: impl FnOnce()) {
+        let pending = me.set_pending(&self.0);
+        crash::point("wait_word.pending");
+        commit();
+        crash::point("wait_word.committed");
+        self.kick(1);
+        me.restore_pending(pending);
+    }
+
+    /// As [`commit_and_kick`](WaitWord::commit_and_kick), but wakes all who sleep here.
+    #[inline]
+    pub fn commit_and_kick_all(&self, me: Thread, commit: impl FnOnce()) {
+        let pending = me.set_pending(&self.0);
+        crash::point("wait_word.pending_all");
+        commit();
+        crash::point("wait_word.committed_all");
+        self.kick(u32::MAX);
+        me.restore_pending(pending);
+    }
+
+    /// Keeps the word pending while `body` runs: a wake that this thread swallowed is passed on if it dies.
+    pub fn guarded<R>(&self, me: Thread, body: impl FnOnce() -> R) -> R {
+        let pending = me.set_pending(&self.0);
+        let r = body();
+        me.restore_pending(pending);
+        r
+    }
+
+    /// Wakes up to `count` sleepers. The caller has the word as pending.
+    #[inline]
+    pub fn kick(&self, count: u32) {
+        // Pairs with the fence in `prepare`.
+        fence(Ordering::SeqCst);
+        if self.0.load(Ordering::Relaxed) != 0 {
+            self.kick_slow(count);
+        }
+    }
+
+    #[cold]
+    fn kick_slow(&self, count: u32) {
+        crash::point("wait_word.kick");
+        self.0.store(0, Ordering::Relaxed);
+        crash::point("wait_word.kick_cleared");
+        futex::wake(&self.0, count);
+        crash::point("wait_word.kicked");
+    }
+
+    /// Wakes one more sleeper whatever the word says; each woken sleeper of a word with many passes the wake on.
+    pub fn pass_on(&self) {
+        futex::wake(&self.0, 1);
+    }
+
+    /// Whether somebody may sleep here.
+    pub fn has_sleeper(&self) -> bool {
+        self.0.load(Ordering::Relaxed) != 0
+    }
+}

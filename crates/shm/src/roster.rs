@@ -1,0 +1,132 @@
+//! The roster: one slot for each process of the tree.
+//!
+//! | word | meaning | written by | if the writer dies there |
+//! |---|---|---|---|
+//! | state `Free` | no process | cleaner, last | - |
+//! | state `Reserved` | a child is being started | its parent by CAS from `Free` | the cleaner of the parent frees it; the child then cannot go live and leaves |
+//! | state `Live` | the process takes part | the child by CAS from `Reserved` | `life` tells |
+//! | `life` | held by the process's keeper thread as long as it lives | keeper | the kernel marks it: the slot is dead |
+//! | `args` | block with what to run | parent, before the start | freed with the slot |
+//! | `result` | block with the return value; its store is the commit | child | not returned |
+//! | `outcome` | how the process ended, in the code of floor 4 | child | what the kernel says decides |
+//! | `last_words` | block with a panic's text | child | no text |
+//! | `hands` | queue and item that a thread has taken and not yet handed to its caller | that thread, around the commit of a get | reported as lost, if the commit came |
+//! | `blocked_on` | the object a thread waits for | that thread | shown until the slot is cleaned |
+
+use crate::error::Error;
+use crate::layout::SLOT_SIZE;
+use crate::memory::Shared;
+use crate::raw::RawLock;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+/// Bytes of a process's name in the roster; longer names are cut at a character.
+pub const NAME_BYTES: usize = 64;
+/// Threads of one process that can have an item in hand at the same time without covering each other's note.
+pub const HANDS: usize = 8;
+
+/// See the module head.
+#[derive(Debug)]
+#[repr(C, align(64))]
+pub struct Slot {
+    /// See the module head.
+    pub life: RawLock,
+    state: AtomicU64,
+    /// The process's id, in its own pid namespace.
+    pub pid: AtomicU32,
+    /// Slot of the parent; its own for the coordinator.
+    pub parent: AtomicU32,
+    /// Generation of the parent's slot.
+    pub parent_generation: AtomicU32,
+    /// For floor 4.
+    pub flags: AtomicU32,
+    /// See the module head.
+    pub args: AtomicU64,
+    /// See the module head.
+    pub result: AtomicU64,
+    /// See the module head.
+    pub outcome: AtomicU64,
+    /// See the module head.
+    pub last_words: AtomicU64,
+    /// Object index + 1, 0 for none.
+    pub blocked_on: AtomicU64,
+    /// Since when, CLOCK_MONOTONIC in ns.
+    pub blocked_since: AtomicU64,
+    /// See the module head.
+    pub hands: [AtomicU64; HANDS],
+    name: [AtomicU64; NAME_BYTES / 8],
+}
+
+#[allow(unsafe_code)]
+// SAFETY: `repr(C)` of atomics.
+unsafe impl Shared for Slot {}
+
+const _: () = assert!(size_of::<Slot>() as u64 <= SLOT_SIZE);
+
+/// What a slot stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SlotState {
+    /// No process.
+    Free,
+    /// A child that has not reported yet.
+    Reserved,
+    /// A process of the tree, alive or dead but not cleaned up after.
+    Live,
+}
+
+fn state_word(state: SlotState, generation: u32) -> u64 {
+    (state as u64) << 56 | u64::from(generation)
+}
+
+impl Slot {
+    /// State and generation.
+    pub fn state(&self) -> Result<(SlotState, u32), Error> {
+        // Acquire pairs with the AcqRel CAS in `change`.
+        let word = self.state.load(Ordering::Acquire);
+        let state = match word >> 56 {
+            0 => SlotState::Free,
+            1 => SlotState::Reserved,
+            2 => SlotState::Live,
+            _ => return Err(Error::Corrupted("a roster slot's state")),
+        };
+        Ok((state, word as u32))
+    }
+
+    /// One step of the slot's life; the loser of a race gets false.
+    pub fn change(&self, from: (SlotState, u32), to: (SlotState, u32)) -> bool {
+        let (from, to) = (state_word(from.0, from.1), state_word(to.0, to.1));
+        self.state.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+
+    /// Whether the slot's process took part and is dead.
+    pub fn is_dead(&self) -> bool {
+        matches!(self.state(), Ok((SlotState::Live, _))) && self.life.owner_died()
+    }
+
+    /// Empties everything but state and life word, for a new process.
+    pub(crate) fn clear(&self) {
+        // Relaxed: published by the CAS that follows.
+        for word in [&self.args, &self.result, &self.outcome, &self.last_words, &self.blocked_on, &self.blocked_since] {
+            word.store(0, Ordering::Relaxed);
+        }
+        self.pid.store(0, Ordering::Relaxed);
+        self.flags.store(0, Ordering::Relaxed);
+        self.hands.iter().chain(&self.name).for_each(|w| w.store(0, Ordering::Relaxed));
+    }
+
+    /// The process's name.
+    pub fn name(&self) -> String {
+        let bytes: Vec<u8> =
+            self.name.iter().flat_map(|w| w.load(Ordering::Relaxed).to_ne_bytes()).take_while(|&b| b != 0).collect();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// Stores the name, cut to [`NAME_BYTES`].
+    pub fn set_name(&self, name: &str) {
+        let cut = name.floor_char_boundary(NAME_BYTES);
+        let mut bytes = [0; NAME_BYTES];
+        bytes[..cut].copy_from_slice(&name.as_bytes()[..cut]);
+        for (word, chunk) in self.name.iter().zip(bytes.chunks_exact(8)) {
+            word.store(u64::from_ne_bytes(chunk.try_into().expect("chunks of 8")), Ordering::Relaxed);
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! Crash points: named steps at which a test lets a process die.
+//!
+//! Each protocol calls [`point`] between any two steps that another process could see apart. Without the
+//! feature `crash-points` the call is empty. With it, a test arms the calling thread: at the k-th point from
+//! there, or at the k-th pass of one named point, the process ends as by `kill -9`, with whatever it held.
+
+/// Whether crash points are compiled in; benchmarks assert that they are not.
+pub const ENABLED: bool = cfg!(feature = "crash-points");
+
+/// A step of a protocol. `id` is unique in the source.
+#[inline(always)]
+pub fn point(id: &'static str) {
+    #[cfg(feature = "crash-points")]
+    armed::pass(id);
+    #[cfg(not(feature = "crash-points"))]
+    let _ = id;
+}
+
+#[cfg(feature = "crash-points")]
+pub use armed::{arm_at, arm_step, disarm, passed};
+
+#[cfg(feature = "crash-points")]
+mod armed {
+    use std::cell::Cell;
+
+    thread_local! {
+        static STEPS_LEFT: Cell<u64> = const { Cell::new(u64::MAX) };
+        static PASSED: Cell<u64> = const { Cell::new(0) };
+        static ONLY: Cell<Option<&'static str>> = const { Cell::new(None) };
+    }
+
+    /// Dies at the `k`-th crash point that this thread passes from now on; the first is 1.
+    pub fn arm_step(k: u64) {
+        ONLY.set(None);
+        PASSED.set(0);
+        STEPS_LEFT.set(k);
+    }
+
+    /// Dies at the `k`-th time that this thread passes the point named `id`.
+    pub fn arm_at(id: &'static str, k: u64) {
+        ONLY.set(Some(id));
+        PASSED.set(0);
+        STEPS_LEFT.set(k);
+    }
+
+    /// Dies no more.
+    pub fn disarm() {
+        STEPS_LEFT.set(u64::MAX);
+    }
+
+    /// How many points this thread has passed since it was armed.
+    pub fn passed() -> u64 {
+        PASSED.get()
+    }
+
+    pub(super) fn pass(id: &'static str) {
+        let left = STEPS_LEFT.get();
+        if left == u64::MAX || ONLY.get().is_some_and(|only| only != id) {
+            return;
+        }
+        PASSED.set(PASSED.get() + 1);
+        if left == 1 {
+            crate::signal::kill_self();
+        }
+        STEPS_LEFT.set(left - 1);
+    }
+}

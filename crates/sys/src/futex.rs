@@ -1,0 +1,122 @@
+//! futex(2): sleeping on a 32-bit word of shared memory, and waking whoever sleeps there.
+//!
+//! All words are process-shared. Waits take absolute deadlines (FUTEX_WAIT_BITSET, CLOCK_MONOTONIC), and
+//! a wait may end for no reason: every caller loops over its own condition.
+#![allow(unsafe_code)]
+
+use crate::clock::Deadline;
+use std::ptr;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use std::time::Duration;
+
+/// Why [`wait`] returned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// Woken, or the word had changed, or a signal came: look again.
+    LookAgain,
+    /// The deadline passed.
+    TimedOut,
+}
+
+/// Where the kernel does not wake on a thread's death as [`crate::robust`] needs it, waits look again this often.
+const SLICE: Duration = Duration::from_millis(10);
+static SLICED: AtomicBool = AtomicBool::new(false);
+
+/// Makes every wait of this process look again at least each 10 ms.
+pub fn wait_in_slices(on: bool) {
+    // Relaxed: a setting that is made before the process's first wait.
+    SLICED.store(on, Relaxed);
+}
+
+/// Sleeps while `word` holds `expected`, at most until `deadline`.
+pub fn wait(word: &AtomicU32, expected: u32, deadline: Option<Deadline>) -> Wait {
+    let (until, slice_end) = if SLICED.load(Relaxed) {
+        let slice = Deadline::after(SLICE);
+        (slice.map(|s| s.earlier(deadline)), slice)
+    } else {
+        (deadline, None)
+    };
+    let time = until.map(Deadline::timespec);
+    // SAFETY: the word is a live reference and the time, where given, lives on this stack; the kernel only reads both.
+    let r = unsafe {
+        libc::syscall(
+            libc::SYS_futex,
+            word.as_ptr(),
+            libc::FUTEX_WAIT_BITSET,
+            expected,
+            time.as_ref().map_or(ptr::null(), ptr::from_ref),
+            ptr::null::<u32>(),
+            u32::MAX,
+        )
+    };
+    if r < 0 && errno() == libc::ETIMEDOUT {
+        match deadline {
+            Some(d) if slice_end.is_none() || d.passed() => return Wait::TimedOut,
+            _ => {}
+        }
+    }
+    Wait::LookAgain
+}
+
+/// Wakes up to `count` sleepers of `word` and says how many that were.
+pub fn wake(word: &AtomicU32, count: u32) -> usize {
+    let count = count.min(i32::MAX as u32);
+    // SAFETY: the word is a live reference, and waking reads nothing from it.
+    let r = unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, count) };
+    usize::try_from(r).unwrap_or(0)
+}
+
+/// Wakes all sleepers of `word`.
+pub fn wake_all(word: &AtomicU32) -> usize {
+    wake(word, u32::MAX)
+}
+
+/// Clears bit 31 of `word` and wakes all its sleepers, both in one system call: a caller that is killed has
+/// done both or neither (FUTEX_WAKE_OP; a kill takes effect only when a system call returns).
+pub fn clear_top_bit_and_wake_all(word: &AtomicU32) {
+    const ANDN_SHIFTED: u32 = ((libc::FUTEX_OP_ANDN as u32) | (libc::FUTEX_OP_OPARG_SHIFT as u32)) << 28;
+    const BIT_31: u32 = 31 << 12;
+    // SAFETY: the word is a live reference; the kernel changes it atomically.
+    unsafe {
+        libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE_OP, i32::MAX, 0usize, word.as_ptr(), ANDN_SHIFTED | BIT_31)
+    };
+}
+
+fn errno() -> i32 {
+    std::io::Error::last_os_error().raw_os_error().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_changed_word_does_not_sleep() {
+        assert_eq!(wait(&AtomicU32::new(1), 0, None), Wait::LookAgain);
+    }
+
+    #[test]
+    fn a_deadline_is_never_early() {
+        let start = std::time::Instant::now();
+        let word = AtomicU32::new(0);
+        let deadline = Deadline::after(Duration::from_millis(20));
+        while wait(&word, 0, deadline) != Wait::TimedOut {}
+        assert!(start.elapsed() >= Duration::from_millis(20));
+    }
+
+    #[test]
+    fn the_top_bit_goes_and_the_sleeper_wakes() {
+        let word = std::sync::Arc::new(AtomicU32::new(0x8000_0007));
+        let sleeper = {
+            let word = word.clone();
+            std::thread::spawn(move || {
+                while word.load(std::sync::atomic::Ordering::Acquire) == 0x8000_0007 {
+                    wait(&word, 0x8000_0007, None);
+                }
+            })
+        };
+        clear_top_bit_and_wake_all(&word);
+        sleeper.join().unwrap();
+        assert_eq!(word.load(std::sync::atomic::Ordering::Acquire), 7);
+    }
+}

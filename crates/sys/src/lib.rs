@@ -1,0 +1,22 @@
+//! Floor 0 of multiproc: the system calls it stands on, one module per family.
+//!
+//! Everything here speaks of words, descriptors, pids and bytes; no type of the floors above is known.
+//! What is particular to Linux lives here and nowhere else. This crate is internal to multiproc and makes
+//! no semver promise.
+//!
+//! Reading order: [`clock`] -> [`futex`] -> [`robust`] (what the kernel does when a thread dies) ->
+//! [`memfd`] -> [`pidfd`] -> [`spawn`] -> [`image`] -> [`signal`] -> [`poll`] -> [`limits`] -> [`crash`].
+
+pub mod clock;
+pub mod crash;
+pub mod futex;
+pub mod image;
+pub mod inherit;
+pub mod limits;
+pub mod memfd;
+pub mod pidfd;
+pub mod poll;
+pub mod robust;
+pub mod signal;
+pub mod spawn;
+pub mod spin;

@@ -1,0 +1,460 @@
+//! The kernel's robust list: what it does to shared words when a thread dies.
+//!
+//! Each thread has a list head that libc registered (get_robust_list(2)). When the thread ends in whatever way, or
+//! calls exec, the kernel walks the list: a word that still holds the thread's TID gets `OWNER_DIED` and one
+//! sleeper is woken. The head also has one slot, `list_op_pending`: its word is treated likewise, and if its TID
+//! bits are 0 the kernel wakes one sleeper of it. So a thread that sets the slot before it commits a change
+//! and clears it after FUTEX_WAKE cannot die in between without the wake being done for it.
+//!
+//! # How our words get into libc's list
+//! Two private sentinels F and S stand in it for ever: `head -> .. -> F -> [words we hold] -> S -> ..`. libc sees
+//! only private neighbours. The order of our words is a private array, so user space never follows a
+//! pointer read from shared memory, and any order of unlocking works. See set_robust_list(2) and
+//! Documentation/locking/robust-futexes.rst of the kernel.
+//!
+//! # Fork
+//! A plain fork copies all of this into a process whose TIDs differ. A word in a page that the kernel wipes in
+//! the child tells: [`current`] is then [`Unusable::Forked`].
+#![allow(unsafe_code)]
+
+use crate::memfd;
+use std::cell::{Cell, UnsafeCell};
+use std::marker::PhantomData;
+use std::ptr::{self, NonNull};
+use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize, Ordering, compiler_fence};
+
+/// A word is free when its TID bits are 0.
+pub const TID_MASK: u32 = 0x3fff_ffff;
+/// Somebody may sleep on the word.
+pub const WAITERS: u32 = 0x8000_0000;
+/// The kernel found the owner dead.
+pub const OWNER_DIED: u32 = 0x4000_0000;
+
+/// The kernel's link of a robust word lies this many bytes behind it (glibc's layout on x86-64; checked at run time).
+pub const NODE_OFFSET: usize = 32;
+
+/// More words than this cannot be held by one thread: the kernel stops walking at 2,048.
+pub const MAX_HELD: usize = 1_900;
+
+const INLINE_HELD: usize = 16;
+
+/// struct robust_list_head of linux/futex.h.
+#[repr(C)]
+struct Head {
+    next: *mut u8,
+    futex_offset: isize,
+    pending: *mut u8,
+}
+
+/// A private list entry in the layout that the kernel and libc expect: a word of 0, libc's `prev`, and the link.
+#[repr(C, align(8))]
+struct Sentinel {
+    word: u32,
+    _pad: [u32; 5],
+    prev: *mut u8,
+    next: *mut u8,
+}
+
+impl Sentinel {
+    const fn new() -> Sentinel {
+        Sentinel { word: 0, _pad: [0; 5], prev: ptr::null_mut(), next: ptr::null_mut() }
+    }
+}
+
+struct Local {
+    tid: Cell<u32>,
+    head: Cell<*mut Head>,
+    count: Cell<usize>,
+    inline: [Cell<*const AtomicU32>; INLINE_HELD],
+    overflow: Cell<*mut [Cell<*const AtomicU32>; MAX_HELD]>,
+    first: UnsafeCell<Sentinel>,
+    last: UnsafeCell<Sentinel>,
+}
+
+thread_local! {
+    // Const and without Drop: usable at every moment of a thread's life, in exit handlers too.
+    static LOCAL: Local = const {
+        Local {
+            tid: Cell::new(0),
+            head: Cell::new(ptr::null_mut()),
+            count: Cell::new(0),
+            inline: [const { Cell::new(ptr::null()) }; INLINE_HELD],
+            overflow: Cell::new(ptr::null_mut()),
+            first: UnsafeCell::new(Sentinel::new()),
+            last: UnsafeCell::new(Sentinel::new()),
+        }
+    };
+}
+
+/// 1 in a process that may use shared words, 0 in one that a plain fork made.
+static ATTACHED: AtomicPtr<AtomicU32> = AtomicPtr::new(ptr::null_mut());
+
+/// Why this thread cannot touch shared words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unusable {
+    /// The process was made by a plain fork of one that used them.
+    Forked,
+    /// libc's robust list has an unknown layout, or there is none.
+    NoRobustList,
+    /// The thread holds as many words as the kernel would walk.
+    TooManyHeld,
+}
+
+/// The calling thread's place in the kernel's robust list. Neither `Send` nor `Sync`.
+#[derive(Clone, Copy, Debug)]
+pub struct Thread {
+    local: NonNull<Local>,
+    head: NonNull<Head>,
+    tid: u32,
+    _not_send: PhantomData<*mut ()>,
+}
+
+/// Whether a plain fork made this process after its parent had used shared words.
+#[inline]
+pub fn forked() -> bool {
+    // Acquire pairs with the Release in `attach`.
+    let word = ATTACHED.load(Ordering::Acquire);
+    // SAFETY: the pointer is null or names a page that is never unmapped.
+    // Relaxed: only fork changes the word, and a child sees its own memory.
+    unsafe { word.as_ref() }.is_some_and(|w| w.load(Ordering::Relaxed) == 0)
+}
+
+/// The calling thread; registers it at first use.
+#[inline]
+pub fn current() -> Result<Thread, Unusable> {
+    LOCAL.with(|local| {
+        if local.tid.get() == 0 || forked() {
+            return attach(local);
+        }
+        // SAFETY: `attach` stored a head that libc keeps as long as the thread lives.
+        let head = unsafe { NonNull::new_unchecked(local.head.get()) };
+        Ok(Thread { local: NonNull::from(local), head, tid: local.tid.get(), _not_send: PhantomData })
+    })
+}
+
+#[cold]
+fn attach(local: &Local) -> Result<Thread, Unusable> {
+    if forked() {
+        return Err(Unusable::Forked);
+    }
+    if ATTACHED.load(Ordering::Acquire).is_null() {
+        let page = memfd::map_wipe_on_fork().map_err(|_| Unusable::NoRobustList)?.cast::<AtomicU32>();
+        // SAFETY: the page is mapped, zeroed, aligned and never unmapped.
+        unsafe { page.as_ref() }.store(1, Ordering::Relaxed);
+        // AcqRel pairs with the Acquire loads above; a page that lost the race stays, once.
+        let _ = ATTACHED.compare_exchange(ptr::null_mut(), page.as_ptr(), Ordering::AcqRel, Ordering::Acquire);
+    }
+    let head = registered_head().ok_or(Unusable::NoRobustList)?;
+    let (first, last) = (local.first.get(), local.last.get());
+    // SAFETY: the head is libc's own for this thread.
+    let old = unsafe { (*head.as_ptr()).next };
+    let node = |sentinel: *mut Sentinel| -> *mut u8 {
+        // SAFETY: the link lies inside the sentinel.
+        unsafe { &raw mut (*sentinel).next }.cast()
+    };
+    // SAFETY: the sentinels belong to this thread alone and live as long as it.
+    unsafe { (*last).next = old };
+    // SAFETY: as above.
+    unsafe { (*last).prev = node(first) };
+    // SAFETY: as above.
+    unsafe { (*first).next = node(last) };
+    // SAFETY: as above.
+    unsafe { (*first).prev = head.as_ptr().cast() };
+    // libc keeps the previous entry's link in the pointer in front of each link, in the head's too.
+    let in_front = old.cast::<*mut u8>().wrapping_sub(1);
+    // SAFETY: `old` is an entry of libc's list for this thread or the head itself, both with that pointer in front.
+    unsafe { in_front.write(node(last)) };
+    compiler_fence(Ordering::SeqCst);
+    // SAFETY: the head is libc's own for this thread.
+    let head_next = unsafe { &raw mut (*head.as_ptr()).next };
+    // SAFETY: as above; volatile, since the kernel reads it at any moment.
+    unsafe { head_next.write_volatile(node(first)) };
+    local.head.set(head.as_ptr());
+    local.tid.set(gettid());
+    Ok(Thread { local: NonNull::from(local), head, tid: local.tid.get(), _not_send: PhantomData })
+}
+
+fn gettid() -> u32 {
+    // SAFETY: no arguments, cannot fail.
+    unsafe { libc::gettid() as u32 }
+}
+
+/// The head that libc registered for this thread, if its layout is the one this module writes.
+fn registered_head() -> Option<NonNull<Head>> {
+    let mut head: *mut Head = ptr::null_mut();
+    let mut len = 0usize;
+    // SAFETY: both out-pointers are valid; 0 names the calling thread.
+    let r = unsafe { libc::syscall(libc::SYS_get_robust_list, 0, &raw mut head, &raw mut len) };
+    let head = NonNull::new(head).filter(|_| r == 0 && len == size_of::<Head>())?;
+    // SAFETY: the kernel returned the head that libc registered for this thread.
+    let offset = unsafe { (*head.as_ptr()).futex_offset };
+    (offset == -(NODE_OFFSET as isize)).then_some(head)
+}
+
+fn node_of(word: *const AtomicU32) -> *mut u8 {
+    word.cast::<u8>().wrapping_add(NODE_OFFSET).cast_mut()
+}
+
+/// What [`Thread::set_pending`] found, to be put back.
+#[derive(Clone, Copy, Debug)]
+#[must_use]
+pub struct Pending(*mut u8);
+
+impl Thread {
+    /// The kernel's id of this thread.
+    #[inline]
+    pub fn tid(self) -> u32 {
+        self.tid
+    }
+
+    fn local(&self) -> &Local {
+        // SAFETY: a `Thread` does not leave its thread, whose locals live as long as it.
+        unsafe { self.local.as_ref() }
+    }
+
+    #[inline]
+    fn pending_slot(self) -> *mut *mut u8 {
+        // SAFETY: the head is libc's own for this thread and lives as long as it.
+        unsafe { &raw mut (*self.head.as_ptr()).pending }
+    }
+
+    /// Names the word whose sleepers the kernel must look after if this thread dies from here on.
+    ///
+    /// The slot is one: the caller puts the old content back with [`restore_pending`](Thread::restore_pending), so
+    /// that operations may begin inside others and in signal handlers. `word` has the layout of a robust word,
+    /// or its TID bits are always 0.
+    #[inline]
+    pub fn set_pending(self, word: &AtomicU32) -> Pending {
+        let slot = self.pending_slot();
+        // SAFETY: the slot is valid; volatile, since the kernel reads it at any moment.
+        let old = unsafe { slot.read_volatile() };
+        compiler_fence(Ordering::SeqCst);
+        // SAFETY: as above.
+        unsafe { slot.write_volatile(node_of(word)) };
+        compiler_fence(Ordering::SeqCst);
+        Pending(old)
+    }
+
+    /// Puts back what [`set_pending`](Thread::set_pending) found.
+    #[inline]
+    pub fn restore_pending(self, old: Pending) {
+        compiler_fence(Ordering::SeqCst);
+        // SAFETY: the slot is valid; volatile, since the kernel reads it at any moment.
+        unsafe { self.pending_slot().write_volatile(old.0) };
+        compiler_fence(Ordering::SeqCst);
+    }
+
+    /// Makes room for one more held word; to be called before the word is taken, since it may allocate.
+    #[inline]
+    pub fn reserve(self) -> Result<(), Unusable> {
+        let local = self.local();
+        if local.count.get() < INLINE_HELD || !local.overflow.get().is_null() && local.count.get() < MAX_HELD {
+            return Ok(());
+        }
+        self.reserve_overflow()
+    }
+
+    #[cold]
+    fn reserve_overflow(self) -> Result<(), Unusable> {
+        let local = self.local();
+        if !local.overflow.get().is_null() {
+            return Err(Unusable::TooManyHeld);
+        }
+        let boxed: Box<[Cell<*const AtomicU32>; MAX_HELD]> = Box::new([const { Cell::new(ptr::null()) }; MAX_HELD]);
+        for (to, from) in boxed.iter().zip(&local.inline) {
+            to.set(from.get());
+        }
+        local.overflow.set(Box::into_raw(boxed));
+        Ok(())
+    }
+
+    #[inline]
+    fn held(&self) -> &[Cell<*const AtomicU32>] {
+        let local = self.local();
+        // SAFETY: null, or the box that `reserve_overflow` made and only `unlink` of this thread frees.
+        match unsafe { local.overflow.get().as_ref() } {
+            Some(overflow) => overflow,
+            None => &local.inline,
+        }
+    }
+
+    /// Enters `word`, which holds this thread's TID, into the list. Room was made by [`reserve`](Thread::reserve).
+    ///
+    /// # Safety
+    /// The word has a link of a pointer's size at [`NODE_OFFSET`] that nothing else uses, and stays mapped until [`unlink`](Thread::unlink).
+    #[inline]
+    pub unsafe fn link(self, word: &AtomicU32) {
+        let count = self.local().count.get();
+        let held = self.held();
+        let below = match count.checked_sub(1) {
+            Some(top) => node_of(held[top].get()),
+            None => self.last_node(),
+        };
+        // SAFETY: the caller vouches for the link.
+        let link = unsafe { &*node_of(word).cast::<AtomicUsize>() };
+        // Relaxed: only this thread writes it, and the kernel reads it after the thread's last instruction.
+        link.store(below as usize, Ordering::Relaxed);
+        compiler_fence(Ordering::SeqCst);
+        self.set_first(node_of(word));
+        held[count].set(word);
+        self.local().count.set(count + 1);
+        compiler_fence(Ordering::SeqCst);
+    }
+
+    /// Takes `word` out of the list; false when this thread does not hold it.
+    #[inline]
+    pub fn unlink(self, word: &AtomicU32) -> bool {
+        let count = self.local().count.get();
+        let held = self.held();
+        let Some(at) = held[..count].iter().rposition(|w| ptr::eq(w.get(), word)) else {
+            return false;
+        };
+        let below = if at == 0 { self.last_node() } else { node_of(held[at - 1].get()) };
+        if at + 1 == count {
+            self.set_first(below);
+        } else {
+            // SAFETY: the word above is held by this thread, so its link is in use for nothing else.
+            let link = unsafe { &*node_of(held[at + 1].get()).cast::<AtomicUsize>() };
+            // Relaxed: as in `link`.
+            link.store(below as usize, Ordering::Relaxed);
+            for i in at..count - 1 {
+                held[i].set(held[i + 1].get());
+            }
+        }
+        compiler_fence(Ordering::SeqCst);
+        self.local().count.set(count - 1);
+        if count == 1 {
+            self.drop_overflow();
+        }
+        true
+    }
+
+    #[inline]
+    fn drop_overflow(self) {
+        let overflow = self.local().overflow.replace(ptr::null_mut());
+        if !overflow.is_null() {
+            // SAFETY: it came from Box::into_raw and nothing else refers to it: no word is held.
+            drop(unsafe { Box::from_raw(overflow) });
+        }
+    }
+
+    #[inline]
+    fn last_node(self) -> *mut u8 {
+        let last = self.local().last.get();
+        // SAFETY: the link lies inside the sentinel, which lives as long as the thread.
+        unsafe { &raw mut (*last).next }.cast()
+    }
+
+    #[inline]
+    fn set_first(self, node: *mut u8) {
+        let first = self.local().first.get();
+        // SAFETY: the link lies inside the sentinel.
+        let next = unsafe { &raw mut (*first).next };
+        // SAFETY: it belongs to this thread; volatile, since the kernel reads it at any moment.
+        unsafe { next.write_volatile(node) };
+        compiler_fence(Ordering::SeqCst);
+    }
+}
+
+/// Whether this kernel wakes a sleeper of a free word that a dying thread had as pending. Takes well under a millisecond.
+///
+/// Kernels before 6.1 (commit 90d758896787) look at the whole word instead of its TID bits, gVisor does neither.
+pub fn wakes_for_the_dead() -> bool {
+    use crate::clock::Deadline;
+    use crate::futex;
+    use std::time::Duration;
+    // For tests of the other way.
+    if std::env::var_os("MULTIPROC_WAIT_SLICES").is_some() {
+        return false;
+    }
+    #[repr(C, align(64))]
+    struct Cell64(AtomicU32, [u32; 15]);
+    let cell = Cell64(AtomicU32::new(WAITERS), [0; 15]);
+    std::thread::scope(|scope| {
+        let sleeper = scope.spawn(|| {
+            let deadline = Deadline::after(Duration::from_millis(200));
+            // Acquire pairs with the Release store of the dying thread.
+            while cell.0.load(Ordering::Acquire) == WAITERS {
+                if futex::wait(&cell.0, WAITERS, deadline) == futex::Wait::TimedOut {
+                    return false;
+                }
+            }
+            true
+        });
+        let dying = scope.spawn(|| {
+            if let Ok(thread) = current() {
+                let _stays_pending = thread.set_pending(&cell.0);
+                cell.0.store(0, Ordering::Release);
+            }
+        });
+        let _ = dying.join();
+        sleeper.join().unwrap_or(false)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[repr(C, align(64))]
+    struct Word {
+        word: AtomicU32,
+        rest: [AtomicU32; 15],
+    }
+
+    fn words<const N: usize>() -> &'static [Word; N] {
+        Box::leak(Box::new([const { Word { word: AtomicU32::new(0), rest: [const { AtomicU32::new(0) }; 15] } }; N]))
+    }
+
+    #[test]
+    fn a_thread_that_ends_marks_what_it_holds_in_any_order_of_unlocking() {
+        let words = words::<6>();
+        std::thread::spawn(move || {
+            let me = current().unwrap();
+            for w in words {
+                me.reserve().unwrap();
+                w.word.store(me.tid(), Ordering::Relaxed);
+                // SAFETY: the words are leaked and have room for the link.
+                unsafe { me.link(&w.word) };
+            }
+            for i in [0, 3, 5] {
+                assert!(me.unlink(&words[i].word));
+                words[i].word.store(0, Ordering::Relaxed);
+            }
+            assert!(!me.unlink(&words[3].word));
+        })
+        .join()
+        .unwrap();
+        let marked: Vec<bool> = words.iter().map(|w| w.word.load(Ordering::Acquire) & OWNER_DIED != 0).collect();
+        assert_eq!(marked, [false, true, true, false, true, false]);
+        assert!(words.iter().all(|w| w.rest[0].load(Ordering::Relaxed) == 0));
+    }
+
+    #[test]
+    fn more_than_the_kernel_walks_is_refused() {
+        let words = words::<2000>();
+        std::thread::spawn(move || {
+            let me = current().unwrap();
+            let mut held = 0;
+            for w in words {
+                if me.reserve().is_err() {
+                    break;
+                }
+                w.word.store(me.tid(), Ordering::Relaxed);
+                // SAFETY: the words are leaked and have room for the link.
+                unsafe { me.link(&w.word) };
+                held += 1;
+            }
+            assert_eq!(held, MAX_HELD);
+        })
+        .join()
+        .unwrap();
+        let marked = words.iter().filter(|w| w.word.load(Ordering::Acquire) & OWNER_DIED != 0).count();
+        assert_eq!(marked, MAX_HELD);
+    }
+
+    #[test]
+    fn this_kernel_wakes_for_the_dead() {
+        assert!(wakes_for_the_dead());
+    }
+}
