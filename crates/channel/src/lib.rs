@@ -1,14 +1,23 @@
 //! Floor 3 of multiproc: messages and the queues that carry them.
 //!
-//! Internal to multiproc, no semver promise. Reading order: [`codec`] (values to bytes) -> [`message`] (with handles).
+//! Internal to multiproc, no semver promise. Reading order: [`codec`] (values to bytes) -> [`message`] (with handles) -> [`queue`] and [`lease`]
+//! (the handles) -> `ring` (the protocol, with its tables of what a death leaves behind) -> [`error`].
 
 pub mod codec;
+pub mod error;
+pub mod lease;
 pub mod message;
+pub mod queue;
+mod ring;
 
 pub use codec::{Bincode, Codec, CodecError};
+pub use error::{GetError, PutError};
+pub use lease::Lease;
 pub use message::Message;
+pub use queue::{DEFAULT_MAX_MESSAGE, Iter, Queue, Receiver, Sender, channel};
+pub use ring::cell::MAX_CAPACITY;
 
 use multiproc_shm::objects::Kind;
 
 /// Every kind of object that this floor puts into an arena.
-pub static KINDS: &[&Kind] = &[];
+pub static KINDS: &[&Kind] = &[&ring::kind::QUEUE];

@@ -1,7 +1,10 @@
 //! Python's `multiprocessing` for Rust.
 
 #[doc(inline)]
-pub use multiproc_channel::{Bincode, Codec, CodecError, Message};
+pub use multiproc_channel::{
+    Bincode, Codec, CodecError, DEFAULT_MAX_MESSAGE, GetError, Iter, Lease, MAX_CAPACITY, Message, PutError, Queue, Receiver,
+    Sender, channel,
+};
 #[doc(inline)]
 pub use multiproc_process::{
     Args, Builder, ChildInfo, Error, Process, ProcessError, ProcessInfo, Run, Signal, StartMethod, Stdio, active_children,

@@ -278,10 +278,16 @@ impl Arena {
 
     /// A block of at least `bytes` bytes in state `Filling(this process)`; collects what is unreachable before it gives up.
     pub fn allocate(&self, bytes: u64) -> Result<BlockId, Error> {
-        match self.blocks.allocate(&self.memory, self.account(), bytes, self.slot) {
+        self.allocate_range(bytes, bytes)
+    }
+
+    /// As [`allocate`](Arena::allocate), with room for `range` bytes of which only the first `bytes` are backed: see [`extend`](Arena::extend).
+    pub fn allocate_range(&self, range: u64, bytes: u64) -> Result<BlockId, Error> {
+        let once = || self.blocks.allocate(&self.memory, self.account(), range, bytes, self.slot);
+        match once() {
             Err(Error::OutOfMemory { .. }) => {
                 let _ = self.collect();
-                self.blocks.allocate(&self.memory, self.account(), bytes, self.slot)
+                once()
             }
             other => other,
         }

@@ -162,9 +162,9 @@ impl Blocks {
         self.classes.get(at as usize).ok_or(Error::Corrupted("a block's class"))
     }
 
-    /// A block of at least `bytes` bytes, owned by `slot`; its content is arbitrary.
-    pub fn allocate(&self, memory: &Memory, account: &Account, bytes: u64, slot: u32) -> Result<BlockId, Error> {
-        let wanted = bytes.max(1).next_power_of_two().trailing_zeros().max(MIN_CLASS);
+    /// A block with room for `range` bytes of which the first `bytes` are backed, owned by `slot`; its content is arbitrary.
+    pub fn allocate(&self, memory: &Memory, account: &Account, range: u64, bytes: u64, slot: u32) -> Result<BlockId, Error> {
+        let wanted = range.max(bytes).max(1).next_power_of_two().trailing_zeros().max(MIN_CLASS);
         let state = BlockState::Filling(slot).to_word();
         for shift in wanted..=MAX_CLASS.min(wanted.max(SMALL_CLASS + 1) + 1) {
             let (layout, slab) = self.class(shift)?;

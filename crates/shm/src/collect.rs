@@ -15,7 +15,7 @@ use crate::blocks::{BlockId, BlockState};
 use crate::error::Error;
 use crate::held::Role;
 use crate::holds::Table;
-use crate::objects::{Object, ObjectState, RawRef};
+use crate::objects::{ObjectState, RawRef};
 use crate::raw::LockFailed;
 use crate::record;
 use crate::roster::SlotState;

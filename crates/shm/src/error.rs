@@ -29,6 +29,8 @@ pub enum Error {
         /// errno.
         errno: i32,
     },
+    /// An argument is out of its range; the text says which.
+    Invalid(&'static str),
     /// No arena can be had in this process; the text says why.
     Unavailable(&'static str),
 }
@@ -52,7 +54,7 @@ impl fmt::Display for Error {
                 f.write_str("this thread holds too many locks: the kernel releases at most 1,900 of a dead thread")
             }
             Error::System { call, errno } => write!(f, "{call}: {}", std::io::Error::from_raw_os_error(*errno)),
-            Error::Unavailable(why) => f.write_str(why),
+            Error::Unavailable(why) | Error::Invalid(why) => f.write_str(why),
         }
     }
 }

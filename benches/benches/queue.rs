@@ -1,0 +1,45 @@
+//! Messages of 64 bytes per second through a queue between processes, calls that block.
+
+use multiproc_benches::{
+    baseline::{self, bare_ring, crossbeam, ipc, python, socket},
+    effort::Effort,
+    row::{Bar, Row, Unit, exit},
+    windows::Windows,
+};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    if baseline::ran_as_worker() {
+        return ExitCode::SUCCESS;
+    }
+    let effort = Effort::from_env();
+    let windows = &Windows::new(effort);
+
+    let spsc = Row::new(
+        "queue_spsc_64b",
+        "serde and crash safety cost less than a third of what two locks and a ring can do, \
+         and system calls per message cost more than ten times that.",
+        Unit::PerSecond,
+    )
+    .subject("bare_ring", || bare_ring::rate(windows, 1, 1))
+    .subject("ipc_channel", || ipc::rate(windows))
+    .subject("crossbeam_threads", || crossbeam::rate(windows, 1, 1))
+    .subject("unix_socket", || socket::rate(windows))
+    .subject("python_mp_queue", || python::queue_rate(windows))
+    .bar(Bar::AtLeast(12.0, "ipc_channel"))
+    .bar(Bar::AtLeast(50.0, "python_mp_queue"))
+    .bar(Bar::AtLeast(0.7, "bare_ring"));
+
+    let mpmc = Row::new(
+        "queue_2p2c_64b",
+        "with two producers and two consumers the robust locks hand over at least half as well \
+         as plain ones.",
+        Unit::PerSecond,
+    )
+    .subject("bare_ring", || bare_ring::rate(windows, 2, 2))
+    .subject("crossbeam_threads", || crossbeam::rate(windows, 2, 2))
+    .bar(Bar::AtLeast(0.5, "bare_ring"));
+
+    let rounds = effort.rounds(5);
+    exit(&[spsc.run(rounds), mpmc.run(rounds)])
+}

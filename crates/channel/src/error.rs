@@ -1,0 +1,183 @@
+//! The errors of queues: small, and those of putting hand the value back.
+
+use crate::codec::CodecError;
+use multiproc_shm::Error as ShmError;
+use std::error::Error as StdError;
+use std::fmt;
+
+/// Why a value was not put. The value is inside: [`into_inner`](PutError::into_inner).
+pub struct PutError<T> {
+    value: T,
+    why: PutFailed,
+}
+
+/// Why a value was not put.
+#[derive(Debug)]
+pub(crate) enum PutFailed {
+    Full,
+    WouldBlock,
+    TimedOut,
+    Closed,
+    Disconnected,
+    TooLarge { size: u64, limit: u64 },
+    Codec(CodecError),
+    Shared(ShmError),
+}
+
+impl<T> PutError<T> {
+    pub(crate) fn new(value: T, why: PutFailed) -> PutError<T> {
+        PutError { value, why }
+    }
+
+    /// The value that was not put.
+    pub fn into_inner(self) -> T {
+        self.value
+    }
+
+    /// The queue was full, and the caller would not wait.
+    pub fn is_full(&self) -> bool {
+        matches!(self.why, PutFailed::Full)
+    }
+
+    /// Another process was putting at that moment, and the caller would not wait.
+    pub fn is_would_block(&self) -> bool {
+        matches!(self.why, PutFailed::WouldBlock)
+    }
+
+    /// Time was up.
+    pub fn is_timeout(&self) -> bool {
+        matches!(self.why, PutFailed::TimedOut)
+    }
+
+    /// The queue has been closed.
+    pub fn is_closed(&self) -> bool {
+        matches!(self.why, PutFailed::Closed)
+    }
+
+    /// Nobody is left who could get it.
+    pub fn is_disconnected(&self) -> bool {
+        matches!(self.why, PutFailed::Disconnected)
+    }
+
+    /// The encoded value is larger than the queue takes.
+    pub fn is_too_large(&self) -> bool {
+        matches!(self.why, PutFailed::TooLarge { .. })
+    }
+
+    /// The value cannot be encoded.
+    pub fn is_codec(&self) -> bool {
+        matches!(self.why, PutFailed::Codec(_))
+    }
+
+    /// The shared arena has reached its limit.
+    pub fn is_out_of_memory(&self) -> bool {
+        matches!(self.why, PutFailed::Shared(ShmError::OutOfMemory { .. }))
+    }
+}
+
+impl<T> fmt::Debug for PutError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PutError").field("why", &self.why).finish_non_exhaustive()
+    }
+}
+
+impl<T> fmt::Display for PutError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.why {
+            PutFailed::Full => f.write_str("the queue is full"),
+            PutFailed::WouldBlock => f.write_str("another process is putting into the queue"),
+            PutFailed::TimedOut => f.write_str("the queue stayed full until the time was up"),
+            PutFailed::Closed => f.write_str("the queue is closed"),
+            PutFailed::Disconnected => f.write_str("nobody is left who could get from the queue"),
+            PutFailed::TooLarge { size, limit } => write!(f, "the message has {size} bytes, the queue takes at most {limit}"),
+            PutFailed::Codec(e) => e.fmt(f),
+            PutFailed::Shared(e) => e.fmt(f),
+        }
+    }
+}
+
+impl<T> StdError for PutError<T> {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        match &self.why {
+            PutFailed::Codec(e) => e.source(),
+            PutFailed::Shared(e) => Some(e),
+            _ => None,
+        }
+    }
+}
+
+/// Why nothing was got.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum GetError {
+    /// The queue was empty, and the caller would not wait.
+    Empty,
+    /// Another process was getting at that moment, and the caller would not wait.
+    WouldBlock,
+    /// Time was up.
+    TimedOut,
+    /// The queue has been closed and is drained.
+    Closed,
+    /// The queue is drained, and nobody is left who could put.
+    Disconnected,
+    /// A message came that is no value of the expected type. It is gone; the queue goes on.
+    Decode(CodecError),
+    /// As many leases are out as the queue keeps.
+    TooManyLeases,
+    /// Shared memory refused.
+    Shared(ShmError),
+}
+
+impl GetError {
+    /// Nothing will ever come: closed, or nobody left who could put.
+    pub fn is_end(&self) -> bool {
+        matches!(self, GetError::Closed | GetError::Disconnected)
+    }
+
+    /// The queue was empty, and the caller would not wait.
+    pub fn is_empty(&self) -> bool {
+        matches!(self, GetError::Empty)
+    }
+
+    /// Time was up.
+    pub fn is_timeout(&self) -> bool {
+        matches!(self, GetError::TimedOut)
+    }
+}
+
+impl fmt::Display for GetError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            GetError::Empty => f.write_str("the queue is empty"),
+            GetError::WouldBlock => f.write_str("another process is getting from the queue"),
+            GetError::TimedOut => f.write_str("the queue stayed empty until the time was up"),
+            GetError::Closed => f.write_str("the queue is closed and drained"),
+            GetError::Disconnected => f.write_str("the queue is drained and nobody is left who could put into it"),
+            GetError::Decode(e) => e.fmt(f),
+            GetError::TooManyLeases => f.write_str("too many leases of the queue are out"),
+            GetError::Shared(e) => e.fmt(f),
+        }
+    }
+}
+
+impl StdError for GetError {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        match self {
+            GetError::Decode(e) => e.source(),
+            GetError::Shared(e) => Some(e),
+            _ => None,
+        }
+    }
+}
+
+impl From<ShmError> for PutFailed {
+    fn from(e: ShmError) -> PutFailed {
+        PutFailed::Shared(e)
+    }
+}
+
+impl From<ShmError> for GetError {
+    fn from(e: ShmError) -> GetError {
+        GetError::Shared(e)
+    }
+}

@@ -1,0 +1,530 @@
+//! The handles of a queue: [`Queue`], which may do everything, and the one-sided [`Sender`] and [`Receiver`].
+
+use crate::codec::{Bincode, Codec};
+use crate::error::{GetError, PutError, PutFailed};
+use crate::lease::Lease;
+use crate::message;
+use crate::ring::cell::{CLOSED, MAX_CAPACITY, QueueCell};
+use crate::ring::kind::QUEUE;
+use crate::ring::{Patience, Ring};
+use multiproc_shm::{Arena, Error, Role, scope};
+use multiproc_sys::clock::Deadline;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::any::TypeId;
+use std::cell::Cell;
+use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::marker::PhantomData;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+/// A message may have this many bytes when encoded, unless the queue was built with another limit: 1 GiB.
+pub const DEFAULT_MAX_MESSAGE: u64 = 1 << 30;
+
+/// What the types of a queue hash to: both ends agree on them, in one program.
+fn type_hash<T: 'static, C: 'static>() -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (TypeId::of::<T>(), TypeId::of::<C>()).hash(&mut hasher);
+    hasher.finish()
+}
+
+/// Values cross as bytes, so a handle is `Send` and `Sync` whatever `T` is.
+type Carries<T, C> = PhantomData<fn(T, C) -> (T, C)>;
+
+thread_local! {
+    /// One buffer for each thread, so that small messages allocate nothing.
+    static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// A buffer that has grown beyond this is not kept.
+const KEEP_BUFFER: usize = 1 << 20;
+
+fn with_buffer<R>(body: impl FnOnce(&mut Vec<u8>) -> R) -> R {
+    // In exit handlers the thread's own buffer may be gone.
+    let mut buffer = BUFFER.try_with(Cell::take).unwrap_or_default();
+    buffer.clear();
+    let r = body(&mut buffer);
+    if buffer.capacity() <= KEEP_BUFFER {
+        let _ = BUFFER.try_with(|b| b.set(buffer));
+    }
+    r
+}
+
+fn until(timeout: Duration) -> Patience {
+    Patience::Until(Deadline::after(timeout))
+}
+
+fn until_instant(deadline: Instant) -> Patience {
+    Patience::Until(Deadline::at(deadline))
+}
+
+impl Ring {
+    fn create<T: 'static, C: 'static>(arena: &'static Arena, capacity: usize, max_message: u64) -> Result<Ring, Error> {
+        if capacity == 0 || capacity > MAX_CAPACITY {
+            return Err(Error::Invalid("a queue's capacity is 1 to 8,388,607 items"));
+        }
+        let size = size_of::<QueueCell>() as u64;
+        let held = arena.new_object(&QUEUE, type_hash::<T, C>(), size, Role::Both, |object| {
+            let cell = arena.memory().at::<QueueCell>(object.offset)?;
+            // Relaxed: the object is published later.
+            cell.capacity.store(capacity as u64, Ordering::Relaxed);
+            cell.max_message.store(max_message, Ordering::Relaxed);
+            Ok(())
+        })?;
+        Ring::new(held)
+    }
+
+    fn with_role(&self, role: Role) -> Result<Ring, Error> {
+        Ring::new(self.held.with_role(role)?)
+    }
+
+    fn put_value<T, C: Codec<T>>(&self, value: &T, patience: Patience) -> Result<(), PutFailed> {
+        with_buffer(|buffer| {
+            let outgoing = message::encode::<T, C>(self.arena(), value, buffer).map_err(PutFailed::Codec)?;
+            self.put(buffer, &outgoing, patience)?;
+            outgoing.gone();
+            Ok(())
+        })
+    }
+
+    fn get_value<T, C: Codec<T>>(&self, patience: Patience) -> Result<T, GetError> {
+        with_buffer(|buffer| {
+            let taken = self.get(buffer, patience)?;
+            let value = message::decode::<T, C>(self.arena(), buffer, taken.references).map_err(GetError::Decode);
+            self.hand_over();
+            value
+        })
+    }
+
+    fn len(&self) -> usize {
+        let returned = self.count_leases().map_or(0, |(_, returned)| returned);
+        (self.items() + returned) as usize
+    }
+
+    fn close(&self) -> Result<(), Error> {
+        let me = self.arena().who()?.thread;
+        let cell = self.cell;
+        // Release pairs with the Acquire in `Ring::ended`.
+        let mark = || {
+            cell.ended.fetch_or(CLOSED, Ordering::Release);
+        };
+        cell.produced.cw.commit_and_kick(me, mark);
+        cell.consumed.pw.commit_and_kick(me, mark);
+        Ok(())
+    }
+}
+
+macro_rules! handle {
+    ($Name:ident, $role:expr) => {
+        impl<T, C> Clone for $Name<T, C> {
+            fn clone(&self) -> Self {
+                $Name { ring: self.ring.clone(), _type: PhantomData }
+            }
+        }
+
+        impl<T, C> fmt::Debug for $Name<T, C> {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.debug_struct(stringify!($Name))
+                    .field("id", &self.ring.index())
+                    .field("len", &self.ring.len())
+                    .field("capacity", &self.ring.capacity())
+                    .field("ended", &(self.ring.ended() != 0))
+                    .finish()
+            }
+        }
+
+        impl<T, C> Serialize for $Name<T, C> {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                scope::serialize(&self.ring.held, serializer)
+            }
+        }
+
+        impl<'de, T: 'static, C: 'static> Deserialize<'de> for $Name<T, C> {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let held = scope::deserialize(&QUEUE, type_hash::<T, C>(), deserializer)?;
+                if held.role() != $role {
+                    return Err(serde::de::Error::custom("the handle is for another side of the queue"));
+                }
+                let ring = Ring::new(held).map_err(serde::de::Error::custom)?;
+                Ok($Name { ring, _type: PhantomData })
+            }
+        }
+
+        impl<T, C> $Name<T, C> {
+            /// Items that wait, exactly: put and not yet got, and leases that have come back. Leases that are out are not counted.
+            #[doc(alias = "qsize")]
+            pub fn len(&self) -> usize {
+                self.ring.len()
+            }
+
+            /// Whether nothing waits.
+            #[doc(alias = "empty")]
+            pub fn is_empty(&self) -> bool {
+                self.len() == 0
+            }
+
+            /// How many items fit.
+            #[doc(alias = "maxsize")]
+            pub fn capacity(&self) -> usize {
+                self.ring.capacity() as usize
+            }
+
+            /// Whether the bound is reached, so that `put` would wait.
+            #[doc(alias = "full")]
+            pub fn is_full(&self) -> bool {
+                self.ring.items() >= self.ring.capacity()
+            }
+
+            /// Whether somebody has closed the queue.
+            pub fn is_closed(&self) -> bool {
+                self.ring.ended() & CLOSED != 0
+            }
+
+            /// Closes the queue for everybody: from now on `put` fails, and `get` fails once the queue is drained. Cannot be undone.
+            ///
+            /// # Errors
+            /// Only in a process that was made by a plain `fork()`.
+            pub fn close(&self) -> Result<(), Error> {
+                self.ring.close()
+            }
+
+            /// Leases that are out at this moment.
+            pub fn leased(&self) -> usize {
+                self.ring.count_leases().map_or(0, |(out, _)| out as usize)
+            }
+
+            /// How many messages were lost since the last call, because a process died between taking one and returning it from `get`.
+            ///
+            /// Each is also a `tracing` event. Messages under lease are not lost but delivered again.
+            pub fn take_losses(&self) -> u32 {
+                // Relaxed: a counter.
+                self.ring.cell.lost.swap(0, Ordering::Relaxed)
+            }
+        }
+    };
+}
+
+macro_rules! putting {
+    ($Name:ident) => {
+        impl<T, C: Codec<T>> $Name<T, C> {
+            /// Puts `value`, waiting while the queue is full. It is encoded at the call and visible to `get` when `put` returns.
+            ///
+            /// # Errors
+            /// The queue is closed, nobody is left who could get, the encoded value is too large or cannot be encoded, or memory is used up. The
+            /// error hands the value back.
+            ///
+            /// # Crash safety
+            /// Killed in the middle, the caller has put the whole message or nothing; others go on at once.
+            pub fn put(&self, value: T) -> Result<(), PutError<T>> {
+                self.put_with(value, Patience::Until(None))
+            }
+
+            /// As [`put`](Self::put) without waiting for room.
+            ///
+            /// # Errors
+            /// [`PutError::is_full`]; also `is_would_block` when another process is putting at that moment.
+            #[doc(alias = "put_nowait")]
+            pub fn try_put(&self, value: T) -> Result<(), PutError<T>> {
+                self.put_with(value, Patience::None)
+            }
+
+            /// As [`put`](Self::put), waiting at most `timeout`.
+            ///
+            /// # Errors
+            /// [`PutError::is_timeout`], never early.
+            pub fn put_timeout(&self, value: T, timeout: Duration) -> Result<(), PutError<T>> {
+                self.put_with(value, until(timeout))
+            }
+
+            /// As [`put`](Self::put), waiting at most until `deadline`.
+            ///
+            /// # Errors
+            /// [`PutError::is_timeout`], never early.
+            pub fn put_deadline(&self, value: T, deadline: Instant) -> Result<(), PutError<T>> {
+                self.put_with(value, until_instant(deadline))
+            }
+
+            /// As [`put`](Self::put), for a value that the caller keeps.
+            ///
+            /// # Errors
+            /// As [`put`](Self::put).
+            pub fn put_ref(&self, value: &T) -> Result<(), PutError<()>> {
+                self.ring.put_value::<T, C>(value, Patience::Until(None)).map_err(|why| PutError::new((), why))
+            }
+
+            #[inline]
+            fn put_with(&self, value: T, patience: Patience) -> Result<(), PutError<T>> {
+                match self.ring.put_value::<T, C>(&value, patience) {
+                    Ok(()) => Ok(()),
+                    Err(why) => Err(PutError::new(value, why)),
+                }
+            }
+        }
+    };
+}
+
+macro_rules! getting {
+    ($Name:ident) => {
+        impl<T, C: Codec<T>> $Name<T, C> {
+            /// Takes the first message, waiting while there is none.
+            ///
+            /// # Errors
+            /// [`GetError::is_end`] when the queue is drained and closed, or nobody is left who could put: dropped or dead.
+            /// [`GetError::Decode`] for a message that is no `T`; it is gone, the queue goes on.
+            ///
+            /// # Crash safety
+            /// Killed before `get` has returned, the caller leaves the message in the queue, or loses that one message, which
+            /// [`take_losses`](Self::take_losses) counts. [`lease`](Self::lease) loses none. A *stopped* process (SIGSTOP, a debugger) that waits
+            /// here may hold up the other getters until it continues.
+            pub fn get(&self) -> Result<T, GetError> {
+                self.ring.get_value::<T, C>(Patience::Until(None))
+            }
+
+            /// As [`get`](Self::get) without waiting.
+            ///
+            /// # Errors
+            /// [`GetError::Empty`]; [`GetError::WouldBlock`] when there is something but another process is getting at that moment.
+            #[doc(alias = "get_nowait")]
+            pub fn try_get(&self) -> Result<T, GetError> {
+                self.ring.get_value::<T, C>(Patience::None)
+            }
+
+            /// As [`get`](Self::get), waiting at most `timeout`.
+            ///
+            /// # Errors
+            /// [`GetError::TimedOut`], never early.
+            pub fn get_timeout(&self, timeout: Duration) -> Result<T, GetError> {
+                self.ring.get_value::<T, C>(until(timeout))
+            }
+
+            /// As [`get`](Self::get), waiting at most until `deadline`.
+            ///
+            /// # Errors
+            /// [`GetError::TimedOut`], never early.
+            pub fn get_deadline(&self, deadline: Instant) -> Result<T, GetError> {
+                self.ring.get_value::<T, C>(until_instant(deadline))
+            }
+
+            /// Takes the first message on lease: it is delivered again, before all others, if this process dies or drops the lease
+            /// before [`Lease::ack`].
+            ///
+            /// # Errors
+            /// As [`get`](Self::get). At the end of a closed queue, leases that other processes have out may still come back.
+            ///
+            /// # Examples
+            /// ```
+            /// let q = multiproc::Queue::<String>::bounded(10)?;
+            /// q.put("job".into())?;
+            /// let lease = q.lease()?;
+            /// assert_eq!((lease.as_str(), lease.attempt()), ("job", 1));
+            /// drop(lease); // not acknowledged: it comes again
+            /// let lease = q.lease()?;
+            /// assert_eq!(lease.attempt(), 2);
+            /// assert_eq!(lease.ack(), "job");
+            /// assert!(q.is_empty());
+            /// # Ok::<(), Box<dyn std::error::Error>>(())
+            /// ```
+            pub fn lease(&self) -> Result<Lease<T>, GetError> {
+                Lease::take::<C>(&self.ring, Patience::Until(None))
+            }
+
+            /// As [`lease`](Self::lease) without waiting.
+            ///
+            /// # Errors
+            /// As [`try_get`](Self::try_get).
+            pub fn try_lease(&self) -> Result<Lease<T>, GetError> {
+                Lease::take::<C>(&self.ring, Patience::None)
+            }
+
+            /// As [`lease`](Self::lease), waiting at most `timeout`.
+            ///
+            /// # Errors
+            /// As [`get_timeout`](Self::get_timeout).
+            pub fn lease_timeout(&self, timeout: Duration) -> Result<Lease<T>, GetError> {
+                Lease::take::<C>(&self.ring, until(timeout))
+            }
+
+            /// Messages until the end of the queue. Each is a `Result`: one that does not decode is an `Err`, and the next call goes on.
+            pub fn iter(&self) -> Iter<'_, T, C> {
+                Iter { ring: &self.ring, ended: false, _type: PhantomData }
+            }
+        }
+
+        impl<'a, T, C: Codec<T>> IntoIterator for &'a $Name<T, C> {
+            type Item = Result<T, GetError>;
+            type IntoIter = Iter<'a, T, C>;
+
+            fn into_iter(self) -> Iter<'a, T, C> {
+                self.iter()
+            }
+        }
+    };
+}
+
+/// A bounded queue for many putters and getters in any number of processes and threads.
+///
+/// A handle is two words, cheap to clone, and travels in arguments, results and messages. Order is FIFO; returned leases come first. The
+/// bound counts items; messages of more than 4 KiB lie in blocks of their own. Nothing is allocated until the first put.
+///
+/// A `Queue` may put and get, so while a process holds one the queue has a putter: for the end of the data to be seen when
+/// the putters are gone, give out [`sender`](Queue::sender) and [`receiver`](Queue::receiver), or [`close`](Queue::close) it.
+///
+/// # Python
+/// `multiprocessing.Queue(maxsize)`, also `SimpleQueue`. There is no feeder thread: `put` has put when it returns, `len`, `is_empty` and
+/// `is_full` are exact, and there is nothing to join or cancel.
+///
+/// # Crash safety
+/// `kill -9` of anybody at any instruction: nobody hangs and nothing is corrupt. See [`put`](Queue::put), [`get`](Queue::get), [`lease`](Queue::lease).
+///
+/// # Examples
+/// ```
+/// use multiproc::{Process, Queue};
+///
+/// let jobs = Queue::<u64>::bounded(100)?;
+/// let results = Queue::<u64>::bounded(100)?;
+/// let worker = Process::spawn((jobs.receiver()?, results.sender()?), |jobs, results| {
+///     for job in &jobs {
+///         results.put(job.unwrap() * 2).unwrap();
+///     }
+/// })?;
+/// for n in 1..=3 {
+///     jobs.put(n)?;
+/// }
+/// jobs.close()?;
+/// worker.join()?;
+/// assert_eq!((results.get()?, results.get()?, results.get()?), (2, 4, 6));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Queue<T, C = Bincode> {
+    pub(crate) ring: Ring,
+    _type: Carries<T, C>,
+}
+
+/// The putting end of a queue.
+///
+/// When the last one is dropped or its process has died, and no [`Queue`] is left either, getters see the end after the last message.
+pub struct Sender<T, C = Bincode> {
+    ring: Ring,
+    _type: Carries<T, C>,
+}
+
+/// The getting end of a queue.
+///
+/// When the last one is dropped or its process has died, and no [`Queue`] is left either, putters get [`PutError::is_disconnected`].
+pub struct Receiver<T, C = Bincode> {
+    ring: Ring,
+    _type: Carries<T, C>,
+}
+
+handle!(Queue, Role::Both);
+handle!(Sender, Role::Sender);
+handle!(Receiver, Role::Receiver);
+putting!(Queue);
+putting!(Sender);
+getting!(Queue);
+getting!(Receiver);
+
+impl<T: 'static> Queue<T> {
+    /// A queue of at most `capacity` items, 1 to 8,388,607.
+    ///
+    /// # Errors
+    /// The capacity is out of range, or the arena is full.
+    pub fn bounded(capacity: usize) -> Result<Queue<T>, Error> {
+        Queue::bounded_in(Arena::of_the_tree()?, capacity)
+    }
+}
+
+impl<T: 'static, C: 'static> Queue<T, C> {
+    /// As [`bounded`](Queue::bounded), with any codec: `Queue::<T, C>::with_codec(n)`.
+    ///
+    /// # Errors
+    /// As [`bounded`](Queue::bounded).
+    pub fn with_codec(capacity: usize) -> Result<Queue<T, C>, Error> {
+        Queue::bounded_in(Arena::of_the_tree()?, capacity)
+    }
+
+    /// As [`bounded`](Queue::bounded), in a given arena.
+    ///
+    /// # Errors
+    /// As [`bounded`](Queue::bounded).
+    #[doc(hidden)]
+    pub fn bounded_in(arena: &'static Arena, capacity: usize) -> Result<Queue<T, C>, Error> {
+        Ok(Queue { ring: Ring::create::<T, C>(arena, capacity, DEFAULT_MAX_MESSAGE)?, _type: PhantomData })
+    }
+
+    /// As [`bounded`](Queue::bounded), for messages of at most `max_message` bytes when encoded.
+    ///
+    /// # Errors
+    /// As [`bounded`](Queue::bounded).
+    pub fn with_max_message(capacity: usize, max_message: u64) -> Result<Queue<T, C>, Error> {
+        Ok(Queue { ring: Ring::create::<T, C>(Arena::of_the_tree()?, capacity, max_message)?, _type: PhantomData })
+    }
+}
+
+impl<T, C> Queue<T, C> {
+    /// A handle that may only put.
+    ///
+    /// # Errors
+    /// Memory for the process's table of handles is used up.
+    pub fn sender(&self) -> Result<Sender<T, C>, Error> {
+        Ok(Sender { ring: self.ring.with_role(Role::Sender)?, _type: PhantomData })
+    }
+
+    /// A handle that may only get.
+    ///
+    /// # Errors
+    /// Memory for the process's table of handles is used up.
+    pub fn receiver(&self) -> Result<Receiver<T, C>, Error> {
+        Ok(Receiver { ring: self.ring.with_role(Role::Receiver)?, _type: PhantomData })
+    }
+}
+
+/// The two ends of a new queue of at most `capacity` items.
+///
+/// # Errors
+/// As [`Queue::bounded`].
+///
+/// # Examples
+/// ```
+/// let (tx, rx) = multiproc::channel::<u8>(10)?;
+/// tx.put(1)?;
+/// drop(tx);
+/// assert_eq!(rx.iter().collect::<Result<Vec<_>, _>>()?, [1]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn channel<T: 'static>(capacity: usize) -> Result<(Sender<T>, Receiver<T>), Error> {
+    let queue = Queue::<T>::bounded(capacity)?;
+    Ok((queue.sender()?, queue.receiver()?))
+}
+
+/// Messages of a queue until its end: see [`Queue::iter`].
+#[derive(Debug)]
+pub struct Iter<'a, T, C = Bincode> {
+    ring: &'a Ring,
+    ended: bool,
+    _type: PhantomData<fn() -> (T, C)>,
+}
+
+impl<T, C: Codec<T>> Iterator for Iter<'_, T, C> {
+    type Item = Result<T, GetError>;
+
+    fn next(&mut self) -> Option<Result<T, GetError>> {
+        if self.ended {
+            return None;
+        }
+        match self.ring.get_value::<T, C>(Patience::Until(None)) {
+            Err(e) if e.is_end() => {
+                self.ended = true;
+                None
+            }
+            // Shared memory that refuses will refuse again.
+            Err(e @ GetError::Shared(_)) => {
+                self.ended = true;
+                Some(Err(e))
+            }
+            other => Some(other),
+        }
+    }
+}
+
+impl<T, C: Codec<T>> std::iter::FusedIterator for Iter<'_, T, C> {}

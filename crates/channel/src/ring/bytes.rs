@@ -1,0 +1,138 @@
+//! The byte ring: positions count on for ever, a record may wrap round the end.
+//!
+//! A record is a head of 8 bytes {length:32, references:16, form:8, check:8}, then the payload padded to 8, then the references. In
+//! form `Block` the payload is the name of a block with the message. Nothing here is trusted: a head that does not fit between `head`
+//! and `tail` is corruption, found before anything is copied.
+
+use super::cell::End;
+use multiproc_shm::objects::RawRef;
+use multiproc_shm::{Arena, Error};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Larger messages travel as blocks of their own.
+pub(crate) const INLINE_BYTES: usize = 4096;
+/// A message with more references travels as a block.
+pub(crate) const INLINE_REFERENCES: usize = 64;
+/// Bytes of a record that names a block.
+pub(crate) const BLOCK_RECORD: u64 = 16;
+const HEAD: u64 = 8;
+
+/// How a message lies in the ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    Inline = 1,
+    Block = 2,
+}
+
+/// The head of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Head {
+    pub(crate) form: Form,
+    pub(crate) len: u32,
+    pub(crate) references: u16,
+}
+
+impl Head {
+    pub(crate) fn size(self) -> u64 {
+        HEAD + u64::from(self.len).next_multiple_of(8) + u64::from(self.references) * 8
+    }
+
+    fn to_word(self, seq: u32) -> u64 {
+        u64::from(self.len) | u64::from(self.references) << 32 | (self.form as u64) << 48 | u64::from(seq & 0xff) << 56
+    }
+
+    fn from_word(word: u64, seq: u32) -> Option<Head> {
+        let form = match word >> 48 & 0xff {
+            1 => Form::Inline,
+            2 => Form::Block,
+            _ => return None,
+        };
+        (word >> 56 == u64::from(seq & 0xff)).then_some(Head { form, len: word as u32, references: (word >> 32) as u16 })
+    }
+}
+
+/// The ring's place in the arena. `len` is a power of two.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bytes {
+    pub(crate) start: u64,
+    pub(crate) len: u64,
+}
+
+impl Bytes {
+    fn place(self, position: u64) -> u64 {
+        position & (self.len - 1)
+    }
+
+    #[inline]
+    fn word(self, arena: &Arena, position: u64) -> Result<&'static AtomicU64, Error> {
+        arena.memory().at(self.start + self.place(position))
+    }
+
+    #[inline]
+    fn write(self, arena: &Arena, position: u64, bytes: &[u8]) -> Result<(), Error> {
+        let at = self.place(position);
+        let first = bytes.len().min((self.len - at) as usize);
+        arena.memory().write(self.start + at, &bytes[..first])?;
+        if first < bytes.len() {
+            arena.memory().write(self.start, &bytes[first..])?;
+        }
+        Ok(())
+    }
+
+    /// Appends the payload of the record at `at` to `into`.
+    #[inline]
+    pub(crate) fn read_payload(self, arena: &Arena, at: End, head: Head, into: &mut Vec<u8>) -> Result<(), Error> {
+        let place = self.place(at.position() + HEAD);
+        let first = u64::from(head.len).min(self.len - place);
+        arena.memory().read(self.start + place, first, into)?;
+        if first < u64::from(head.len) {
+            arena.memory().read(self.start, u64::from(head.len) - first, into)?;
+        }
+        Ok(())
+    }
+
+    /// Writes a record at `at`, beyond the tail, where nobody looks.
+    #[inline]
+    pub(crate) fn write_record(
+        self,
+        arena: &Arena,
+        at: End,
+        head: Head,
+        payload: &[u8],
+        references: impl Iterator<Item = RawRef>,
+    ) -> Result<(), Error> {
+        // Relaxed: the commit publishes.
+        self.word(arena, at.position())?.store(head.to_word(at.seq()), Ordering::Relaxed);
+        self.write(arena, at.position() + HEAD, payload)?;
+        let list = at.position() + HEAD + u64::from(head.len).next_multiple_of(8);
+        for (i, reference) in references.enumerate() {
+            self.word(arena, list + i as u64 * 8)?.store(reference.0, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// The head of the record at `at`, which must end before `tail`.
+    #[inline]
+    pub(crate) fn read_head(self, arena: &Arena, at: End, tail: End) -> Result<Head, Error> {
+        let word = self.word(arena, at.position())?.load(Ordering::Relaxed);
+        let head = Head::from_word(word, at.seq()).ok_or(Error::Corrupted("a record's head"))?;
+        let fits = head.size() <= tail.bytes_since(at)
+            && head.size() <= self.len
+            && (head.form == Form::Inline || (head.len == 8 && head.references == 0));
+        if fits { Ok(head) } else { Err(Error::Corrupted("a record's length")) }
+    }
+
+    /// Calls `visit` for each reference of the record at `at`.
+    pub(crate) fn references(self, arena: &Arena, at: End, head: Head, visit: &mut dyn FnMut(RawRef)) -> Result<(), Error> {
+        let list = at.position() + HEAD + u64::from(head.len).next_multiple_of(8);
+        for i in 0..u64::from(head.references) {
+            visit(RawRef(self.word(arena, list + i * 8)?.load(Ordering::Relaxed)));
+        }
+        Ok(())
+    }
+
+    /// The first word of the payload: the block of a record in that form.
+    pub(crate) fn payload_word(self, arena: &Arena, at: End) -> Result<u64, Error> {
+        Ok(self.word(arena, at.position() + HEAD)?.load(Ordering::Relaxed))
+    }
+}

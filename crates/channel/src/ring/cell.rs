@@ -1,0 +1,173 @@
+//! What a queue is in shared memory.
+//!
+//! | word | meaning | written by | if the writer dies there |
+//! |---|---|---|---|
+//! | `plock`, `clock` | one putter, one getter at a time; a waiter keeps it | putters, getters | `OWNER_DIED`: the next one repairs, see [`super::put`], [`super::get`] |
+//! | `tail` | {item number:24, byte position:40} of the next item; **its store commits a put** | owner of `plock` | the item is there or not |
+//! | `head` | the same of the first item; **its store commits a get** | owner of `clock` | the item is taken or not |
+//! | `cw`, `pw` | the waiting getter, the waiting putter ([`WaitWord`]) | see there | see there |
+//! | `putting`, `taking` (with `taking_seq`) | the block that is changing hands right now | owner of `plock`, of `clock` | tells the next owner what to undo |
+//! | `ring`, `leases` | blocks, made at the first put, the first lease | owner of `plock`, of `clock` | `putting` / `taking` name the block: freed by the next owner |
+//! | `ring_backed`, `lease_high` | how much of them is in use | the same | as before |
+//! | `ended` | bits: closed, no sender left, no receiver left; they never go | anybody | as it is |
+//! | `head_seen`, `tail_seen` | the other side's end as it was last looked at: spares the other side's cache line | owner of `plock`, of `clock` | too old, as always |
+//! | `attention` | a lease has come back, or may have | who returns it; cleared by the getter that looks | the getter's successor sets it |
+//! | `lost` | messages that died in a dead process's hands | cleaner | one report less |
+//! | `capacity`, `max_message` | constants | creator | - |
+
+use multiproc_shm::blocks::BlockId;
+use multiproc_shm::memory::Shared;
+use multiproc_shm::raw::{RawLock, WaitWord};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+/// Most items a queue can be bounded to: item numbers have 24 bits.
+pub const MAX_CAPACITY: usize = (1 << 23) - 1;
+/// Leases that can be out at the same time.
+pub(crate) const MAX_LEASES: u32 = 1 << 16;
+
+/// Somebody called `close`.
+pub(crate) const CLOSED: u32 = 1;
+/// Nobody is left who could put.
+pub(crate) const NO_SENDER: u32 = 2;
+/// Nobody is left who could get.
+pub(crate) const NO_RECEIVER: u32 = 4;
+
+/// See the module head.
+#[derive(Debug)]
+#[repr(C, align(64))]
+pub(crate) struct QueueCell {
+    pub(crate) plock: RawLock,
+    pub(crate) clock: RawLock,
+    pub(crate) produced: Produced,
+    pub(crate) consumed: Consumed,
+    pub(crate) capacity: AtomicU64,
+    pub(crate) max_message: AtomicU64,
+    pub(crate) ring: AtomicU64,
+    pub(crate) leases: AtomicU64,
+    pub(crate) ended: AtomicU32,
+    pub(crate) attention: AtomicU32,
+    pub(crate) lost: AtomicU32,
+}
+
+/// The line that putters write and getters watch.
+#[derive(Debug)]
+#[repr(C, align(64))]
+pub(crate) struct Produced {
+    pub(crate) tail: AtomicU64,
+    pub(crate) cw: WaitWord,
+    pub(crate) putting: AtomicU64,
+    pub(crate) ring_backed: AtomicU64,
+    pub(crate) head_seen: AtomicU64,
+}
+
+/// The line that getters write and putters watch.
+#[derive(Debug)]
+#[repr(C, align(64))]
+pub(crate) struct Consumed {
+    pub(crate) head: AtomicU64,
+    pub(crate) pw: WaitWord,
+    pub(crate) lease_high: AtomicU32,
+    pub(crate) taking: AtomicU64,
+    pub(crate) lease_cursor: AtomicU32,
+    pub(crate) taking_seq: AtomicU32,
+    pub(crate) tail_seen: AtomicU64,
+}
+
+impl Consumed {
+    /// Names the block that the owner of `clock` is about to take for item `seq`. Until the head is past `seq` nothing has happened.
+    pub(crate) fn begin_taking(&self, block: BlockId, seq: u32) {
+        self.taking_seq.store(seq, Ordering::Relaxed);
+        // Release: who sees the name sees the number.
+        self.taking.store(block.raw(), Ordering::Release);
+    }
+
+    pub(crate) fn end_taking(&self) {
+        self.taking.store(0, Ordering::Relaxed);
+    }
+
+    /// Whether `block` is named.
+    pub(crate) fn is_taking(&self, block: BlockId) -> bool {
+        self.taking.load(Ordering::Acquire) == block.raw()
+    }
+}
+
+#[allow(unsafe_code)]
+// SAFETY: `repr(C)` of atomics and types that are `Shared`.
+unsafe impl Shared for QueueCell {}
+
+const _: () = assert!(size_of::<QueueCell>() <= 512);
+
+const POSITION_BITS: u32 = 40;
+const POSITION_MASK: u64 = (1 << POSITION_BITS) - 1;
+const SEQ_MASK: u32 = (1 << 24) - 1;
+
+/// A head or tail: item number and byte position, both counted round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct End(u64);
+
+impl End {
+    pub(crate) fn load(word: &AtomicU64) -> End {
+        // Acquire pairs with the Release in `store`: the record, or the room, is there.
+        End(word.load(Ordering::Acquire))
+    }
+
+    pub(crate) fn store(self, word: &AtomicU64) {
+        // Release pairs with the Acquire in `load`.
+        word.store(self.0, Ordering::Release);
+    }
+
+    /// An end that the owner of a lock has noted for itself.
+    pub(crate) fn noted(word: &AtomicU64) -> End {
+        // Relaxed: ordered by the lock under which it was noted.
+        End(word.load(Ordering::Relaxed))
+    }
+
+    /// Notes an end that was loaded, for the next owner of the same lock.
+    pub(crate) fn note(self, word: &AtomicU64) {
+        word.store(self.0, Ordering::Relaxed);
+    }
+
+    pub(crate) fn seq(self) -> u32 {
+        (self.0 >> POSITION_BITS) as u32
+    }
+
+    pub(crate) fn position(self) -> u64 {
+        self.0 & POSITION_MASK
+    }
+
+    /// One item and so many bytes further.
+    #[must_use]
+    pub(crate) fn after(self, bytes: u64) -> End {
+        let seq = u64::from(self.seq().wrapping_add(1) & SEQ_MASK);
+        End(seq << POSITION_BITS | (self.position() + bytes) & POSITION_MASK)
+    }
+
+    /// Items between `head` and this tail.
+    pub(crate) fn items_since(self, head: End) -> u32 {
+        self.seq().wrapping_sub(head.seq()) & SEQ_MASK
+    }
+
+    /// Bytes between `head` and this tail.
+    pub(crate) fn bytes_since(self, head: End) -> u64 {
+        self.position().wrapping_sub(head.position()) & POSITION_MASK
+    }
+}
+
+/// How many items ago `seq` was, seen from `now`.
+pub(crate) fn age(now: u32, seq: u32) -> u32 {
+    now.wrapping_sub(seq) & SEQ_MASK
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ends_count_round() {
+        let start = End(u64::MAX);
+        let next = start.after(8);
+        assert_eq!((next.seq(), next.position()), (0, 7));
+        assert_eq!((next.items_since(start), next.bytes_since(start)), (1, 8));
+        assert_eq!(age(0, SEQ_MASK), 1);
+    }
+}

@@ -1,0 +1,237 @@
+//! Getting: copy the record to private memory, then store the head.
+//!
+//! | dies | left behind | who repairs, how |
+//! |---|---|---|
+//! | waiting for `clock`, or for data | nothing; `clock` with a dead owner | the kernel wakes the next |
+//! | copying, before the commit | the message, still in the ring; perhaps its block in state `Taken(slot)` | nobody: the next getter takes it |
+//! | after the commit, before the caller has it | one message in dead hands | the cleaner counts it as lost and frees its block |
+//! | after the commit, before the wake | room, a sleeping putter | the kernel wakes it: `pw` is pending |
+//! | having cleared `attention` | returned leases that nobody looks for | the next getter finds `OWNER_DIED` and looks |
+
+use super::bytes::{Form, Head};
+use super::cell::{CLOSED, End, NO_SENDER};
+use super::lease::Leased;
+use super::{Bytes, GaveUp, Patience, Ring};
+use crate::error::GetError;
+use multiproc_shm::blocks::{BlockId, BlockState};
+use multiproc_shm::raw::{Acquired, Who};
+use multiproc_shm::roster::HANDS;
+use multiproc_shm::scope::References;
+use multiproc_shm::{Error, record};
+use multiproc_sys::crash;
+use std::cell::Cell;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+/// A message that has been taken out: its payload is in the caller's buffer.
+pub(crate) struct Taken {
+    pub(crate) references: References,
+}
+
+/// The first record of the ring.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct First {
+    pub(crate) bytes: Bytes,
+    pub(crate) at: End,
+    pub(crate) head: Head,
+}
+
+/// What stands first for delivery.
+pub(crate) enum Next {
+    /// A lease that came back.
+    Returned(Leased),
+    /// The first record of the ring.
+    Ring(First),
+}
+
+impl Ring {
+    /// Takes the next message; its payload is appended to `into`.
+    pub(crate) fn get(&self, into: &mut Vec<u8>, patience: Patience) -> Result<Taken, GetError> {
+        let who = self.arena().who()?;
+        let (taken, block) = self.with_next(who, patience, |next| match next {
+            Next::Ring(first) => self.take_first(who, first, into),
+            Next::Returned(leased) => {
+                let references = self.take_returned(&leased)?;
+                Ok((Taken { references }, Some(leased.block)))
+            }
+        })?;
+        if let Some(block) = block {
+            // Ours by state and out of the ring: copied without a lock.
+            let copied = self.copy_payload(block, into);
+            self.acknowledge_if_leased(block)?;
+            self.arena().free(block)?;
+            copied?;
+        }
+        record::arrived(self.arena(), &taken.references)?;
+        Ok(taken)
+    }
+
+    pub(crate) fn copy_payload(&self, block: BlockId, into: &mut Vec<u8>) -> Result<(), Error> {
+        let head = record::head(self.arena(), block)?;
+        self.arena().memory().read(head.payload, head.len, into)
+    }
+
+    /// Waits for a message and calls `body` with it under `clock`.
+    #[inline]
+    pub(crate) fn with_next<R>(
+        &self,
+        who: Who,
+        patience: Patience,
+        body: impl FnOnce(Next) -> Result<R, GetError>,
+    ) -> Result<R, GetError> {
+        let found = self.take(&self.cell.clock, who, patience, || self.can_get()).map_err(|why| self.get_failed(why))?;
+        let done = (|| {
+            if found == Acquired::OwnerDied {
+                self.repair_get()?;
+            }
+            let next = self.await_next(patience)?;
+            body(next)
+        })();
+        self.cell.clock.unlock(who.thread);
+        done
+    }
+
+    fn get_failed(&self, why: GaveUp) -> GetError {
+        match why {
+            GaveUp::Failed(e) => GetError::Shared(e),
+            GaveUp::TimedOut => GetError::TimedOut,
+            GaveUp::Held if self.can_get() => GetError::WouldBlock,
+            GaveUp::Held => GetError::Empty,
+        }
+    }
+
+    #[inline]
+    fn can_get(&self) -> bool {
+        self.tail() != self.head() || self.ended() & (CLOSED | NO_SENDER) != 0 || self.cell.attention.load(Ordering::Acquire) != 0
+    }
+
+    #[inline]
+    fn await_next(&self, patience: Patience) -> Result<Next, GetError> {
+        loop {
+            // Returned leases are delivered first. Acquire pairs with the Release of who returned one.
+            if self.cell.attention.load(Ordering::Acquire) != 0
+                && let Some(leased) = self.find_returned()?
+            {
+                return Ok(Next::Returned(leased));
+            }
+            // Read before the tail: what was put before the end is seen.
+            let ended = self.ended();
+            let (at, mut tail) = (self.head(), End::noted(&self.cell.consumed.tail_seen));
+            // The putters' line is looked at only when everything seen there last is taken.
+            if at == tail {
+                tail = self.tail();
+                tail.note(&self.cell.consumed.tail_seen);
+            }
+            if at != tail {
+                let bytes = self.bytes()?.ok_or(Error::Corrupted("a queue without a ring"))?;
+                let head = bytes.read_head(self.arena(), at, tail)?;
+                return Ok(Next::Ring(First { bytes, at, head }));
+            }
+            if ended & CLOSED != 0 {
+                return Err(GetError::Closed);
+            }
+            if ended & NO_SENDER != 0 {
+                return Err(GetError::Disconnected);
+            }
+            let Patience::Until(deadline) = patience else { return Err(GetError::Empty) };
+            self.wait(&self.cell.produced.cw, deadline, || self.can_get()).map_err(|why| self.get_failed(why))?;
+        }
+    }
+
+    #[inline]
+    fn take_first(&self, who: Who, first: First, into: &mut Vec<u8>) -> Result<(Taken, Option<BlockId>), GetError> {
+        let First { bytes, at, head } = first;
+        let mut references = References::new();
+        let block = match head.form {
+            Form::Inline => {
+                bytes.read_payload(self.arena(), at, head, into)?;
+                if head.references > 0 {
+                    references = self.adopt_inline(first)?;
+                }
+                None
+            }
+            Form::Block => {
+                let block = self.block_of(first)?;
+                self.cell.consumed.begin_taking(block, at.seq());
+                crash::point("get.named");
+                let mine = BlockState::Taken { slot: self.arena().my_slot(), queue: self.index(), seq: at.seq() };
+                self.arena().set_block_state(block, mine)?;
+                crash::point("get.block_taken");
+                references = record::adopt(self.arena(), block)?;
+                Some(block)
+            }
+        };
+        crash::point("get.copied");
+        let hand = self.hand()?;
+        hand.store(hand_word(self.index(), at.seq()), Ordering::Relaxed);
+        self.commit_get(who, first);
+        if block.is_some() {
+            self.cell.consumed.end_taking();
+        }
+        Ok((Taken { references }, block))
+    }
+
+    pub(crate) fn commit_get(&self, who: Who, first: First) {
+        let consumed = &self.cell.consumed;
+        crash::point("get.before_commit");
+        consumed.pw.commit_and_kick(who.thread, || first.at.after(first.head.size()).store(&consumed.head));
+        crash::point("get.kicked");
+    }
+
+    /// Takes over the references of an inline record: their hold bits are set before the record goes.
+    pub(crate) fn adopt_inline(&self, first: First) -> Result<References, Error> {
+        let mut list = Vec::new();
+        first.bytes.references(self.arena(), first.at, first.head, &mut |r| list.push(r))?;
+        list.into_iter().map(|r| self.arena().adopt(r)).collect()
+    }
+
+    /// The block that the first record names, which must be this queue's and of this item.
+    pub(crate) fn block_of(&self, first: First) -> Result<BlockId, Error> {
+        let word = first.bytes.payload_word(self.arena(), first.at)?;
+        let block = BlockId::from_word(word).ok_or(Error::Corrupted("a record without its block"))?;
+        let named = match self.arena().block_state(block)? {
+            BlockState::Queue { queue, seq } | BlockState::Taken { queue, seq, .. } | BlockState::Leased { queue, seq, .. } => {
+                (queue, seq)
+            }
+            _ => return Err(Error::Corrupted("a record's block")),
+        };
+        if named == (self.index(), first.at.seq()) { Ok(block) } else { Err(Error::Corrupted("a record's block")) }
+    }
+
+    /// What the dead owner of `clock` left; to be repeated if its repairer dies.
+    #[cold]
+    fn repair_get(&self) -> Result<(), Error> {
+        self.undo_lease()?;
+        crash::point("get.repaired");
+        self.cell.consumed.end_taking();
+        self.cell.attention.store(1, Ordering::Release);
+        Ok(())
+    }
+
+    /// This thread's note of what it has in hand.
+    fn hand(&self) -> Result<&'static AtomicU64, Error> {
+        let slot = self.arena().slot(self.arena().my_slot())?;
+        Ok(&slot.hands[thread_number() % HANDS])
+    }
+
+    /// The message has reached its caller.
+    #[inline]
+    pub(crate) fn hand_over(&self) {
+        if let Ok(hand) = self.hand() {
+            hand.store(0, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Queue index + 1 and item number.
+pub(crate) fn hand_word(queue: u32, seq: u32) -> u64 {
+    (u64::from(queue) + 1) << 24 | u64::from(seq)
+}
+
+fn thread_number() -> usize {
+    static THREADS: AtomicU32 = AtomicU32::new(0);
+    thread_local! { static NUMBER: Cell<u32> = const { Cell::new(u32::MAX) }; }
+    if NUMBER.get() == u32::MAX {
+        NUMBER.set(THREADS.fetch_add(1, Ordering::Relaxed));
+    }
+    NUMBER.get() as usize
+}

@@ -1,0 +1,180 @@
+//! What the cleaner and the collector do with a queue. They never take its locks: an idle queue's waiting getter holds one for ever.
+//! What a getter has to do they leave in `attention`, and wake it.
+
+use super::bytes::Form;
+use super::cell::{End, MAX_LEASES, NO_RECEIVER, NO_SENDER, QueueCell, age};
+use super::get::hand_word;
+use super::lease::entry_of;
+use super::{Bytes, bytes_of};
+use multiproc_shm::blocks::{BlockId, BlockState};
+use multiproc_shm::objects::{Kind, Object, RawRef};
+use multiproc_shm::{Arena, Error, Role, record};
+use std::sync::atomic::Ordering;
+
+/// Queues in the object table.
+pub(crate) static QUEUE: Kind = Kind { trace, slot_died, block_orphaned, role_gone, end, ..Kind::plain(16, "Queue") };
+
+fn cell(arena: &Arena, object: Object) -> Result<&'static QueueCell, Error> {
+    if object.size < size_of::<QueueCell>() as u64 {
+        return Err(Error::Corrupted("a queue's cell"));
+    }
+    arena.memory().at(object.offset)
+}
+
+/// Calls `visit` with each record of the ring, as far as it can be read while others change it.
+fn each_record(
+    arena: &Arena,
+    cell: &QueueCell,
+    mut visit: impl FnMut(Bytes, End, super::bytes::Head) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let Some(bytes) = bytes_of(arena, cell)? else { return Ok(()) };
+    let (mut at, tail) = (End::load(&cell.consumed.head), End::load(&cell.produced.tail));
+    while at != tail && tail.bytes_since(at) <= bytes.len {
+        let Ok(head) = bytes.read_head(arena, at, tail) else {
+            // Passed meanwhile: go on where the head is now, or stop where it is corrupt.
+            let now = End::load(&cell.consumed.head);
+            if age(now.seq(), at.seq()) == 0 || age(now.seq(), at.seq()) > tail.items_since(at) {
+                return Ok(());
+            }
+            at = now;
+            continue;
+        };
+        visit(bytes, at, head)?;
+        at = at.after(head.size());
+    }
+    Ok(())
+}
+
+fn each_lease(arena: &Arena, cell: &QueueCell, mut visit: impl FnMut(BlockId) -> Result<(), Error>) -> Result<(), Error> {
+    let table = cell.leases.load(Ordering::Acquire);
+    if table == 0 {
+        return Ok(());
+    }
+    for entry in 0..cell.consumed.lease_high.load(Ordering::Acquire).min(MAX_LEASES) {
+        if let Some(block) = BlockId::from_word(entry_of(arena, table, entry)?.load(Ordering::Acquire)) {
+            visit(block)?;
+        }
+    }
+    Ok(())
+}
+
+/// References in the records and leases. What is read while it moves is stamped by its mover, so reading it wrong frees nothing.
+fn trace(arena: &Arena, object: Object, visit: &mut dyn FnMut(RawRef)) -> Result<(), Error> {
+    let cell = cell(arena, object)?;
+    each_record(arena, cell, |bytes, at, head| match head.form {
+        Form::Inline => bytes.references(arena, at, head, visit),
+        Form::Block => {
+            if let Some(block) = BlockId::from_word(bytes.payload_word(arena, at)?) {
+                let _ = record::references(arena, block, &mut *visit);
+            }
+            Ok(())
+        }
+    })?;
+    each_lease(arena, cell, |block| {
+        let _ = record::references(arena, block, &mut *visit);
+        Ok(())
+    })
+}
+
+fn slot_died(arena: &Arena, object: Object, slot: u32) -> Result<(), Error> {
+    let cell = cell(arena, object)?;
+    cell.plock.mark_dead(slot);
+    cell.clock.mark_dead(slot);
+    let dead = arena.slot(slot)?;
+    let now = End::load(&cell.consumed.head).seq();
+    for hand in &dead.hands {
+        let word = hand.load(Ordering::Acquire);
+        let seq = word as u32 & 0xff_ffff;
+        // Committed iff the head is past it; the note is written before the commit.
+        if word == hand_word(object.index, seq) && (1..1 << 23).contains(&age(now, seq)) {
+            cell.lost.fetch_add(1, Ordering::Relaxed);
+            hand.store(0, Ordering::Relaxed);
+            let pid = dead.pid.load(Ordering::Relaxed);
+            tracing::warn!(queue = object.index, seq, pid, "a message was lost: its getter died before it had returned");
+        }
+    }
+    // It may have died between returning a lease and saying so.
+    raise_attention(arena, cell)
+}
+
+fn raise_attention(arena: &Arena, cell: &QueueCell) -> Result<(), Error> {
+    let me = arena.who()?.thread;
+    let produced = &cell.produced;
+    produced.cw.commit_and_kick(me, || {
+        if cell.leases.load(Ordering::Acquire) != 0 {
+            cell.attention.store(1, Ordering::SeqCst);
+        }
+    });
+    Ok(())
+}
+
+/// A block of a message was the dead process's: taken and not handed over, or leased.
+fn block_orphaned(arena: &Arena, object: Object, block: BlockId, slot: u32) -> Result<(), Error> {
+    let cell = cell(arena, object)?;
+    let uncommitted = |seq: u32| cell.consumed.is_taking(block) && End::load(&cell.consumed.head).seq() == seq;
+    match arena.block_state(block)? {
+        // The record is still in the ring; the next getter takes the block over.
+        BlockState::Taken { seq, .. } | BlockState::Leased { seq, .. } if uncommitted(seq) => {}
+        state @ BlockState::Taken { slot: s, .. } if s == slot => {
+            arena.free_if(block, state)?;
+        }
+        state @ BlockState::Leased { slot: s, queue, seq } if s == slot => {
+            let entry = record::note(arena, block)?.load(Ordering::Relaxed);
+            let table = cell.leases.load(Ordering::Acquire);
+            let named = entry < u64::from(MAX_LEASES)
+                && table != 0
+                && entry_of(arena, table, entry as u32)?.load(Ordering::Acquire) == block.raw();
+            if named {
+                arena.change_block_state(block, state, BlockState::Returned { queue, seq })?;
+                raise_attention(arena, cell)?;
+            } else {
+                arena.free_if(block, state)?;
+            }
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+fn role_gone(arena: &Arena, object: Object, role: Role) -> Result<(), Error> {
+    let cell = cell(arena, object)?;
+    let me = arena.who()?.thread;
+    match role {
+        Role::Sender => cell.produced.cw.commit_and_kick(me, || {
+            cell.ended.fetch_or(NO_SENDER, Ordering::Release);
+        }),
+        Role::Receiver => cell.consumed.pw.commit_and_kick(me, || {
+            cell.ended.fetch_or(NO_RECEIVER, Ordering::Release);
+        }),
+        _ => {}
+    }
+    Ok(())
+}
+
+/// Frees the messages, the ring and the lease table. Each block is freed by a change of its state, so doing it twice is harmless.
+fn end(arena: &Arena, object: Object) -> Result<(), Error> {
+    let cell = cell(arena, object)?;
+    let mine = |queue: u32| queue == object.index;
+    let free_message = |block: BlockId| -> Result<(), Error> {
+        match arena.block_state(block)? {
+            state @ (BlockState::Queue { queue, .. } | BlockState::Returned { queue, .. } | BlockState::Leased { queue, .. })
+                if mine(queue) =>
+            {
+                arena.free_if(block, state)?;
+            }
+            _ => {}
+        }
+        Ok(())
+    };
+    each_record(arena, cell, |bytes, at, head| match (head.form, bytes.payload_word(arena, at)?) {
+        (Form::Block, word) => BlockId::from_word(word).map_or(Ok(()), free_message),
+        _ => Ok(()),
+    })?;
+    each_lease(arena, cell, free_message)?;
+    for word in [&cell.produced.putting, &cell.consumed.taking, &cell.ring, &cell.leases] {
+        if let Some(block) = BlockId::from_word(word.load(Ordering::Acquire)) {
+            arena.free_if(block, BlockState::Object(object.index))?;
+        }
+    }
+    Ok(())
+}

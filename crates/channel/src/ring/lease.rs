@@ -1,0 +1,272 @@
+//! Leases: a message that is out until it is acknowledged, and comes back if its holder dies.
+//!
+//! A leased message lies in a block of its own, whose state names the holder; the queue's lease table names the block. The
+//! acknowledgement is one store: the table's entry becomes 0.
+//!
+//! | dies | left behind | who repairs, how |
+//! |---|---|---|
+//! | before the head's commit | the record in the ring; a block `Leased(slot, seq)` that `taking` names, `seq == head.seq` | the next getter undoes it |
+//! | with the lease | block `Leased(slot)`, entry | the cleaner: `Returned`, `attention`, kick: delivered again, first |
+//! | having stored 0 into the entry | block `Leased(slot)` without an entry | the cleaner frees it: it was acknowledged |
+//! | returning it, before `attention` | block `Returned` | the cleaner raises `attention` for every queue that the dead process held |
+//! | taking a returned one, before the state's store | block `Returned`; one attempt counted too many | delivered again |
+
+use super::bytes::Form;
+use super::cell::{MAX_LEASES, age};
+use super::get::{First, Next};
+use super::{Patience, Ring};
+use crate::error::GetError;
+use multiproc_shm::blocks::{BlockId, BlockState};
+use multiproc_shm::raw::Who;
+use multiproc_shm::scope::References;
+use multiproc_shm::{Arena, Error, record};
+use multiproc_sys::crash;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A lease that this process has, or is about to have.
+#[derive(Debug)]
+pub(crate) struct Leased {
+    pub(crate) block: BlockId,
+    pub(crate) entry: u32,
+    pub(crate) seq: u32,
+    pub(crate) attempt: u32,
+}
+
+impl Ring {
+    /// Leases the next message.
+    pub(crate) fn lease(&self, patience: Patience) -> Result<(Leased, References), GetError> {
+        let who = self.arena().who()?;
+        let (leased, references) = self.with_next(who, patience, |next| match next {
+            Next::Ring(first) => self.lease_first(who, first),
+            Next::Returned(leased) => {
+                let references = self.take_returned(&leased)?;
+                Ok((leased, references))
+            }
+        })?;
+        record::arrived(self.arena(), &references)?;
+        Ok((leased, references))
+    }
+
+    fn lease_first(&self, who: Who, first: First) -> Result<(Leased, References), GetError> {
+        let seq = first.at.seq();
+        let entry = self.free_entry()?;
+        let block = match first.head.form {
+            Form::Block => self.block_of(first)?,
+            Form::Inline => self.copy_to_block(first)?,
+        };
+        let consumed = &self.cell.consumed;
+        consumed.begin_taking(block, seq);
+        crash::point("lease.named");
+        record::note(self.arena(), block)?.store(u64::from(entry), Ordering::Relaxed);
+        // Release: the block's content is there before the table names it.
+        self.entry(entry)?.store(block.raw(), Ordering::Release);
+        crash::point("lease.entered");
+        self.arena().set_block_state(block, self.leased_by_me(seq))?;
+        crash::point("lease.owned");
+        let references = record::adopt(self.arena(), block)?;
+        self.commit_get(who, first);
+        consumed.end_taking();
+        Ok((Leased { block, entry, seq, attempt: 1 }, references))
+    }
+
+    fn leased_by_me(&self, seq: u32) -> BlockState {
+        BlockState::Leased { slot: self.arena().my_slot(), queue: self.index(), seq }
+    }
+
+    fn copy_to_block(&self, first: First) -> Result<BlockId, Error> {
+        let mut payload = Vec::with_capacity(first.head.len as usize);
+        first.bytes.read_payload(self.arena(), first.at, first.head, &mut payload)?;
+        let mut references = Vec::new();
+        first.bytes.references(self.arena(), first.at, first.head, &mut |r| references.push(r))?;
+        record::write(self.arena(), &payload, references.into_iter())
+    }
+
+    /// A dead getter had not committed: the record is still in the ring, so a copy of it goes, and a block of it goes back.
+    pub(crate) fn undo_lease(&self) -> Result<(), Error> {
+        let consumed = &self.cell.consumed;
+        let Some(block) = BlockId::from_word(consumed.taking.load(Ordering::Acquire)) else { return Ok(()) };
+        let head = self.head();
+        if consumed.taking_seq.load(Ordering::Relaxed) != head.seq() {
+            return Ok(());
+        }
+        self.clear_entries_of(block)?;
+        crash::point("lease.entries_cleared");
+        match self.arena().block_state(block)? {
+            state @ BlockState::Leased { queue, seq, .. } if queue == self.index() && seq == head.seq() => {
+                let bytes = self.bytes()?.ok_or(Error::Corrupted("a queue without a ring"))?;
+                let record = bytes.read_head(self.arena(), head, self.tail())?;
+                let in_ring = record.form == Form::Block && bytes.payload_word(self.arena(), head)? == block.raw();
+                if in_ring {
+                    self.arena().change_block_state(block, state, BlockState::Queue { queue, seq })?;
+                } else {
+                    self.arena().free_if(block, state)?;
+                }
+            }
+            // A table that was being made.
+            state @ BlockState::Object(queue)
+                if queue == self.index() && self.cell.leases.load(Ordering::Relaxed) != block.raw() =>
+            {
+                self.arena().free_if(block, state)?;
+            }
+            // A copy that was not handed over is the dead slot's own.
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn clear_entry_of(&self, block: BlockId) -> Result<(), Error> {
+        let entry = record::note(self.arena(), block)?.load(Ordering::Relaxed);
+        if entry < u64::from(self.lease_high()) && self.entry(entry as u32)?.load(Ordering::Relaxed) == block.raw() {
+            self.entry(entry as u32)?.store(0, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    fn clear_entries_of(&self, block: BlockId) -> Result<(), Error> {
+        for entry in 0..self.lease_high() {
+            let word = self.entry(entry)?;
+            if word.load(Ordering::Relaxed) == block.raw() {
+                word.store(0, Ordering::Release);
+            }
+        }
+        Ok(())
+    }
+
+    /// The oldest lease that came back, if there is one. Under `clock`.
+    pub(crate) fn find_returned(&self) -> Result<Option<Leased>, Error> {
+        let attention = &self.cell.attention;
+        // SeqCst: who returns a lease stores its state, then `attention`; of the two stores and looks one sees the other.
+        attention.store(0, Ordering::SeqCst);
+        crash::point("lease.attention_cleared");
+        let now = self.head().seq();
+        let (mut oldest, mut count): (Option<Leased>, u32) = (None, 0);
+        for entry in 0..self.lease_high() {
+            let Some(block) = BlockId::from_word(self.entry(entry)?.load(Ordering::Acquire)) else { continue };
+            match self.arena().block_state(block)? {
+                BlockState::Returned { queue, seq } if queue == self.index() => {
+                    count += 1;
+                    if oldest.as_ref().is_none_or(|o| age(now, seq) > age(now, o.seq)) {
+                        oldest = Some(Leased { block, entry, seq, attempt: 0 });
+                    }
+                }
+                _ => {}
+            }
+        }
+        if count > 1 {
+            attention.store(1, Ordering::SeqCst);
+        }
+        if let Some(leased) = &mut oldest {
+            leased.attempt = record::attempt(self.arena(), leased.block)?.load(Ordering::Relaxed).saturating_add(1);
+        }
+        Ok(oldest)
+    }
+
+    /// Makes a returned lease this process's own; the state's store is the commit.
+    pub(crate) fn take_returned(&self, leased: &Leased) -> Result<References, Error> {
+        let references = record::adopt(self.arena(), leased.block)?;
+        record::attempt(self.arena(), leased.block)?.store(leased.attempt, Ordering::Relaxed);
+        crash::point("lease.attempt_counted");
+        self.arena().set_block_state(leased.block, self.leased_by_me(leased.seq))?;
+        crash::point("lease.retaken");
+        Ok(references)
+    }
+
+    /// Acknowledges: after this store nobody gets the message again.
+    pub(crate) fn acknowledge(&self, leased: &Leased) -> Result<(), Error> {
+        crash::point("lease.before_ack");
+        self.entry(leased.entry)?.store(0, Ordering::Release);
+        crash::point("lease.acked");
+        self.arena().free(leased.block)
+    }
+
+    /// For a plain get of a returned lease.
+    pub(crate) fn acknowledge_if_leased(&self, block: BlockId) -> Result<(), Error> {
+        match self.arena().block_state(block)? {
+            BlockState::Leased { .. } => self.clear_entry_of(block),
+            _ => Ok(()),
+        }
+    }
+
+    /// Gives a lease back, to be delivered again before everything else.
+    pub(crate) fn give_back(&self, leased: &Leased) -> Result<(), Error> {
+        let who = self.arena().who()?;
+        self.arena().set_block_state(leased.block, BlockState::Returned { queue: self.index(), seq: leased.seq })?;
+        crash::point("lease.returned");
+        self.raise_attention(who);
+        Ok(())
+    }
+
+    fn raise_attention(&self, who: Who) {
+        let produced = &self.cell.produced;
+        produced.cw.commit_and_kick(who.thread, || self.cell.attention.store(1, Ordering::SeqCst));
+    }
+
+    fn lease_high(&self) -> u32 {
+        self.cell.consumed.lease_high.load(Ordering::Acquire).min(MAX_LEASES)
+    }
+
+    fn entry(&self, entry: u32) -> Result<&'static AtomicU64, Error> {
+        entry_of(self.arena(), self.cell.leases.load(Ordering::Acquire), entry)
+    }
+
+    /// How many leases are out, and how many of them have come back.
+    pub(crate) fn count_leases(&self) -> Result<(u32, u32), Error> {
+        let (mut out, mut returned) = (0, 0);
+        for entry in 0..self.lease_high() {
+            let Some(block) = BlockId::from_word(self.entry(entry)?.load(Ordering::Acquire)) else { continue };
+            match self.arena().block_state(block)? {
+                BlockState::Returned { queue, .. } if queue == self.index() => returned += 1,
+                BlockState::Leased { queue, .. } if queue == self.index() => out += 1,
+                _ => {}
+            }
+        }
+        Ok((out, returned))
+    }
+
+    fn free_entry(&self) -> Result<u32, GetError> {
+        let consumed = &self.cell.consumed;
+        if self.cell.leases.load(Ordering::Relaxed) == 0 {
+            self.make_table()?;
+        }
+        let high = self.lease_high();
+        let start = consumed.lease_cursor.load(Ordering::Relaxed);
+        for i in 0..high {
+            let entry = (start.wrapping_add(i)) % high;
+            if self.entry(entry)?.load(Ordering::Relaxed) == 0 {
+                consumed.lease_cursor.store(entry + 1, Ordering::Relaxed);
+                return Ok(entry);
+            }
+        }
+        if high == MAX_LEASES {
+            return Err(GetError::TooManyLeases);
+        }
+        let block = BlockId::from_word(self.cell.leases.load(Ordering::Relaxed)).ok_or(Error::Corrupted("a lease table"))?;
+        self.arena().extend(block, (u64::from(high) + 1) * 8)?;
+        // Beyond the mark the table holds whatever was there before.
+        self.entry(high)?.store(0, Ordering::Relaxed);
+        consumed.lease_high.store(high + 1, Ordering::Release);
+        Ok(high)
+    }
+
+    #[cold]
+    fn make_table(&self) -> Result<(), Error> {
+        let block = self.arena().allocate_range(u64::from(MAX_LEASES) * 8, 4096)?;
+        self.cell.consumed.begin_taking(block, self.head().seq());
+        self.arena().set_block_state(block, BlockState::Object(self.index()))?;
+        crash::point("lease.table_owned");
+        self.cell.leases.store(block.raw(), Ordering::Release);
+        crash::point("lease.table_named");
+        self.cell.consumed.end_taking();
+        Ok(())
+    }
+}
+
+/// An entry of the lease table that `word` names.
+pub(crate) fn entry_of(arena: &Arena, word: u64, entry: u32) -> Result<&'static AtomicU64, Error> {
+    let block = BlockId::from_word(word).ok_or(Error::Corrupted("a lease table"))?;
+    let (start, len) = arena.range(block)?;
+    if u64::from(entry) * 8 >= len {
+        return Err(Error::Corrupted("a lease's entry"));
+    }
+    arena.memory().at(start + u64::from(entry) * 8)
+}

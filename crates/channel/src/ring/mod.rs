@@ -1,0 +1,178 @@
+//! Design A: a byte ring with two robust locks, in which the waiter keeps its lock.
+//!
+//! Reading order: [`cell`] (the words and their tables), [`bytes`] (records), [`put`], [`get`], [`lease`], [`kind`] (what the cleaner
+//! and the collector do with a queue). Here: what they have in common, and the one way of waiting.
+//!
+//! Whoever waits for room or for data sleeps on a [`WaitWord`] *while holding its lock*; the others queue on the lock. So no wake can
+//! be swallowed: at most one thread sleeps on each wait word, and if that one dies the lock passes on by the kernel's hand. It is fast for the
+//! same reason: of several getters one watches the ring, the others sleep.
+
+pub(crate) mod bytes;
+pub(crate) mod cell;
+pub(crate) mod get;
+pub(crate) mod kind;
+pub(crate) mod lease;
+pub(crate) mod put;
+
+use bytes::Bytes;
+use cell::{End, QueueCell};
+use multiproc_shm::blocks::BlockId;
+use multiproc_shm::raw::{Acquired, LockFailed, RawLock, WaitWord, Who};
+use multiproc_shm::{Arena, Error, Held};
+use multiproc_sys::clock::{Deadline, now_nanos};
+use multiproc_sys::futex::Wait;
+use multiproc_sys::spin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// How long an operation may wait.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Patience {
+    /// Not at all.
+    None,
+    /// Until then; `None` is for ever.
+    Until(Option<Deadline>),
+}
+
+/// Why waiting ended without what was waited for.
+#[derive(Debug)]
+pub(crate) enum GaveUp {
+    /// Somebody else is at it, and the caller would not wait.
+    Held,
+    TimedOut,
+    Failed(Error),
+}
+
+impl From<Error> for GaveUp {
+    fn from(e: Error) -> GaveUp {
+        GaveUp::Failed(e)
+    }
+}
+
+/// A queue as the operations see it.
+#[derive(Clone, Debug)]
+pub(crate) struct Ring {
+    pub(crate) held: Arc<Held>,
+    pub(crate) cell: &'static QueueCell,
+}
+
+impl Ring {
+    pub(crate) fn new(held: Arc<Held>) -> Result<Ring, Error> {
+        let cell = held.cell::<QueueCell>()?;
+        Ok(Ring { held, cell })
+    }
+
+    #[inline]
+    pub(crate) fn arena(&self) -> &'static Arena {
+        self.held.arena()
+    }
+
+    #[inline]
+    pub(crate) fn index(&self) -> u32 {
+        self.held.object().index
+    }
+
+    pub(crate) fn capacity(&self) -> u32 {
+        // A constant that a peer may have written over: bounded where it is used.
+        self.cell.capacity.load(Ordering::Relaxed).min(cell::MAX_CAPACITY as u64) as u32
+    }
+
+    /// The ring's bytes, once the first put has made them.
+    #[inline]
+    pub(crate) fn bytes(&self) -> Result<Option<Bytes>, Error> {
+        bytes_of(self.arena(), self.cell)
+    }
+
+    #[inline]
+    pub(crate) fn head(&self) -> End {
+        End::load(&self.cell.consumed.head)
+    }
+
+    #[inline]
+    pub(crate) fn tail(&self) -> End {
+        End::load(&self.cell.produced.tail)
+    }
+
+    /// Items in the ring. Exact: both ends are one word each; the head is read first and again, so that it belongs to the tail.
+    pub(crate) fn items(&self) -> u32 {
+        loop {
+            let head = self.head();
+            let tail = self.tail();
+            if self.head() == head {
+                return tail.items_since(head);
+            }
+        }
+    }
+
+    pub(crate) fn ended(&self) -> u32 {
+        // Acquire pairs with the Release of who ended it.
+        self.cell.ended.load(Ordering::Acquire)
+    }
+
+    /// Takes one of the two locks. `ready` says whether the operation could go on if it had it.
+    fn take(&self, lock: &RawLock, who: Who, patience: Patience, ready: impl Fn() -> bool) -> Result<Acquired, GaveUp> {
+        let failed = |why: LockFailed| match why {
+            LockFailed::TimedOut => GaveUp::TimedOut,
+            LockFailed::Unusable(why) => GaveUp::Failed(why.into()),
+            LockFailed::Held | LockFailed::WouldDeadlock => GaveUp::Held,
+        };
+        let deadline = match patience {
+            Patience::Until(deadline) => deadline,
+            Patience::None => {
+                // Whoever has it is about to let go, or waits because nothing is there.
+                let mut last = lock.try_lock(who);
+                spin::until(|| {
+                    if matches!(last, Err(LockFailed::Held)) && ready() {
+                        last = lock.try_lock(who);
+                    }
+                    !matches!(last, Err(LockFailed::Held)) || !ready()
+                });
+                return last.map_err(failed);
+            }
+        };
+        match lock.try_lock(who) {
+            Err(LockFailed::Held) => {}
+            other => return other.map_err(failed),
+        }
+        self.note_blocked(true);
+        let got = lock.lock_until(who, deadline).map_err(failed);
+        self.note_blocked(false);
+        got
+    }
+
+    /// The one blocking loop: until `ready` says so, spin a little, announce the sleep, look again, sleep. The caller holds its side's lock.
+    fn wait(&self, word: &WaitWord, deadline: Option<Deadline>, ready: impl Fn() -> bool) -> Result<(), GaveUp> {
+        if spin::until(&ready) {
+            return Ok(());
+        }
+        self.note_blocked(true);
+        let mut timed_out = false;
+        while !timed_out {
+            word.prepare();
+            if ready() {
+                break;
+            }
+            timed_out = word.sleep(deadline) == Wait::TimedOut && !ready();
+        }
+        word.finish();
+        self.note_blocked(false);
+        if timed_out { Err(GaveUp::TimedOut) } else { Ok(()) }
+    }
+
+    /// Notes in the roster what this process waits for; reports and the exit path read it.
+    #[cold]
+    fn note_blocked(&self, on: bool) {
+        if let Ok(slot) = self.arena().slot(self.arena().my_slot()) {
+            // Relaxed: for reports.
+            slot.blocked_since.store(if on { now_nanos() } else { 0 }, Ordering::Relaxed);
+            slot.blocked_on.store(if on { u64::from(self.index()) + 1 } else { 0 }, Ordering::Relaxed);
+        }
+    }
+}
+
+pub(crate) fn bytes_of(arena: &Arena, cell: &QueueCell) -> Result<Option<Bytes>, Error> {
+    // Acquire pairs with the Release in `put::make_ring`.
+    let Some(block) = BlockId::from_word(cell.ring.load(Ordering::Acquire)) else { return Ok(None) };
+    let (start, len) = arena.range(block)?;
+    Ok(Some(Bytes { start, len }))
+}
