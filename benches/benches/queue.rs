@@ -1,9 +1,12 @@
 //! Messages of 64 bytes per second through a queue between processes, calls that block.
 
+#[path = "ours/queue.rs"]
+mod ours;
+
 use multiproc_benches::{
     baseline::{self, bare_ring, crossbeam, ipc, python, socket},
     effort::Effort,
-    row::{Bar, Row, Unit, exit},
+    row::{self, Bar, Row, Unit, exit},
     windows::Windows,
 };
 use std::process::ExitCode;
@@ -21,6 +24,7 @@ fn main() -> ExitCode {
          and system calls per message cost more than ten times that.",
         Unit::PerSecond,
     )
+    .subject(row::OURS, || ours::rate(windows, 1, 1))
     .subject("bare_ring", || bare_ring::rate(windows, 1, 1))
     .subject("ipc_channel", || ipc::rate(windows))
     .subject("crossbeam_threads", || crossbeam::rate(windows, 1, 1))
@@ -36,6 +40,7 @@ fn main() -> ExitCode {
          as plain ones.",
         Unit::PerSecond,
     )
+    .subject(row::OURS, || ours::rate(windows, 2, 2))
     .subject("bare_ring", || bare_ring::rate(windows, 2, 2))
     .subject("crossbeam_threads", || crossbeam::rate(windows, 2, 2))
     .bar(Bar::AtLeast(0.5, "bare_ring"));

@@ -150,6 +150,7 @@ impl Child {
             let _ = arena.abandon_slot(index, generation);
         } else {
             let _ = arena.slot_is_dead(index);
+            slot.release();
         }
         ended
     }

@@ -14,11 +14,11 @@ use crate::raw::{RawLock, Who};
 use crate::roster::{Slot, SlotState};
 use crate::slab::{Slab, SlabControl, TAG_SHIFT};
 use multiproc_sys::robust;
-use multiproc_sys::{crash, limits};
+use multiproc_sys::{crash, fence, limits};
 use std::hash::{BuildHasher, RandomState};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 const MAGIC: u64 = u64::from_le_bytes(*b"mltiproc");
 /// Changes whenever the meaning of shared memory does.
@@ -208,6 +208,7 @@ impl Arena {
     }
 
     /// The mapping.
+    #[inline]
     pub fn memory(&self) -> &Memory {
         &self.memory
     }
@@ -234,11 +235,13 @@ impl Arena {
     // --- roster ---------------------------------------------------------------------------------
 
     /// The calling process's slot.
+    #[inline]
     pub fn my_slot(&self) -> u32 {
         self.slot
     }
 
     /// A roster slot.
+    #[inline]
     pub fn slot(&self, index: u32) -> Result<&'static Slot, Error> {
         if index >= self.layout.slots {
             return Err(Error::Corrupted("a slot's index"));
@@ -315,6 +318,7 @@ impl Arena {
     }
 
     /// Offset and address range of a block, backed or not.
+    #[inline]
     pub fn range(&self, block: BlockId) -> Result<(u64, u64), Error> {
         self.blocks.range(block)
     }
@@ -489,7 +493,7 @@ impl Arena {
     #[inline]
     pub fn stamp(&self, index: u32) -> Result<(), Error> {
         // Pairs with the collector's fence: either it sees the new reference, or we see that it is active.
-        fence(Ordering::SeqCst);
+        fence::full();
         let epoch = self.header.collection.load(Ordering::Relaxed);
         if epoch != 0 {
             // Release pairs with the collector's Acquire look at the stamps.
@@ -501,7 +505,7 @@ impl Arena {
 
     /// Whether a slot other than those whose bit is clear has this role on `index`.
     pub(crate) fn anybody_has(&self, table: Table, index: u32) -> Result<bool, Error> {
-        fence(Ordering::SeqCst);
+        fence::full();
         for slot in 0..self.slots_high() {
             if self.slot(slot)?.state()?.0 != SlotState::Free && self.holds.get(&self.memory, slot, table, index)? {
                 return Ok(true);

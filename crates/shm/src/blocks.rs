@@ -43,6 +43,7 @@ impl BlockId {
     }
 
     /// From a word in shared memory; whether such a block exists is checked where it is used.
+    #[inline]
     pub fn from_word(word: u64) -> Option<BlockId> {
         (word != 0).then_some(BlockId(word))
     }
@@ -52,9 +53,13 @@ impl BlockId {
         self.0
     }
 
+    #[inline]
+
     fn class(self) -> u32 {
         (self.0 >> 48) as u32
     }
+
+    #[inline]
 
     fn index(self) -> u64 {
         self.0 & ((1 << 48) - 1)
@@ -125,6 +130,7 @@ impl BlockState {
     }
 
     /// The inverse; a tag that no process writes counts as corruption.
+    #[inline]
     pub fn from_word(word: u64) -> Result<BlockState, Error> {
         let slot = (word >> 48 & 0xfff) as u32;
         let object = (word >> 24 & SEQ_MASK) as u32;
@@ -156,6 +162,8 @@ impl Blocks {
             layout.classes.iter().zip(controls).map(|(c, control)| (*c, Slab::new(control, c.states, c.free_bits, c.blocks)));
         Blocks { classes: classes.collect() }
     }
+
+    #[inline]
 
     fn class(&self, shift: u32) -> Result<&(ClassLayout, Slab), Error> {
         let at = shift.checked_sub(MIN_CLASS).ok_or(Error::Corrupted("a block's class"))?;
@@ -281,6 +289,7 @@ impl Blocks {
     }
 
     /// Where a block lies and how large its address range is, backed or not.
+    #[inline]
     pub fn range(&self, id: BlockId) -> Result<(u64, u64), Error> {
         let (layout, _) = self.class(id.class())?;
         if id.index() >= layout.blocks {

@@ -1,7 +1,7 @@
 //! Cleaning up after dead processes, and freeing what nobody references (Protocol T).
 //!
 //! # The one rule for every move of a reference
-//! (1) write the new reference: a hold bit, or the commit of a record; (2) `fence(SeqCst)`; (3) if a collection is active, stamp
+//! (1) write the new reference: a hold bit, or the commit of a record; (2) a full fence; (3) if a collection is active, stamp
 //! the object with its epoch by `fetch_max`; (4) only then remove the old reference. A death leaves one reference too many, never one too few.
 //!
 //! # A collection
@@ -18,9 +18,9 @@ use crate::holds::Table;
 use crate::objects::{ObjectState, RawRef};
 use crate::raw::LockFailed;
 use crate::record;
-use crate::roster::SlotState;
-use multiproc_sys::crash;
-use std::sync::atomic::{Ordering, fence};
+use crate::roster::{Slot, SlotState};
+use multiproc_sys::{crash, fence};
+use std::sync::atomic::Ordering;
 
 /// What a collection did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -98,19 +98,20 @@ impl Arena {
         Ok(())
     }
 
+    fn parent_gone(&self, slot: &Slot) -> Result<bool, Error> {
+        let parent = self.slot(slot.parent.load(Ordering::Relaxed))?;
+        let (state, generation) = parent.state()?;
+        let same = generation == slot.parent_generation.load(Ordering::Relaxed);
+        Ok(!same || state == SlotState::Free || parent.is_dead())
+    }
+
     fn condition_of(&self, slot: u32) -> Result<Condition, Error> {
         let s = self.slot(slot)?;
-        let parent_gone = || -> Result<bool, Error> {
-            let parent = self.slot(s.parent.load(Ordering::Relaxed))?;
-            let (state, generation) = parent.state()?;
-            let same = generation == s.parent_generation.load(Ordering::Relaxed);
-            Ok(!same || state == SlotState::Free || parent.is_dead())
-        };
         Ok(match s.state()?.0 {
             SlotState::Free => Condition::Fine,
             SlotState::Live if s.life.owner_died() => Condition::Dead,
-            SlotState::Live if slot != 0 && parent_gone()? => Condition::Orphan,
-            SlotState::Reserved if parent_gone()? => Condition::Dead,
+            SlotState::Live if slot != 0 && self.parent_gone(s)? => Condition::Orphan,
+            SlotState::Reserved if self.parent_gone(s)? => Condition::Dead,
             _ => Condition::Fine,
         })
     }
@@ -121,16 +122,20 @@ impl Arena {
         if s.state()? != (SlotState::Reserved, generation) {
             return Ok(false);
         }
-        self.free_blocks_of(slot)?;
+        self.free_blocks_of(slot, false)?;
         Ok(s.change((SlotState::Reserved, generation), (SlotState::Free, generation.wrapping_add(1))))
     }
 
-    /// Takes back all that a dead process had. Each step may be repeated after a death in the middle; the slot stays dead until the last.
+    /// Takes back all that a dead process had, but for what it left to a parent that has not looked yet. Each step may be repeated after a death in the middle; the slot stays dead until the last.
     fn clean_slot(&self, slot: u32) -> Result<(), Error> {
         let s = self.slot(slot)?;
         let (state, generation) = s.state()?;
         if state == SlotState::Reserved {
             self.abandon_slot(slot, generation)?;
+            return Ok(());
+        }
+        let kept = !s.is_released() && !self.parent_gone(s)?;
+        if s.is_cleaned() && kept {
             return Ok(());
         }
         let high = self.objects.high();
@@ -139,7 +144,7 @@ impl Arena {
             None => Ok(()),
         })?;
         crash::point("clean.objects");
-        self.free_blocks_of(slot)?;
+        self.free_blocks_of(slot, kept)?;
         crash::point("clean.blocks");
         for index in 0..high as u32 {
             match self.object_state(index)? {
@@ -178,7 +183,11 @@ impl Arena {
             self.holds.clear(&self.memory, slot, Table::Hold, index)?;
         }
         crash::point("clean.holds");
-        s.change((SlotState::Live, generation), (SlotState::Free, generation.wrapping_add(1)));
+        if kept {
+            s.mark_cleaned();
+        } else {
+            s.change((SlotState::Live, generation), (SlotState::Free, generation.wrapping_add(1)));
+        }
         self.objects.repair(&self.memory)?;
         self.blocks.repair(&self.memory)
     }
@@ -188,10 +197,11 @@ impl Arena {
         Ok(entry.sent.load(Ordering::Acquire) == entry.received.load(Ordering::Acquire))
     }
 
-    fn free_blocks_of(&self, slot: u32) -> Result<(), Error> {
+    fn free_blocks_of(&self, slot: u32, keep_last_will: bool) -> Result<(), Error> {
         let mut mine = Vec::new();
         self.blocks.for_each(&self.memory, |block, word| {
             match BlockState::from_word(word)? {
+                BlockState::Slot(s) if s == slot && keep_last_will => {}
                 BlockState::Filling(s) | BlockState::Slot(s) if s == slot => mine.push((block, None)),
                 BlockState::Taken { slot: s, queue, .. } | BlockState::Leased { slot: s, queue, .. } if s == slot => {
                     mine.push((block, Some(queue)));
@@ -216,7 +226,7 @@ impl Arena {
         epoch.store(now, Ordering::Relaxed);
         active.store(now, Ordering::Relaxed);
         // Pairs with the fence in `Arena::stamp`.
-        fence(Ordering::SeqCst);
+        fence::full();
         crash::point("collect.active");
         let high = self.objects.high();
         let mut marks = Marks { arena: self, epoch: now, flags: vec![0; high as usize], work: Vec::new() };

@@ -59,6 +59,7 @@ impl Memory {
     }
 
     /// Bytes mapped.
+    #[inline]
     pub fn size(&self) -> u64 {
         self.map.len() as u64
     }
@@ -67,6 +68,8 @@ impl Memory {
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
+
+    #[inline]
 
     fn pointer(&self, offset: u64, len: u64) -> Result<*mut u8, Error> {
         let end = offset.checked_add(len).filter(|&end| end <= self.size());

@@ -102,6 +102,7 @@ pub fn adopt(arena: &'static Arena, block: BlockId) -> Result<Vec<Arc<Held>>, Er
 }
 
 /// Before a record with these references commits: channels learn that somebody's role is under way.
+#[inline]
 pub fn announce(arena: &Arena, held: &[Arc<Held>]) -> Result<(), Error> {
     for h in held {
         h.mark_shared();
@@ -120,11 +121,13 @@ pub fn withdraw(arena: &Arena, held: &[Arc<Held>]) -> Result<(), Error> {
 }
 
 /// After a record with these references has committed, while the sender still holds them.
+#[inline]
 pub fn committed(arena: &Arena, held: &[Arc<Held>]) -> Result<(), Error> {
     held.iter().try_for_each(|h| arena.stamp(h.object().index))
 }
 
 /// After the record was consumed for good: its references are this process's own now.
+#[inline]
 pub fn arrived(arena: &Arena, held: &[Arc<Held>]) -> Result<(), Error> {
     for h in held {
         arena.entry(h.object().index)?.received.fetch_add(1, Ordering::Release);

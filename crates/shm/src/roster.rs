@@ -10,6 +10,8 @@
 //! | `result` | block with the return value; its store is the commit | child | not returned |
 //! | `outcome` | how the process ended, in the code of floor 4 | child | what the kernel says decides |
 //! | `last_words` | block with a panic's text | child | no text |
+//! | flag `RELEASED` | the parent has taken what a dead child left behind | parent | who cleans the parent's slot frees the child's |
+//! | flag `CLEANED` | everything but the slot itself has been taken back | cleaner, last | done again, which is harmless |
 //! | `hands` | queue and item that a thread has taken and not yet handed to its caller | that thread, around the commit of a get | reported as lost, if the commit came |
 //! | `blocked_on` | the object a thread waits for | that thread | shown until the slot is cleaned |
 
@@ -37,8 +39,7 @@ pub struct Slot {
     pub parent: AtomicU32,
     /// Generation of the parent's slot.
     pub parent_generation: AtomicU32,
-    /// For floor 4.
-    pub flags: AtomicU32,
+    flags: AtomicU32,
     /// See the module head.
     pub args: AtomicU64,
     /// See the module head.
@@ -73,6 +74,9 @@ pub enum SlotState {
     Live,
 }
 
+const RELEASED: u32 = 1;
+const CLEANED: u32 = 2;
+
 fn state_word(state: SlotState, generation: u32) -> u64 {
     (state as u64) << 56 | u64::from(generation)
 }
@@ -100,6 +104,24 @@ impl Slot {
     /// Whether the slot's process took part and is dead.
     pub fn is_dead(&self) -> bool {
         matches!(self.state(), Ok((SlotState::Live, _))) && self.life.owner_died()
+    }
+
+    /// The parent needs the slot of its dead child no more.
+    pub fn release(&self) {
+        // Release pairs with the Acquire below: what the parent took, it has.
+        self.flags.fetch_or(RELEASED, Ordering::Release);
+    }
+
+    pub(crate) fn is_released(&self) -> bool {
+        self.flags.load(Ordering::Acquire) & RELEASED != 0
+    }
+
+    pub(crate) fn mark_cleaned(&self) {
+        self.flags.fetch_or(CLEANED, Ordering::Release);
+    }
+
+    pub(crate) fn is_cleaned(&self) -> bool {
+        self.flags.load(Ordering::Acquire) & CLEANED != 0
     }
 
     /// Empties everything but state and life word, for a new process.

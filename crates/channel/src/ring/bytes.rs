@@ -33,13 +33,18 @@ pub(crate) struct Head {
 }
 
 impl Head {
+    #[inline]
     pub(crate) fn size(self) -> u64 {
         HEAD + u64::from(self.len).next_multiple_of(8) + u64::from(self.references) * 8
     }
 
+    #[inline]
+
     fn to_word(self, seq: u32) -> u64 {
         u64::from(self.len) | u64::from(self.references) << 32 | (self.form as u64) << 48 | u64::from(seq & 0xff) << 56
     }
+
+    #[inline]
 
     fn from_word(word: u64, seq: u32) -> Option<Head> {
         let form = match word >> 48 & 0xff {
@@ -59,6 +64,7 @@ pub(crate) struct Bytes {
 }
 
 impl Bytes {
+    #[inline]
     fn place(self, position: u64) -> u64 {
         position & (self.len - 1)
     }

@@ -106,10 +106,13 @@ const SEQ_MASK: u32 = (1 << 24) - 1;
 pub(crate) struct End(u64);
 
 impl End {
+    #[inline]
     pub(crate) fn load(word: &AtomicU64) -> End {
         // Acquire pairs with the Release in `store`: the record, or the room, is there.
         End(word.load(Ordering::Acquire))
     }
+
+    #[inline]
 
     pub(crate) fn store(self, word: &AtomicU64) {
         // Release pairs with the Acquire in `load`.
@@ -117,19 +120,25 @@ impl End {
     }
 
     /// An end that the owner of a lock has noted for itself.
+    #[inline]
     pub(crate) fn noted(word: &AtomicU64) -> End {
         // Relaxed: ordered by the lock under which it was noted.
         End(word.load(Ordering::Relaxed))
     }
 
     /// Notes an end that was loaded, for the next owner of the same lock.
+    #[inline]
     pub(crate) fn note(self, word: &AtomicU64) {
         word.store(self.0, Ordering::Relaxed);
     }
 
+    #[inline]
+
     pub(crate) fn seq(self) -> u32 {
         (self.0 >> POSITION_BITS) as u32
     }
+
+    #[inline]
 
     pub(crate) fn position(self) -> u64 {
         self.0 & POSITION_MASK
@@ -137,17 +146,20 @@ impl End {
 
     /// One item and so many bytes further.
     #[must_use]
+    #[inline]
     pub(crate) fn after(self, bytes: u64) -> End {
         let seq = u64::from(self.seq().wrapping_add(1) & SEQ_MASK);
         End(seq << POSITION_BITS | (self.position() + bytes) & POSITION_MASK)
     }
 
     /// Items between `head` and this tail.
+    #[inline]
     pub(crate) fn items_since(self, head: End) -> u32 {
         self.seq().wrapping_sub(head.seq()) & SEQ_MASK
     }
 
     /// Bytes between `head` and this tail.
+    #[inline]
     pub(crate) fn bytes_since(self, head: End) -> u64 {
         self.position().wrapping_sub(head.position()) & POSITION_MASK
     }

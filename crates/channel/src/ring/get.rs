@@ -170,6 +170,8 @@ impl Ring {
         Ok((Taken { references }, block))
     }
 
+    #[inline]
+
     pub(crate) fn commit_get(&self, who: Who, first: First) {
         let consumed = &self.cell.consumed;
         crash::point("get.before_commit");
@@ -208,6 +210,7 @@ impl Ring {
     }
 
     /// This thread's note of what it has in hand.
+    #[inline]
     fn hand(&self) -> Result<&'static AtomicU64, Error> {
         let slot = self.arena().slot(self.arena().my_slot())?;
         Ok(&slot.hands[thread_number() % HANDS])
@@ -223,9 +226,12 @@ impl Ring {
 }
 
 /// Queue index + 1 and item number.
+#[inline]
 pub(crate) fn hand_word(queue: u32, seq: u32) -> u64 {
     (u64::from(queue) + 1) << 24 | u64::from(seq)
 }
+
+#[inline]
 
 fn thread_number() -> usize {
     static THREADS: AtomicU32 = AtomicU32::new(0);

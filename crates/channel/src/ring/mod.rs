@@ -72,6 +72,8 @@ impl Ring {
         self.held.object().index
     }
 
+    #[inline]
+
     pub(crate) fn capacity(&self) -> u32 {
         // A constant that a peer may have written over: bounded where it is used.
         self.cell.capacity.load(Ordering::Relaxed).min(cell::MAX_CAPACITY as u64) as u32
@@ -104,12 +106,15 @@ impl Ring {
         }
     }
 
+    #[inline]
+
     pub(crate) fn ended(&self) -> u32 {
         // Acquire pairs with the Release of who ended it.
         self.cell.ended.load(Ordering::Acquire)
     }
 
     /// Takes one of the two locks. `ready` says whether the operation could go on if it had it.
+    #[inline]
     fn take(&self, lock: &RawLock, who: Who, patience: Patience, ready: impl Fn() -> bool) -> Result<Acquired, GaveUp> {
         let failed = |why: LockFailed| match why {
             LockFailed::TimedOut => GaveUp::TimedOut,
@@ -169,6 +174,8 @@ impl Ring {
         }
     }
 }
+
+#[inline]
 
 pub(crate) fn bytes_of(arena: &Arena, cell: &QueueCell) -> Result<Option<Bytes>, Error> {
     // Acquire pairs with the Release in `put::make_ring`.

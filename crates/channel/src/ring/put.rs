@@ -28,6 +28,7 @@ const FIRST_BACKING: u64 = 4096;
 
 impl Ring {
     /// Puts an encoded message.
+    #[inline]
     pub(crate) fn put(&self, payload: &[u8], outgoing: &Outgoing, patience: Patience) -> Result<(), PutFailed> {
         let limit = self.cell.max_message.load(Ordering::Relaxed);
         if payload.len() as u64 > limit {
@@ -88,6 +89,8 @@ impl Ring {
             GaveUp::Held => PutFailed::WouldBlock,
         }
     }
+
+    #[inline]
 
     fn can_put(&self) -> bool {
         self.items() < self.capacity() || self.ended() & (CLOSED | NO_RECEIVER) != 0

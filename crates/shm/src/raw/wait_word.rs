@@ -11,9 +11,10 @@
 
 use multiproc_sys::clock::Deadline;
 use multiproc_sys::crash;
+use multiproc_sys::fence;
 use multiproc_sys::futex::{self, Wait};
 use multiproc_sys::robust::{Thread, WAITERS};
-use std::sync::atomic::{AtomicU32, Ordering, fence};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// See the module head.
 #[derive(Debug, Default)]
@@ -26,7 +27,7 @@ impl WaitWord {
     pub fn prepare(&self) {
         // Relaxed: ordered by the fence, which pairs with the one in `kick`.
         self.0.store(WAITERS, Ordering::Relaxed);
-        fence(Ordering::SeqCst);
+        fence::full();
     }
 
     /// Sleeps unless somebody has kicked since [`prepare`](WaitWord::prepare).
@@ -78,7 +79,7 @@ impl WaitWord {
     #[inline]
     pub fn kick(&self, count: u32) {
         // Pairs with the fence in `prepare`.
-        fence(Ordering::SeqCst);
+        fence::full();
         if self.0.load(Ordering::Relaxed) != 0 {
             self.kick_slow(count);
         }
