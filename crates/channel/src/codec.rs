@@ -48,7 +48,10 @@ pub trait Codec<T>: 'static {
 
 /// A value that could not be encoded or decoded; the cause is its `source()`.
 #[derive(Debug)]
-pub struct CodecError {
+pub struct CodecError(Box<Failure>);
+
+#[derive(Debug)]
+struct Failure {
     encoding: bool,
     cause: Box<dyn StdError + Send + Sync>,
 }
@@ -56,25 +59,25 @@ pub struct CodecError {
 impl CodecError {
     /// A failure of [`Codec::encode`].
     pub fn encode(cause: impl Into<Box<dyn StdError + Send + Sync>>) -> CodecError {
-        CodecError { encoding: true, cause: cause.into() }
+        CodecError(Box::new(Failure { encoding: true, cause: cause.into() }))
     }
 
     /// A failure of [`Codec::decode`].
     pub fn decode(cause: impl Into<Box<dyn StdError + Send + Sync>>) -> CodecError {
-        CodecError { encoding: false, cause: cause.into() }
+        CodecError(Box::new(Failure { encoding: false, cause: cause.into() }))
     }
 }
 
 impl fmt::Display for CodecError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let what = if self.encoding { "the value cannot be encoded" } else { "the bytes do not decode as the expected type" };
-        write!(f, "{what}: {}", self.cause)
+        let what = if self.0.encoding { "the value cannot be encoded" } else { "the bytes do not decode as the expected type" };
+        write!(f, "{what}: {}", self.0.cause)
     }
 }
 
 impl StdError for CodecError {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        Some(&*self.cause)
+        Some(&*self.0.cause)
     }
 }
 

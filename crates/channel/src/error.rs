@@ -19,9 +19,16 @@ pub(crate) enum PutFailed {
     TimedOut,
     Closed,
     Disconnected,
-    TooLarge { size: u64, limit: u64 },
+    TooLarge(Box<TooLarge>),
     Codec(CodecError),
     Shared(ShmError),
+}
+
+/// A message beyond the limit, in bytes.
+#[derive(Debug)]
+pub(crate) struct TooLarge {
+    pub(crate) size: u64,
+    pub(crate) limit: u64,
 }
 
 impl<T> PutError<T> {
@@ -61,7 +68,7 @@ impl<T> PutError<T> {
 
     /// The encoded value is larger than the queue takes.
     pub fn is_too_large(&self) -> bool {
-        matches!(self.why, PutFailed::TooLarge { .. })
+        matches!(self.why, PutFailed::TooLarge(_))
     }
 
     /// The value cannot be encoded.
@@ -71,7 +78,7 @@ impl<T> PutError<T> {
 
     /// The shared arena has reached its limit.
     pub fn is_out_of_memory(&self) -> bool {
-        matches!(self.why, PutFailed::Shared(ShmError::OutOfMemory { .. }))
+        matches!(self.why, PutFailed::Shared(ShmError::OutOfMemory(_)))
     }
 }
 
@@ -89,7 +96,7 @@ impl<T> fmt::Display for PutError<T> {
             PutFailed::TimedOut => f.write_str("the queue stayed full until the time was up"),
             PutFailed::Closed => f.write_str("the queue is closed"),
             PutFailed::Disconnected => f.write_str("nobody is left who could get from the queue"),
-            PutFailed::TooLarge { size, limit } => write!(f, "the message has {size} bytes, the queue takes at most {limit}"),
+            PutFailed::TooLarge(by) => write!(f, "the message has {} bytes, the queue takes at most {}", by.size, by.limit),
             PutFailed::Codec(e) => e.fmt(f),
             PutFailed::Shared(e) => e.fmt(f),
         }

@@ -30,7 +30,7 @@ impl<T> Lease<T> {
         let mut bytes = Vec::new();
         let copied = ring.copy_payload(leased.block, &mut bytes);
         ring.hand_over();
-        let decoded = message::decode::<T, C>(ring.arena(), &bytes, references).map_err(GetError::Decode);
+        let decoded = message::decode::<T, C>(ring.arena(), &bytes, &references).map_err(GetError::Decode);
         match copied.map_err(GetError::from).and(decoded) {
             Ok(value) => Ok(Lease { ring: ring.clone(), leased: Some(leased), value: Some(value) }),
             Err(e) => {

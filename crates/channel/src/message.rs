@@ -1,10 +1,11 @@
 //! What may travel, and the two steps every message goes through: encode with its references, decode with them.
 
 use crate::codec::{Codec, CodecError};
-use multiproc_shm::Arena;
-use multiproc_shm::scope::{self, Outgoing, References};
+use multiproc_shm::scope::{self, Outgoing};
+use multiproc_shm::{Arena, Held};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use std::sync::Arc;
 
 /// What can travel to another process: arguments, results, messages. Implemented for every type that owns its data and derives serde's traits.
 #[diagnostic::on_unimplemented(
@@ -26,6 +27,6 @@ pub fn encode<T, C: Codec<T>>(arena: &'static Arena, value: &T, into: &mut Vec<u
 
 /// Decodes `bytes`; handles in them take from `references`.
 #[inline]
-pub fn decode<T, C: Codec<T>>(arena: &'static Arena, bytes: &[u8], references: References) -> Result<T, CodecError> {
+pub fn decode<T, C: Codec<T>>(arena: &'static Arena, bytes: &[u8], references: &[Arc<Held>]) -> Result<T, CodecError> {
     scope::decoding(arena, references, || C::decode(bytes))
 }

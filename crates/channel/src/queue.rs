@@ -7,7 +7,8 @@ use crate::message;
 use crate::ring::cell::{CLOSED, MAX_CAPACITY, QueueCell};
 use crate::ring::kind::QUEUE;
 use crate::ring::{Patience, Ring};
-use multiproc_shm::{Arena, Error, Role, scope};
+use multiproc_shm::scope::{self, References};
+use multiproc_shm::{Arena, Error, Role};
 use multiproc_sys::clock::Deadline;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::any::TypeId;
@@ -61,7 +62,7 @@ fn until_instant(deadline: Instant) -> Patience {
 impl Ring {
     fn create<T: 'static, C: 'static>(arena: &'static Arena, capacity: usize, max_message: u64) -> Result<Ring, Error> {
         if capacity == 0 || capacity > MAX_CAPACITY {
-            return Err(Error::Invalid("a queue's capacity is 1 to 8,388,607 items"));
+            return Err(Error::Invalid(&"a queue's capacity is 1 to 8,388,607 items"));
         }
         let size = size_of::<QueueCell>() as u64;
         let held = arena.new_object(&QUEUE, type_hash::<T, C>(), size, Role::Both, |object| {
@@ -89,8 +90,9 @@ impl Ring {
 
     fn get_value<T, C: Codec<T>>(&self, patience: Patience) -> Result<T, GetError> {
         with_buffer(|buffer| {
-            let taken = self.get(buffer, patience)?;
-            let value = message::decode::<T, C>(self.arena(), buffer, taken.references).map_err(GetError::Decode);
+            let mut references = References::new();
+            self.get(buffer, &mut references, patience)?;
+            let value = message::decode::<T, C>(self.arena(), buffer, &references).map_err(GetError::Decode);
             self.hand_over();
             value
         })

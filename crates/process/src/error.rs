@@ -79,7 +79,7 @@ impl From<multiproc_shm::Error> for Error {
     fn from(e: multiproc_shm::Error) -> Error {
         use multiproc_shm::Error as Shm;
         let kind = match e {
-            Shm::OutOfMemory { .. } | Shm::Full(_) => Kind::Resources,
+            Shm::OutOfMemory(_) | Shm::Full(_) => Kind::Resources,
             Shm::Unavailable(_) => Kind::NotMainProgram,
             _ => Kind::System,
         };

@@ -46,7 +46,7 @@ type RunFn = fn(Call<'_>) -> Returned;
 fn run_function<A: Args, R: Message>(call: Call<'_>) -> Returned {
     // SAFETY: the parent took both addresses from the same call with the same types, in the same file.
     let function = unsafe { A::at::<R>(call.function) };
-    let args: A = message::decode::<A, Bincode>(call.arena, call.args, call.references).map_err(Failed::Arguments)?;
+    let args: A = message::decode::<A, Bincode>(call.arena, call.args, &call.references).map_err(Failed::Arguments)?;
     let value = A::call(function, args);
     let mut bytes = Vec::new();
     let outgoing = message::encode::<R, Bincode>(call.arena, &value, &mut bytes).map_err(Failed::Result)?;
@@ -54,7 +54,7 @@ fn run_function<A: Args, R: Message>(call: Call<'_>) -> Returned {
 }
 
 fn run_struct<T: Run>(call: Call<'_>) -> Returned {
-    let task: T = message::decode::<T, Bincode>(call.arena, call.args, call.references).map_err(Failed::Arguments)?;
+    let task: T = message::decode::<T, Bincode>(call.arena, call.args, &call.references).map_err(Failed::Arguments)?;
     let value = task.run();
     let mut bytes = Vec::new();
     let outgoing = message::encode::<T::Output, Bincode>(call.arena, &value, &mut bytes).map_err(Failed::Result)?;
@@ -118,7 +118,7 @@ pub(crate) struct Received<'a> {
 /// Splits a payload into the job and its arguments.
 pub(crate) fn receive<'a>(arena: &'static Arena, payload: &'a [u8]) -> Option<Received<'a>> {
     let head = u64::from_le_bytes(payload.get(..8)?.try_into().ok()?) as usize;
-    let job = message::decode::<Job, Bincode>(arena, payload.get(8..head)?, Vec::new()).ok()?;
+    let job = message::decode::<Job, Bincode>(arena, payload.get(8..head)?, &[]).ok()?;
     Some(Received { job, args: payload.get(head..)? })
 }
 

@@ -15,7 +15,7 @@ use multiproc_shm::arena::SlotId;
 use multiproc_shm::blocks::{BlockId, BlockState};
 use multiproc_shm::roster::SlotState;
 use multiproc_shm::scope::References;
-use multiproc_shm::{Arena, record};
+use multiproc_shm::{Arena, Held, record};
 use multiproc_sys::clock::Deadline;
 use multiproc_sys::pidfd::{ExitEvidence, PidFd};
 use std::ffi::{CString, OsStr, OsString};
@@ -66,7 +66,7 @@ struct Ended {
 struct ResultBlock {
     arena: &'static Arena,
     block: BlockId,
-    references: Option<References>,
+    references: References,
 }
 
 impl ResultBlock {
@@ -79,15 +79,15 @@ impl ResultBlock {
             return None;
         }
         let _ = record::arrived(arena, &references);
-        Some(ResultBlock { arena, block, references: Some(references) })
+        Some(ResultBlock { arena, block, references })
     }
 
-    fn decode<R: Message>(mut self) -> Result<R, multiproc_channel::CodecError> {
+    fn decode<R: Message>(self) -> Result<R, multiproc_channel::CodecError> {
         let corrupted = multiproc_channel::CodecError::decode;
         let head = record::head(self.arena, self.block).map_err(corrupted)?;
         let mut bytes = Vec::new();
         self.arena.memory().read(head.payload, head.len, &mut bytes).map_err(corrupted)?;
-        message::decode::<R, Bincode>(self.arena, &bytes, self.references.take().unwrap_or_default())
+        message::decode::<R, Bincode>(self.arena, &bytes, &self.references)
     }
 }
 
@@ -545,7 +545,7 @@ impl Builder {
                 Marker { arena: arena.fd().as_raw_fd(), parent: parent.as_raw_fd(), slot, in_main: hook::init_was_called() };
             let env = environment(&self.env, marker)?;
             let cwd = self.cwd.map(|d| c_string(d.as_os_str())).transpose()?;
-            hand_over(arena, slot, &name, &payload, &outgoing.references)?;
+            hand_over(arena, slot, &name, &payload, outgoing.references())?;
             let start = Start { method: self.method, env, cwd, stdio: [stdin, stdout, stderr] };
             keeper::request(start, ChildSeed { slot, name, daemon: self.daemon })
         })();
@@ -553,7 +553,7 @@ impl Builder {
             Ok(child) => child,
             Err(e) => {
                 let _ = arena.abandon_slot(slot.index, slot.generation);
-                let _ = record::withdraw(arena, &outgoing.references);
+                let _ = record::withdraw(arena, outgoing.references());
                 return Err(e);
             }
         };
@@ -569,7 +569,7 @@ impl Builder {
 }
 
 /// Puts the job into the child's slot. Killed in between, the parent's slot or the child's names every block.
-fn hand_over(arena: &'static Arena, slot: SlotId, name: &str, payload: &[u8], references: &References) -> Result<(), Error> {
+fn hand_over(arena: &'static Arena, slot: SlotId, name: &str, payload: &[u8], references: &[Arc<Held>]) -> Result<(), Error> {
     record::announce(arena, references)?;
     let block = record::write(arena, payload, references.iter().map(|h| h.reference()))?;
     arena.set_block_state(block, BlockState::Slot(slot.index))?;

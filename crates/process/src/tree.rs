@@ -38,7 +38,7 @@ pub(crate) fn arena() -> Result<&'static Arena, ShmError> {
         return Ok(arena);
     }
     let arena = Arena::create(&options())?;
-    keeper::start(arena, None).map_err(|_| ShmError::Unavailable("the keeper thread could not be started"))?;
+    keeper::start(arena, None).map_err(|_| ShmError::Unavailable(&"the keeper thread could not be started"))?;
     Ok(ARENA.get_or_init(|| arena))
 }
 

@@ -177,7 +177,7 @@ fn run(arena: &'static Arena, slot: &'static Slot) -> i32 {
         received.run(arena, references)
     }));
     match result {
-        Ok(Some(Ok((bytes, outgoing)))) => match leave_result(arena, slot, &bytes, &outgoing.references) {
+        Ok(Some(Ok((bytes, outgoing)))) => match leave_result(arena, slot, &bytes, outgoing.references()) {
             Ok(()) => {
                 outgoing.gone();
                 0
@@ -200,7 +200,7 @@ type Arguments = (Vec<u8>, multiproc_shm::scope::References);
 fn read_args(arena: &'static Arena, slot: &Slot) -> Result<Arguments, multiproc_shm::Error> {
     // Acquire pairs with the parent's Release.
     let block = BlockId::from_word(slot.args.load(Ordering::Acquire));
-    let block = block.ok_or(multiproc_shm::Error::Corrupted("a worker without arguments"))?;
+    let block = block.ok_or(multiproc_shm::Error::Corrupted(&"a worker without arguments"))?;
     let head = record::head(arena, block)?;
     let mut payload = Vec::new();
     arena.memory().read(head.payload, head.len, &mut payload)?;
@@ -215,7 +215,7 @@ fn leave_result(
     arena: &'static Arena,
     slot: &Slot,
     bytes: &[u8],
-    references: &multiproc_shm::scope::References,
+    references: &[std::sync::Arc<multiproc_shm::Held>],
 ) -> Result<(), multiproc_shm::Error> {
     record::announce(arena, references)?;
     let block = record::write(arena, bytes, references.iter().map(|h| h.reference()))?;

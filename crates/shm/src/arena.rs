@@ -122,7 +122,7 @@ impl Arena {
         let memory = loop {
             if size < MIN_SIZE {
                 return Err(Error::Unavailable(
-                    "no shared arena fits: at least 8 MiB of address space are needed (see ulimit -v and ulimit -f)",
+                    &"no shared arena fits: at least 8 MiB of address space are needed (see ulimit -v and ulimit -f)",
                 ));
             }
             match Memory::create(size) {
@@ -131,7 +131,7 @@ impl Arena {
                 Err(other) => return Err(other),
             }
         };
-        let layout = Layout::plan(size).ok_or(Error::Unavailable("no shared arena of that size"))?;
+        let layout = Layout::plan(size).ok_or(Error::Unavailable(&"no shared arena of that size"))?;
         memory.back(0, layout.roster + PAGE)?;
         let limit = options.limit.unwrap_or_else(|| limits::available_memory() / 2);
         let header = memory.at::<Header>(0)?;
@@ -153,17 +153,17 @@ impl Arena {
     /// Maps the arena that the parent passed; the caller is to live in `slot`.
     pub fn attach(fd: OwnedFd, options: &Options, slot: SlotId) -> Result<&'static Arena, Error> {
         let memory = Memory::attach(fd)?;
-        let layout = Layout::plan(memory.size()).ok_or(Error::Corrupted("the arena's size"))?;
+        let layout = Layout::plan(memory.size()).ok_or(Error::Corrupted(&"the arena's size"))?;
         let header = memory.at::<Header>(0)?;
         // Acquire pairs with the Release in `create`.
         if header.magic.load(Ordering::Acquire) != MAGIC || header.protocol.load(Ordering::Relaxed) != PROTOCOL {
-            return Err(Error::Corrupted("not an arena of this version"));
+            return Err(Error::Corrupted(&"not an arena of this version"));
         }
         if header.build.load(Ordering::Relaxed) != options.build {
-            return Err(Error::Unavailable("the arena belongs to another program"));
+            return Err(Error::Unavailable(&"the arena belongs to another program"));
         }
         if slot.index >= layout.slots {
-            return Err(Error::Corrupted("a slot's index"));
+            return Err(Error::Corrupted(&"a slot's index"));
         }
         Arena::assemble(memory, layout, options.kinds, slot.index)
     }
@@ -192,7 +192,7 @@ impl Arena {
     pub fn of_the_tree() -> Result<&'static Arena, Error> {
         match PROVIDER.get() {
             Some(provide) => provide(),
-            None => Err(Error::Unavailable("multiproc's start-up code did not run in this program")),
+            None => Err(Error::Unavailable(&"multiproc's start-up code did not run in this program")),
         }
     }
 
@@ -244,7 +244,7 @@ impl Arena {
     #[inline]
     pub fn slot(&self, index: u32) -> Result<&'static Slot, Error> {
         if index >= self.layout.slots {
-            return Err(Error::Corrupted("a slot's index"));
+            return Err(Error::Corrupted(&"a slot's index"));
         }
         self.memory.at(self.layout.roster + u64::from(index) * SLOT_SIZE)
     }
@@ -274,7 +274,7 @@ impl Arena {
             self.header.slots_high.fetch_max(u64::from(index) + 1, Ordering::AcqRel);
             return Ok(SlotId { index, generation });
         }
-        Err(Error::Full("processes"))
+        Err(Error::Full(&"processes"))
     }
 
     // --- blocks ---------------------------------------------------------------------------------
@@ -288,7 +288,7 @@ impl Arena {
     pub fn allocate_range(&self, range: u64, bytes: u64) -> Result<BlockId, Error> {
         let once = || self.blocks.allocate(&self.memory, self.account(), range, bytes, self.slot);
         match once() {
-            Err(Error::OutOfMemory { .. }) => {
+            Err(Error::OutOfMemory(_)) => {
                 let _ = self.collect();
                 once()
             }
@@ -349,7 +349,7 @@ impl Arena {
     /// The entry of an object.
     pub fn entry(&self, index: u32) -> Result<&'static Entry, Error> {
         if index >= self.layout.objects {
-            return Err(Error::Corrupted("an object's index"));
+            return Err(Error::Corrupted(&"an object's index"));
         }
         self.memory.at(self.layout.object_entries + u64::from(index) * crate::layout::ENTRY_SIZE)
     }
@@ -369,7 +369,7 @@ impl Arena {
 
     pub(crate) fn object_at(&self, index: u32, generation: u32) -> Result<Object, Error> {
         let block = BlockId::from_word(self.entry(index)?.block.load(Ordering::Relaxed));
-        let (offset, size) = self.place(block.ok_or(Error::Corrupted("an object without a cell"))?)?;
+        let (offset, size) = self.place(block.ok_or(Error::Corrupted(&"an object without a cell"))?)?;
         Ok(Object { index, generation, offset, size })
     }
 
@@ -381,7 +381,7 @@ impl Arena {
     /// The hooks of an object's kind.
     pub(crate) fn kind_of(&self, index: u32) -> Result<&'static Kind, Error> {
         let id = self.entry(index)?.kind.load(Ordering::Relaxed);
-        self.kinds.iter().find(|k| k.id == id).copied().ok_or(Error::Corrupted("an object's kind"))
+        self.kinds.iter().find(|k| k.id == id).copied().ok_or(Error::Corrupted(&"an object's kind"))
     }
 
     /// Makes an object of `size` zeroed bytes that `init` fills; nobody else sees it before `init` has returned.
@@ -418,7 +418,7 @@ impl Arena {
             Some(index) => index,
             None => {
                 let _ = self.collect();
-                self.objects.take(&self.memory, self.account(), filling)?.ok_or(Error::Full("objects"))?
+                self.objects.take(&self.memory, self.account(), filling)?.ok_or(Error::Full(&"objects"))?
             }
         };
         let state = self.objects.state(&self.memory, index)?;

@@ -144,7 +144,7 @@ impl BlockState {
             5 => BlockState::Taken { slot, queue: object, seq },
             6 => BlockState::Leased { slot, queue: object, seq },
             7 => BlockState::Returned { queue: object, seq },
-            _ => return Err(Error::Corrupted("a block's state")),
+            _ => return Err(Error::Corrupted(&"a block's state")),
         })
     }
 }
@@ -166,8 +166,8 @@ impl Blocks {
     #[inline]
 
     fn class(&self, shift: u32) -> Result<&(ClassLayout, Slab), Error> {
-        let at = shift.checked_sub(MIN_CLASS).ok_or(Error::Corrupted("a block's class"))?;
-        self.classes.get(at as usize).ok_or(Error::Corrupted("a block's class"))
+        let at = shift.checked_sub(MIN_CLASS).ok_or(Error::Corrupted(&"a block's class"))?;
+        self.classes.get(at as usize).ok_or(Error::Corrupted(&"a block's class"))
     }
 
     /// A block with room for `range` bytes of which the first `bytes` are backed, owned by `slot`; its content is arbitrary.
@@ -185,7 +185,7 @@ impl Blocks {
             }
             return Ok(id);
         }
-        Err(Error::OutOfMemory { wanted: bytes, limit: account.limit.load(Ordering::Relaxed) })
+        Err(Error::out_of_memory(bytes, account.limit.load(Ordering::Relaxed)))
     }
 
     fn back(
@@ -277,7 +277,7 @@ impl Blocks {
     pub fn place(&self, memory: &Memory, id: BlockId) -> Result<(u64, u64), Error> {
         let (layout, _) = self.class(id.class())?;
         if id.index() >= layout.blocks {
-            return Err(Error::Corrupted("a block's index"));
+            return Err(Error::Corrupted(&"a block's index"));
         }
         let size = if layout.shift <= SMALL_CLASS {
             1 << layout.shift
@@ -293,7 +293,7 @@ impl Blocks {
     pub fn range(&self, id: BlockId) -> Result<(u64, u64), Error> {
         let (layout, _) = self.class(id.class())?;
         if id.index() >= layout.blocks {
-            return Err(Error::Corrupted("a block's index"));
+            return Err(Error::Corrupted(&"a block's index"));
         }
         Ok((layout.data + (id.index() << layout.shift), 1 << layout.shift))
     }
@@ -302,7 +302,7 @@ impl Blocks {
     pub fn extend(&self, memory: &Memory, account: &Account, id: BlockId, bytes: u64) -> Result<(), Error> {
         let (layout, slab) = self.class(id.class())?;
         if bytes > 1 << layout.shift {
-            return Err(Error::Corrupted("a block is extended beyond its size"));
+            return Err(Error::Corrupted(&"a block is extended beyond its size"));
         }
         if layout.shift <= SMALL_CLASS {
             return Ok(());

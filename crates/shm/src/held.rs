@@ -108,7 +108,7 @@ impl Arena {
         let mut shard = self.registry.shard(index);
         if let Some(local) = shard.get(&index) {
             if local.generation != generation {
-                return Err(Error::Corrupted("a stale reference"));
+                return Err(Error::Corrupted(&"a stale reference"));
             }
             if let Some(held) = local.held[role as usize].as_ref().and_then(Weak::upgrade) {
                 held.shared.fetch_or(shared, Ordering::Relaxed);
@@ -117,7 +117,7 @@ impl Arena {
             }
         }
         if self.object_state(index)? != (ObjectState::Live, generation) {
-            return Err(Error::Corrupted("a reference to an object that is gone"));
+            return Err(Error::Corrupted(&"a reference to an object that is gone"));
         }
         self.holds.set(&self.memory, self.my_slot(), Table::Hold, index)?;
         for (part, table) in CHANNEL_ROLES {
@@ -201,7 +201,7 @@ impl Held {
     /// A part of the object's cell.
     pub fn part<T: Shared>(&self, at: u64) -> Result<&'static T, Error> {
         if at.saturating_add(size_of::<T>() as u64) > self.object.size {
-            return Err(Error::Corrupted("an object is smaller than its kind"));
+            return Err(Error::Corrupted(&"an object is smaller than its kind"));
         }
         self.arena.memory().at(self.object.offset + at)
     }

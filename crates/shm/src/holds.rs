@@ -46,7 +46,7 @@ impl Holds {
 
     fn word(&self, memory: &Memory, slot: u32, table: Table, word: u64) -> Result<&'static AtomicU64, Error> {
         if word * 8 >= self.table {
-            return Err(Error::Corrupted("an object's index"));
+            return Err(Error::Corrupted(&"an object's index"));
         }
         memory.at(self.offset(slot, table, word))
     }
@@ -56,7 +56,7 @@ impl Holds {
         let word = u64::from(index) / 64;
         let bits = self.word(memory, slot, table, word)?;
         let page = self.offset(slot, table, word) / PAGE - self.offset(slot, Table::Hold, 0) / PAGE;
-        let backed = self.backed.get(page as usize).ok_or(Error::Corrupted("an object's index"))?;
+        let backed = self.backed.get(page as usize).ok_or(Error::Corrupted(&"an object's index"))?;
         // Relaxed: at worst the page is asked for twice.
         if !backed.load(Ordering::Relaxed) {
             memory.back(self.offset(slot, table, word) / PAGE * PAGE, PAGE)?;

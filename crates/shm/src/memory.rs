@@ -43,18 +43,18 @@ pub struct Memory {
 impl Memory {
     /// A new sealed memfd of `size` bytes, mapped.
     pub fn create(size: u64) -> Result<Memory, Error> {
-        let fd = memfd::create_sealed(c"multiproc", size).map_err(|e| Error::system("memfd_create", &e))?;
+        let fd = memfd::create_sealed(c"multiproc", size).map_err(|e| Error::system(&"memfd_create", &e))?;
         Memory::map(fd, size)
     }
 
     /// Maps an inherited arena; an error when `fd` is not a memfd that is sealed against resizing.
     pub fn attach(fd: OwnedFd) -> Result<Memory, Error> {
-        let size = memfd::sealed_size(fd.as_fd()).map_err(|e| Error::system("fcntl(F_GET_SEALS)", &e))?;
+        let size = memfd::sealed_size(fd.as_fd()).map_err(|e| Error::system(&"fcntl(F_GET_SEALS)", &e))?;
         Memory::map(fd, size)
     }
 
     fn map(fd: OwnedFd, size: u64) -> Result<Memory, Error> {
-        let map = memfd::map_shared(fd.as_fd(), size as usize).map_err(|e| Error::system("mmap", &e))?;
+        let map = memfd::map_shared(fd.as_fd(), size as usize).map_err(|e| Error::system(&"mmap", &e))?;
         Ok(Memory { fd, map })
     }
 
@@ -74,7 +74,7 @@ impl Memory {
     fn pointer(&self, offset: u64, len: u64) -> Result<*mut u8, Error> {
         let end = offset.checked_add(len).filter(|&end| end <= self.size());
         if end.is_none() {
-            return Err(Error::Corrupted("an offset lies outside the arena"));
+            return Err(Error::Corrupted(&"an offset lies outside the arena"));
         }
         // SAFETY: the sum was checked against the length of the mapping.
         Ok(unsafe { self.map.base().as_ptr().add(offset as usize) })
@@ -85,7 +85,7 @@ impl Memory {
     pub fn at<T: Shared>(&self, offset: u64) -> Result<&'static T, Error> {
         let p = self.pointer(offset, size_of::<T>() as u64)?.cast::<T>();
         if !p.is_aligned() {
-            return Err(Error::Corrupted("an offset is not aligned"));
+            return Err(Error::Corrupted(&"an offset is not aligned"));
         }
         // SAFETY: in bounds, aligned, mapped for ever, and `Shared` allows any content and concurrent change.
         Ok(unsafe { &*p })
@@ -125,12 +125,12 @@ impl Memory {
 
     /// Asks the kernel for the pages of a range; those that are there already stay as they are.
     pub fn back(&self, offset: u64, len: u64) -> Result<(), Error> {
-        memfd::allocate(self.fd(), offset, len).map_err(|e| Error::system("fallocate", &e))
+        memfd::allocate(self.fd(), offset, len).map_err(|e| Error::system(&"fallocate", &e))
     }
 
     /// Gives the pages of a range back; they read as zero afterwards.
     pub fn punch(&self, offset: u64, len: u64) -> Result<(), Error> {
-        memfd::punch(self.fd(), offset, len).map_err(|e| Error::system("fallocate(PUNCH_HOLE)", &e))
+        memfd::punch(self.fd(), offset, len).map_err(|e| Error::system(&"fallocate(PUNCH_HOLE)", &e))
     }
 }
 
@@ -160,7 +160,7 @@ impl Account {
         let before = self.used.fetch_add(bytes, Ordering::Relaxed);
         if before.saturating_add(bytes) > limit {
             self.used.fetch_sub(bytes, Ordering::Relaxed);
-            return Err(Error::OutOfMemory { wanted: bytes, limit });
+            return Err(Error::out_of_memory(bytes, limit));
         }
         Ok(())
     }
@@ -190,7 +190,7 @@ pub fn back_up_to(
     }
     let target = need.next_multiple_of(step).min(max.next_multiple_of(crate::layout::PAGE));
     if target < need {
-        return Err(Error::Corrupted("a table is asked for more than it can hold"));
+        return Err(Error::Corrupted(&"a table is asked for more than it can hold"));
     }
     let have = have.min(target);
     account.charge(target - have)?;

@@ -133,7 +133,7 @@ impl ObjectState {
             1 => ObjectState::Filling(slot),
             2 => ObjectState::Live,
             3 => ObjectState::Dying(slot),
-            _ => return Err(Error::Corrupted("an object's state")),
+            _ => return Err(Error::Corrupted(&"an object's state")),
         };
         Ok((state, word as u32))
     }
@@ -161,6 +161,6 @@ impl RawRef {
 
     /// What the holder may do with a channel.
     pub fn role(self) -> Result<Role, Error> {
-        Role::from_bits((self.0 >> 60) as u8).ok_or(Error::Corrupted("a reference's role"))
+        Role::from_bits((self.0 >> 60) as u8).ok_or(Error::Corrupted(&"a reference's role"))
     }
 }

@@ -76,10 +76,10 @@ pub fn head(arena: &Arena, block: BlockId) -> Result<RecordHead, Error> {
     let (at, room) = arena.place(block)?;
     let len = arena.memory().at::<AtomicU64>(at)?.load(Ordering::Relaxed);
     let references = arena.memory().at::<AtomicU32>(at + 8)?.load(Ordering::Relaxed);
-    let need = HEADER.checked_add(len.checked_next_multiple_of(8).ok_or(Error::Corrupted("a record's length"))?);
+    let need = HEADER.checked_add(len.checked_next_multiple_of(8).ok_or(Error::Corrupted(&"a record's length"))?);
     let need = need.and_then(|n| n.checked_add(u64::from(references) * 8));
     if need.is_none_or(|n| n > room) {
-        return Err(Error::Corrupted("a record's length"));
+        return Err(Error::Corrupted(&"a record's length"));
     }
     Ok(RecordHead { payload: at + HEADER, len, references })
 }

@@ -90,7 +90,7 @@ impl Slot {
             0 => SlotState::Free,
             1 => SlotState::Reserved,
             2 => SlotState::Live,
-            _ => return Err(Error::Corrupted("a roster slot's state")),
+            _ => return Err(Error::Corrupted(&"a roster slot's state")),
         };
         Ok((state, word as u32))
     }

@@ -11,7 +11,7 @@ use crate::arena::Arena;
 use crate::held::Held;
 use crate::objects::Kind;
 use serde::{Deserialize, Deserializer, Serializer, de, ser};
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::ptr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,13 +22,43 @@ const FOREIGN: &str = "the handle belongs to another process tree";
 /// What one message carries, in the order of its positions.
 pub type References = Vec<Arc<Held>>;
 
+/// An encoded message's references, and what is to be told when it has gone out. One word, empty for the usual message without any.
+#[derive(Debug, Default)]
+pub struct Outgoing(Option<Box<Baggage>>);
+
+#[derive(Debug, Default)]
+struct Baggage {
+    references: References,
+    /// Set when the message has committed: what moves with it learns that it has moved.
+    moves: Vec<Arc<AtomicBool>>,
+}
+
+impl Outgoing {
+    /// The references, by position. They hold the objects until the message has committed.
+    #[inline]
+    pub fn references(&self) -> &[Arc<Held>] {
+        self.0.as_ref().map_or(&[], |b| &b.references)
+    }
+
+    /// The message has committed: what moves with it belongs to the receiver.
+    #[inline]
+    pub fn gone(&self) {
+        for moved in self.0.iter().flat_map(|b| &b.moves) {
+            moved.store(true, Ordering::Release);
+        }
+    }
+}
+
 struct Frame {
-    outer: *const Frame,
     arena: &'static Arena,
-    decoding: bool,
-    list: RefCell<References>,
-    /// Set when the message has committed: things that move with it learn that they have moved.
-    moves: RefCell<Vec<Arc<AtomicBool>>>,
+    carries: Carries,
+}
+
+enum Carries {
+    /// What has been met so far.
+    Encoding(Cell<Outgoing>),
+    /// What the message brought; valid while the frame is open.
+    Decoding(*const [Arc<Held>]),
 }
 
 thread_local! {
@@ -44,64 +74,52 @@ impl Drop for Close {
     }
 }
 
+#[inline]
 fn within<R>(frame: &Frame, body: impl FnOnce() -> R) -> R {
-    let _close = Close(frame.outer);
-    INNERMOST.set(frame);
+    let _close = Close(INNERMOST.replace(frame));
     body()
 }
 
-fn innermost<R>(look: impl FnOnce(Option<&Frame>) -> R) -> R {
-    // SAFETY: null, or a frame on this thread's stack whose `within` has not returned.
-    look(unsafe { INNERMOST.get().as_ref() })
-}
-
-/// An encoded message's references, and what is to be told when it has gone out.
-#[derive(Debug, Default)]
-pub struct Outgoing {
-    /// The references, by position. They hold the objects until the message has committed.
-    pub references: References,
-    moves: Vec<Arc<AtomicBool>>,
-}
-
-impl Outgoing {
-    /// The message has committed: what moves with its message belongs to the receiver.
-    pub fn gone(&self) {
-        for moved in &self.moves {
-            moved.store(true, Ordering::Release);
-        }
-    }
+fn innermost() -> Option<&'static Frame> {
+    // SAFETY: null, or a frame on this thread's stack whose `within` has not returned; the reference is used and let go inside this module
+    // before anything could make it return.
+    unsafe { INNERMOST.get().as_ref() }
 }
 
 /// Runs `encode` with an open scope and returns the references that it met.
 #[inline]
 pub fn encoding<R>(arena: &'static Arena, encode: impl FnOnce() -> R) -> (R, Outgoing) {
-    let frame = Frame { outer: INNERMOST.get(), arena, decoding: false, list: RefCell::default(), moves: RefCell::default() };
+    let frame = Frame { arena, carries: Carries::Encoding(Cell::default()) };
     let r = within(&frame, encode);
-    (r, Outgoing { references: frame.list.into_inner(), moves: frame.moves.into_inner() })
+    match frame.carries {
+        Carries::Encoding(outgoing) => (r, outgoing.into_inner()),
+        Carries::Decoding(_) => (r, Outgoing::default()),
+    }
 }
 
-/// Runs `decode` with the references of a message at hand; those that it does not take are dropped.
+/// Runs `decode` with the references of a message at hand; handles become clones of them.
 #[inline]
-pub fn decoding<R>(arena: &'static Arena, references: References, decode: impl FnOnce() -> R) -> R {
-    let frame =
-        Frame { outer: INNERMOST.get(), arena, decoding: true, list: RefCell::new(references), moves: RefCell::default() };
-    within(&frame, decode)
+pub fn decoding<R>(arena: &'static Arena, references: &[Arc<Held>], decode: impl FnOnce() -> R) -> R {
+    within(&Frame { arena, carries: Carries::Decoding(references) }, decode)
+}
+
+/// Enters a reference into the list of the message that is being encoded; its position.
+fn enter(held: &Arc<Held>, moved: Option<&Arc<AtomicBool>>) -> Result<u32, &'static str> {
+    let Some(Frame { arena, carries: Carries::Encoding(outgoing) }) = innermost() else { return Err(OUTSIDE) };
+    if !ptr::eq(*arena, held.arena()) {
+        return Err(FOREIGN);
+    }
+    let mut baggage = outgoing.take().0.unwrap_or_default();
+    baggage.references.push(held.clone());
+    baggage.moves.extend(moved.cloned());
+    let position = baggage.references.len() as u32 - 1;
+    outgoing.set(Outgoing(Some(baggage)));
+    Ok(position)
 }
 
 /// Serialises a handle.
 pub fn serialize<S: Serializer>(held: &Arc<Held>, serializer: S) -> Result<S::Ok, S::Error> {
-    let position = innermost(|frame| match frame {
-        Some(frame) if !frame.decoding => {
-            if !ptr::eq(frame.arena, held.arena()) {
-                return Err(FOREIGN);
-            }
-            let mut list = frame.list.borrow_mut();
-            list.push(held.clone());
-            Ok(list.len() as u32 - 1)
-        }
-        _ => Err(OUTSIDE),
-    });
-    match position {
+    match enter(held, None) {
         Ok(position) => serializer.serialize_u32(position),
         Err(why) => Err(ser::Error::custom(why)),
     }
@@ -109,21 +127,23 @@ pub fn serialize<S: Serializer>(held: &Arc<Held>, serializer: S) -> Result<S::Ok
 
 /// As [`serialize`], for a thing that has one owner: `moved` is set when its message has committed.
 pub fn serialize_moving<S: Serializer>(held: &Arc<Held>, moved: &Arc<AtomicBool>, serializer: S) -> Result<S::Ok, S::Error> {
-    innermost(|frame| {
-        if let Some(frame) = frame {
-            frame.moves.borrow_mut().push(moved.clone());
-        }
-    });
-    serialize(held, serializer)
+    match enter(held, Some(moved)) {
+        Ok(position) => serializer.serialize_u32(position),
+        Err(why) => Err(ser::Error::custom(why)),
+    }
 }
 
 /// Deserialises a handle to an object of `kind` and type.
 pub fn deserialize<'de, D: Deserializer<'de>>(kind: &Kind, type_hash: u64, deserializer: D) -> Result<Arc<Held>, D::Error> {
-    if innermost(|frame| frame.is_none_or(|f| !f.decoding)) {
+    if !matches!(innermost(), Some(Frame { carries: Carries::Decoding(_), .. })) {
         return Err(de::Error::custom(OUTSIDE));
     }
     let position = u32::deserialize(deserializer)?;
-    let held = innermost(|frame| frame.and_then(|f| f.list.borrow().get(position as usize).cloned()));
+    let held = match innermost() {
+        // SAFETY: the list outlives the frame, which is open.
+        Some(Frame { carries: Carries::Decoding(list), .. }) => unsafe { &**list }.get(position as usize).cloned(),
+        _ => None,
+    };
     let held = held.ok_or_else(|| de::Error::custom("a handle's position lies outside its message's list"))?;
     match held.is(kind, type_hash) {
         Ok(true) => Ok(held),

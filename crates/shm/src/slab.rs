@@ -69,7 +69,7 @@ impl Slab {
     #[inline]
     pub fn state(&self, memory: &Memory, index: u64) -> Result<&'static AtomicU64, Error> {
         if index >= self.max {
-            return Err(Error::Corrupted("an index lies outside its table"));
+            return Err(Error::Corrupted(&"an index lies outside its table"));
         }
         memory.at(self.states + index * 8)
     }

@@ -25,14 +25,22 @@ fn find_limit() -> u32 {
     rounds
 }
 
-/// Spins until `done` says so or the limit is reached; returns the last answer.
+/// Between two looks at most this many rounds pass: looking takes the cache line from who is about to write it.
+const LONGEST_PAUSE: u32 = 16;
+
+/// Spins until `done` says so or the limit is reached, looking less and less often; returns the last answer.
 #[inline]
 pub fn until(mut done: impl FnMut() -> bool) -> bool {
-    for _ in 0..limit() {
+    let (mut left, mut pause) = (limit(), 1);
+    while left > 0 {
         if done() {
             return true;
         }
-        std::hint::spin_loop();
+        for _ in 0..pause {
+            std::hint::spin_loop();
+        }
+        left = left.saturating_sub(pause);
+        pause = (pause * 2).min(LONGEST_PAUSE);
     }
     done()
 }

@@ -121,11 +121,11 @@ impl Bytes {
     #[inline]
     pub(crate) fn read_head(self, arena: &Arena, at: End, tail: End) -> Result<Head, Error> {
         let word = self.word(arena, at.position())?.load(Ordering::Relaxed);
-        let head = Head::from_word(word, at.seq()).ok_or(Error::Corrupted("a record's head"))?;
+        let head = Head::from_word(word, at.seq()).ok_or(Error::Corrupted(&"a record's head"))?;
         let fits = head.size() <= tail.bytes_since(at)
             && head.size() <= self.len
             && (head.form == Form::Inline || (head.len == 8 && head.references == 0));
-        if fits { Ok(head) } else { Err(Error::Corrupted("a record's length")) }
+        if fits { Ok(head) } else { Err(Error::Corrupted(&"a record's length")) }
     }
 
     /// Calls `visit` for each reference of the record at `at`.

@@ -22,11 +22,6 @@ use multiproc_sys::crash;
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-/// A message that has been taken out: its payload is in the caller's buffer.
-pub(crate) struct Taken {
-    pub(crate) references: References,
-}
-
 /// The first record of the ring.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct First {
@@ -44,14 +39,15 @@ pub(crate) enum Next {
 }
 
 impl Ring {
-    /// Takes the next message; its payload is appended to `into`.
-    pub(crate) fn get(&self, into: &mut Vec<u8>, patience: Patience) -> Result<Taken, GetError> {
+    /// Takes the next message; its payload is appended to `into`, its references to `references`.
+    #[inline]
+    pub(crate) fn get(&self, into: &mut Vec<u8>, references: &mut References, patience: Patience) -> Result<(), GetError> {
         let who = self.arena().who()?;
-        let (taken, block) = self.with_next(who, patience, |next| match next {
-            Next::Ring(first) => self.take_first(who, first, into),
+        let block = self.with_next(who, patience, |next| match next {
+            Next::Ring(first) => self.take_first(who, first, into, references),
             Next::Returned(leased) => {
-                let references = self.take_returned(&leased)?;
-                Ok((Taken { references }, Some(leased.block)))
+                *references = self.take_returned(&leased)?;
+                Ok(Some(leased.block))
             }
         })?;
         if let Some(block) = block {
@@ -61,8 +57,8 @@ impl Ring {
             self.arena().free(block)?;
             copied?;
         }
-        record::arrived(self.arena(), &taken.references)?;
-        Ok(taken)
+        record::arrived(self.arena(), references)?;
+        Ok(())
     }
 
     pub(crate) fn copy_payload(&self, block: BlockId, into: &mut Vec<u8>) -> Result<(), Error> {
@@ -122,7 +118,7 @@ impl Ring {
                 tail.note(&self.cell.consumed.tail_seen);
             }
             if at != tail {
-                let bytes = self.bytes()?.ok_or(Error::Corrupted("a queue without a ring"))?;
+                let bytes = self.bytes()?.ok_or(Error::Corrupted(&"a queue without a ring"))?;
                 let head = bytes.read_head(self.arena(), at, tail)?;
                 return Ok(Next::Ring(First { bytes, at, head }));
             }
@@ -138,14 +134,19 @@ impl Ring {
     }
 
     #[inline]
-    fn take_first(&self, who: Who, first: First, into: &mut Vec<u8>) -> Result<(Taken, Option<BlockId>), GetError> {
+    fn take_first(
+        &self,
+        who: Who,
+        first: First,
+        into: &mut Vec<u8>,
+        references: &mut References,
+    ) -> Result<Option<BlockId>, GetError> {
         let First { bytes, at, head } = first;
-        let mut references = References::new();
         let block = match head.form {
             Form::Inline => {
                 bytes.read_payload(self.arena(), at, head, into)?;
                 if head.references > 0 {
-                    references = self.adopt_inline(first)?;
+                    *references = self.adopt_inline(first)?;
                 }
                 None
             }
@@ -156,7 +157,7 @@ impl Ring {
                 let mine = BlockState::Taken { slot: self.arena().my_slot(), queue: self.index(), seq: at.seq() };
                 self.arena().set_block_state(block, mine)?;
                 crash::point("get.block_taken");
-                references = record::adopt(self.arena(), block)?;
+                *references = record::adopt(self.arena(), block)?;
                 Some(block)
             }
         };
@@ -167,7 +168,7 @@ impl Ring {
         if block.is_some() {
             self.cell.consumed.end_taking();
         }
-        Ok((Taken { references }, block))
+        Ok(block)
     }
 
     #[inline]
@@ -189,14 +190,14 @@ impl Ring {
     /// The block that the first record names, which must be this queue's and of this item.
     pub(crate) fn block_of(&self, first: First) -> Result<BlockId, Error> {
         let word = first.bytes.payload_word(self.arena(), first.at)?;
-        let block = BlockId::from_word(word).ok_or(Error::Corrupted("a record without its block"))?;
+        let block = BlockId::from_word(word).ok_or(Error::Corrupted(&"a record without its block"))?;
         let named = match self.arena().block_state(block)? {
             BlockState::Queue { queue, seq } | BlockState::Taken { queue, seq, .. } | BlockState::Leased { queue, seq, .. } => {
                 (queue, seq)
             }
-            _ => return Err(Error::Corrupted("a record's block")),
+            _ => return Err(Error::Corrupted(&"a record's block")),
         };
-        if named == (self.index(), first.at.seq()) { Ok(block) } else { Err(Error::Corrupted("a record's block")) }
+        if named == (self.index(), first.at.seq()) { Ok(block) } else { Err(Error::Corrupted(&"a record's block")) }
     }
 
     /// What the dead owner of `clock` left; to be repeated if its repairer dies.

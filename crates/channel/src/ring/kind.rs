@@ -16,7 +16,7 @@ pub(crate) static QUEUE: Kind = Kind { trace, slot_died, block_orphaned, role_go
 
 fn cell(arena: &Arena, object: Object) -> Result<&'static QueueCell, Error> {
     if object.size < size_of::<QueueCell>() as u64 {
-        return Err(Error::Corrupted("a queue's cell"));
+        return Err(Error::Corrupted(&"a queue's cell"));
     }
     arena.memory().at(object.offset)
 }

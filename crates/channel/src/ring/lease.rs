@@ -93,7 +93,7 @@ impl Ring {
         crash::point("lease.entries_cleared");
         match self.arena().block_state(block)? {
             state @ BlockState::Leased { queue, seq, .. } if queue == self.index() && seq == head.seq() => {
-                let bytes = self.bytes()?.ok_or(Error::Corrupted("a queue without a ring"))?;
+                let bytes = self.bytes()?.ok_or(Error::Corrupted(&"a queue without a ring"))?;
                 let record = bytes.read_head(self.arena(), head, self.tail())?;
                 let in_ring = record.form == Form::Block && bytes.payload_word(self.arena(), head)? == block.raw();
                 if in_ring {
@@ -240,7 +240,7 @@ impl Ring {
         if high == MAX_LEASES {
             return Err(GetError::TooManyLeases);
         }
-        let block = BlockId::from_word(self.cell.leases.load(Ordering::Relaxed)).ok_or(Error::Corrupted("a lease table"))?;
+        let block = BlockId::from_word(self.cell.leases.load(Ordering::Relaxed)).ok_or(Error::Corrupted(&"a lease table"))?;
         self.arena().extend(block, (u64::from(high) + 1) * 8)?;
         // Beyond the mark the table holds whatever was there before.
         self.entry(high)?.store(0, Ordering::Relaxed);
@@ -263,10 +263,10 @@ impl Ring {
 
 /// An entry of the lease table that `word` names.
 pub(crate) fn entry_of(arena: &Arena, word: u64, entry: u32) -> Result<&'static AtomicU64, Error> {
-    let block = BlockId::from_word(word).ok_or(Error::Corrupted("a lease table"))?;
+    let block = BlockId::from_word(word).ok_or(Error::Corrupted(&"a lease table"))?;
     let (start, len) = arena.range(block)?;
     if u64::from(entry) * 8 >= len {
-        return Err(Error::Corrupted("a lease's entry"));
+        return Err(Error::Corrupted(&"a lease's entry"));
     }
     arena.memory().at(start + u64::from(entry) * 8)
 }

@@ -12,7 +12,7 @@
 use super::bytes::{BLOCK_RECORD, Form, Head, INLINE_BYTES, INLINE_REFERENCES};
 use super::cell::{CLOSED, End, NO_RECEIVER};
 use super::{Bytes, GaveUp, Patience, Ring};
-use crate::error::PutFailed;
+use crate::error::{PutFailed, TooLarge};
 use multiproc_shm::blocks::{BlockId, BlockState};
 use multiproc_shm::raw::{Acquired, Who};
 use multiproc_shm::scope::Outgoing;
@@ -32,11 +32,11 @@ impl Ring {
     pub(crate) fn put(&self, payload: &[u8], outgoing: &Outgoing, patience: Patience) -> Result<(), PutFailed> {
         let limit = self.cell.max_message.load(Ordering::Relaxed);
         if payload.len() as u64 > limit {
-            return Err(PutFailed::TooLarge { size: payload.len() as u64, limit });
+            return Err(PutFailed::TooLarge(Box::new(TooLarge { size: payload.len() as u64, limit })));
         }
         let who = self.arena().who()?;
         // A large message is copied before the lock is taken.
-        let block = if payload.len() > INLINE_BYTES || outgoing.references.len() > INLINE_REFERENCES {
+        let block = if payload.len() > INLINE_BYTES || outgoing.references().len() > INLINE_REFERENCES {
             Some(self.write_block(payload, outgoing)?)
         } else {
             None
@@ -51,7 +51,7 @@ impl Ring {
     }
 
     fn write_block(&self, payload: &[u8], outgoing: &Outgoing) -> Result<BlockId, Error> {
-        record::write(self.arena(), payload, outgoing.references.iter().map(|h| h.reference()))
+        record::write(self.arena(), payload, outgoing.references().iter().map(|h| h.reference()))
     }
 
     #[inline]
@@ -124,7 +124,7 @@ impl Ring {
         block: Option<BlockId>,
     ) -> Result<(), PutFailed> {
         let tail = self.tail();
-        let references = &outgoing.references;
+        let references = outgoing.references();
         let inline = Head { form: Form::Inline, len: payload.len() as u32, references: references.len() as u16 };
         let fits = |size: u64, head: End| {
             // Every item that the bound still allows keeps room for its block record: bytes never hold up what items allow.
@@ -141,7 +141,7 @@ impl Ring {
         let as_block = block.is_some() || !fits_now(inline.size());
         let record = if as_block { Head { form: Form::Block, len: 8, references: 0 } } else { inline };
         if as_block && !fits_now(record.size()) {
-            return Err(Error::Corrupted("a queue's ends").into());
+            return Err(Error::Corrupted(&"a queue's ends").into());
         }
         self.back_ring(tail.position() + record.size())?;
         let block = match block {
