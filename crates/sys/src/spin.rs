@@ -28,10 +28,13 @@ fn find_limit() -> u32 {
 /// Between two looks at most this many rounds pass: looking takes the cache line from who is about to write it.
 const LONGEST_PAUSE: u32 = 16;
 
+/// A peer that is at it gets the time to do more than one step.
+const FIRST_PAUSE: u32 = 8;
+
 /// Spins until `done` says so or the limit is reached, looking less and less often; returns the last answer.
 #[inline]
 pub fn until(mut done: impl FnMut() -> bool) -> bool {
-    let (mut left, mut pause) = (limit(), 1);
+    let (mut left, mut pause) = (limit(), FIRST_PAUSE);
     while left > 0 {
         if done() {
             return true;
