@@ -262,14 +262,16 @@ fn a_forgotten_guard_keeps_the_memory_of_the_lock_until_the_thread_ends() {
 fn the_kernel_finds_every_lock_below_one_whose_handle_is_gone() {
     let _watch = watch();
     let below = Lock::new().unwrap();
-    killed_with(below.clone(), |below| {
-        mem::forget(below.lock().unwrap());
-        let lost = Lock::new().unwrap();
-        mem::forget(lost.lock().unwrap());
-        drop(lost);
-        // Zeroed cells of the same size: the list would end there.
-        let _fresh: Vec<_> = (0..50).map(|_| Lock::new().unwrap()).collect();
-        die();
+    // A thread, since for a process the cleaner would make good what the kernel missed.
+    thread::scope(|s| {
+        s.spawn(|| {
+            mem::forget(below.lock().unwrap());
+            let (lost, value) = (Lock::new().unwrap(), Value::new(0u64).unwrap());
+            mem::forget((lost.lock().unwrap(), value.lock().unwrap()));
+            drop((lost, value));
+            // Zeroed cells of the same sizes: the list would end there.
+            let _fresh: Vec<_> = (0..50).map(|_| (Lock::new().unwrap(), Value::new(0u64).unwrap())).collect();
+        });
     });
     assert!(matches!(below.lock_timeout(Duration::from_secs(5)), Err(LockError::OwnerDied(_))));
 }
