@@ -149,6 +149,10 @@ impl Arena {
         for index in 0..high as u32 {
             match self.object_state(index)? {
                 (ObjectState::Filling(by), generation) if by == slot => {
+                    // Its cell may be the object's already. A word that an earlier object left in the entry names a block of another state.
+                    if let Some(block) = BlockId::from_word(self.entry(index)?.block.load(Ordering::Relaxed)) {
+                        self.free_if(block, BlockState::Object(index))?;
+                    }
                     let free = ObjectState::Free.to_word(generation.wrapping_add(1));
                     self.objects.give_back(&self.memory, u64::from(index), free)?;
                 }

@@ -248,6 +248,7 @@ impl<T: NoUninit + CheckedBitPattern> Value<T> {
 impl<T: NoUninit + CheckedBitPattern + fmt::Debug> fmt::Debug for Value<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut d = f.debug_struct("Value");
+        d.field("id", &self.held.object().index);
         match self.get() {
             Ok(value) => d.field("value", &value),
             Err(e) => d.field("error", &e),
