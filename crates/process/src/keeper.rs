@@ -11,14 +11,14 @@ use multiproc_shm::Arena;
 use multiproc_shm::arena::SlotId;
 use multiproc_shm::roster::SlotState;
 use multiproc_sys::pidfd::PidFd;
-use multiproc_sys::poll::{Kick, poll_readable};
-use multiproc_sys::signal;
+use multiproc_sys::poll::{Kick, poll_each, poll_readable};
+use multiproc_sys::thread::{self, Lasting};
+use multiproc_sys::{futex, signal, spin};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::atomic::{Ordering, fence};
-use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::sync::atomic::{AtomicU32, Ordering, fence};
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::thread;
 use std::time::Duration;
 
 /// While processes live whose parent is gone, the keeper looks again this often; the kernel is ending them.
@@ -31,14 +31,21 @@ pub(crate) const EXIT_ORPHAN: i32 = 125;
 
 #[derive(Debug)]
 struct Keeper {
+    arena: &'static Arena,
+    /// In a worker: the parent, and the worker's own slot.
+    parent: Option<(PidFd, SlotId)>,
     kick: Kick,
-    requests: Mutex<Sender<Request>>,
+    requests: Mutex<Vec<Request>>,
     /// Children that have not ended, and those that nobody has asked about since they have.
     children: Mutex<Vec<Arc<Child>>>,
-    own: PidFd,
+    /// Passed on to children; opened for the first.
+    own: OnceLock<PidFd>,
+    /// 0 until the keeper holds the life word.
+    alive: AtomicU32,
 }
 
 static KEEPER: OnceLock<Keeper> = OnceLock::new();
+static THREAD: Lasting = Lasting { name: c"multiproc-keep", stack: STACK, body: keep };
 
 #[derive(Debug)]
 struct Request {
@@ -55,21 +62,53 @@ pub(crate) struct ChildSeed {
     pub(crate) daemon: bool,
 }
 
-/// Starts this process's keeper and waits until it holds the life word. `parent` is the pidfd of the parent in a worker.
+/// Starts this process's keeper. `parent` is the pidfd of the parent in a worker. [`wait_until_alive`] before anything
+/// that others must be able to see die.
 pub(crate) fn start(arena: &'static Arena, parent: Option<(PidFd, SlotId)>) -> io::Result<()> {
-    let (send, receive) = channel();
-    let keeper = Keeper { kick: Kick::new()?, requests: Mutex::new(send), children: Mutex::default(), own: PidFd::open_self()? };
-    let keeper = KEEPER.get_or_init(|| keeper);
-    let (alive, wait) = sync_channel(1);
+    let keeper = Keeper {
+        arena,
+        parent,
+        kick: Kick::new()?,
+        requests: Mutex::default(),
+        children: Mutex::default(),
+        own: OnceLock::new(),
+        alive: AtomicU32::new(0),
+    };
+    let _ = KEEPER.set(keeper);
     // Blocked here and inherited by the thread, so that no signal is ever handled there.
-    let _blocked = signal::block_all();
-    thread::Builder::new().name("multiproc-keeper".into()).stack_size(STACK).spawn(move || {
-        begin_life(arena, parent.as_ref().map(|(_, slot)| *slot));
-        let _ = alive.send(());
-        drop(alive);
-        run(arena, keeper, &receive, parent.as_ref().map(|(fd, _)| fd));
-    })?;
-    wait.recv().map_err(|_| io::Error::other("the keeper ended"))
+    let blocked = signal::block_all();
+    thread::start(&THREAD, &blocked)
+}
+
+/// Waits until the keeper holds the life word and, in a worker, the slot is live.
+pub(crate) fn wait_until_alive() {
+    let Some(keeper) = KEEPER.get() else { return };
+    // Acquire pairs with the Release in `keep`.
+    let alive = || keeper.alive.load(Ordering::Acquire) != 0;
+    if spin::until(alive) {
+        return;
+    }
+    while !alive() {
+        futex::wait(&keeper.alive, 0, None);
+    }
+}
+
+fn keep() {
+    let Some(keeper) = KEEPER.get() else { return };
+    begin_life(keeper.arena, keeper.parent.as_ref().map(|(_, slot)| *slot));
+    keeper.alive.store(1, Ordering::Release);
+    futex::wake_all(&keeper.alive);
+    if let Some((parent, _)) = &keeper.parent {
+        // Most workers have no children, and their keeper allocates nothing.
+        while let [gone, kicked] = poll_each([parent.as_fd(), keeper.kick.as_fd()]).unwrap_or([false; 2])
+            && !kicked
+        {
+            if gone {
+                signal::kill_self();
+            }
+        }
+    }
+    run(keeper);
 }
 
 /// Takes the life word, and in a worker the slot, or ends the process: its parent may be gone already.
@@ -98,7 +137,9 @@ fn begin_life(arena: &'static Arena, slot: Option<SlotId>) {
     }
 }
 
-fn run(arena: &'static Arena, keeper: &'static Keeper, requests: &Receiver<Request>, parent: Option<&PidFd>) {
+fn run(keeper: &'static Keeper) {
+    let Keeper { arena, parent, .. } = keeper;
+    let parent = parent.as_ref().map(|(parent, _)| parent);
     let mut ready = Vec::new();
     let mut orphans = false;
     loop {
@@ -111,7 +152,7 @@ fn run(arena: &'static Arena, keeper: &'static Keeper, requests: &Receiver<Reque
         let timeout = orphans.then_some(ORPHAN_CHECK);
         if poll_readable(&fds, timeout, &mut ready).is_err() {
             // Only a lack of kernel memory; what is ready stays so.
-            thread::yield_now();
+            std::thread::yield_now();
             continue;
         }
         if parent.is_some() && ready.get(1) == Some(&true) {
@@ -132,7 +173,8 @@ fn run(arena: &'static Arena, keeper: &'static Keeper, requests: &Receiver<Reque
         }
         if ready[0] {
             keeper.kick.drain();
-            while let Ok(request) = requests.try_recv() {
+            let requests = std::mem::take(&mut *keeper.requests.lock().unwrap_or_else(PoisonError::into_inner));
+            for request in requests {
                 let reply = launch(arena, keeper, request.start, request.child);
                 let _ = request.reply.send(reply);
             }
@@ -141,7 +183,8 @@ fn run(arena: &'static Arena, keeper: &'static Keeper, requests: &Receiver<Reque
 }
 
 fn launch(arena: &'static Arena, keeper: &'static Keeper, start: Start, seed: ChildSeed) -> Result<Arc<Child>, Error> {
-    let inherit = [arena.fd(), keeper.own.as_fd()];
+    let own = own_pidfd().ok_or_else(|| Error::new(Kind::Resources, "no descriptor is left"))?;
+    let inherit = [arena.fd(), own];
     let pid = start::start(&start, &inherit).map_err(|e| explain(&e))?;
     // The child is not reaped before its pidfd says so, here: the pid cannot have been given to another.
     let pidfd = PidFd::open(pid).map_err(|e| explain(&e))?;
@@ -173,14 +216,18 @@ pub(crate) fn request(start: Start, child: ChildSeed) -> Result<Arc<Child>, Erro
     let keeper = KEEPER.get().ok_or_else(gone)?;
     let (reply, answer) = sync_channel(1);
     let request = Request { start, child, reply };
-    keeper.requests.lock().unwrap_or_else(PoisonError::into_inner).send(request).map_err(|_| gone())?;
+    keeper.requests.lock().unwrap_or_else(PoisonError::into_inner).push(request);
     keeper.kick.kick();
     answer.recv().map_err(|_| gone())?
 }
 
 /// The descriptor that a child gets of this process.
 pub(crate) fn own_pidfd() -> Option<BorrowedFd<'static>> {
-    KEEPER.get().map(|k| k.own.as_fd())
+    let keeper = KEEPER.get()?;
+    if keeper.own.get().is_none() {
+        let _ = keeper.own.set(PidFd::open_self().ok()?);
+    }
+    keeper.own.get().map(PidFd::as_fd)
 }
 
 /// Children of this process that have not ended.

@@ -39,6 +39,7 @@ pub(crate) fn arena() -> Result<&'static Arena, ShmError> {
     }
     let arena = Arena::create(&options())?;
     keeper::start(arena, None).map_err(|_| ShmError::Unavailable(&"the keeper thread could not be started"))?;
+    keeper::wait_until_alive();
     Ok(ARENA.get_or_init(|| arena))
 }
 

@@ -15,6 +15,7 @@ use crate::{exit, keeper, panics, tree};
 use multiproc_shm::arena::SlotId;
 use multiproc_shm::blocks::{BlockId, BlockState};
 use multiproc_shm::roster::Slot;
+use multiproc_shm::scope::References;
 use multiproc_shm::{Arena, record};
 use multiproc_sys::pidfd::PidFd;
 use multiproc_sys::{inherit, signal};
@@ -153,17 +154,22 @@ fn run(arena: &'static Arena, slot: &'static Slot) -> i32 {
         slot.outcome.store(outcome.to_word(), Ordering::Release);
         code
     };
-    let (payload, references) = match read_args(arena, slot) {
-        Ok(read) => read,
-        Err(e) => return end(Outcome::Refused, &format!("its arguments could not be read: {e}"), EXIT_REFUSED),
-    };
-    let Some(received) = job::receive(arena, &payload) else {
-        return end(Outcome::Refused, "its job could not be read", EXIT_REFUSED);
-    };
-    crate::current::set_name(&received.job.name);
+    // Until the keeper has made the slot live, a death leaves nothing to give back: only what no other process sees is done.
+    let read = read_payload(arena, slot);
+    let received = read.as_ref().ok().map(|(_, payload)| job::receive(arena, payload));
+    if let Some(Some(received)) = &received {
+        crate::current::set_name(&received.job.name);
+        panics::print_with_name(&received.job.name);
+    }
     exit::record_exit_code(slot);
-    panics::print_with_name(&received.job.name);
     panics::record_in_slot(arena);
+    keeper::wait_until_alive();
+    let (received, references) = match (received, read.as_ref().map(|(block, _)| take_references(arena, slot, *block))) {
+        (Some(Some(received)), Ok(Ok(references))) => (received, references),
+        (_, Ok(Err(e))) => return end(Outcome::Refused, &format!("its arguments could not be read: {e}"), EXIT_REFUSED),
+        (_, Err(e)) => return end(Outcome::Refused, &format!("its arguments could not be read: {e}"), EXIT_REFUSED),
+        _ => return end(Outcome::Refused, "its job could not be read", EXIT_REFUSED),
+    };
     let result = catch_unwind(AssertUnwindSafe(|| {
         for &init in &received.job.worker_inits {
             if !job::call_plain(init) {
@@ -195,20 +201,22 @@ fn run(arena: &'static Arena, slot: &'static Slot) -> i32 {
     }
 }
 
-type Arguments = (Vec<u8>, multiproc_shm::scope::References);
-
-fn read_args(arena: &'static Arena, slot: &Slot) -> Result<Arguments, multiproc_shm::Error> {
+fn read_payload(arena: &'static Arena, slot: &Slot) -> Result<(BlockId, Vec<u8>), multiproc_shm::Error> {
     // Acquire pairs with the parent's Release.
     let block = BlockId::from_word(slot.args.load(Ordering::Acquire));
     let block = block.ok_or(multiproc_shm::Error::Corrupted(&"a worker without arguments"))?;
     let head = record::head(arena, block)?;
     let mut payload = Vec::new();
     arena.memory().read(head.payload, head.len, &mut payload)?;
+    Ok((block, payload))
+}
+
+fn take_references(arena: &'static Arena, slot: &Slot, block: BlockId) -> Result<References, multiproc_shm::Error> {
     let references = record::adopt(arena, block)?;
     slot.args.store(0, Ordering::Release);
     record::arrived(arena, &references)?;
     arena.free_if(block, BlockState::Slot(arena.my_slot()))?;
-    Ok((payload, references))
+    Ok(references)
 }
 
 fn leave_result(
