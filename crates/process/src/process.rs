@@ -544,7 +544,7 @@ impl Builder {
             let marker =
                 Marker { arena: arena.fd().as_raw_fd(), parent: parent.as_raw_fd(), slot, in_main: hook::init_was_called() };
             let env = environment(&self.env, marker)?;
-            let cwd = self.cwd.map(|d| c_string(d.as_os_str())).transpose()?;
+            let cwd = self.cwd.map(|d| c_string("as the working directory:", d.as_os_str())).transpose()?;
             hand_over(arena, slot, &name, &payload, outgoing.references())?;
             let start = Start { method: self.method, env, cwd, stdio: [stdin, stdout, stderr] };
             keeper::request(start, ChildSeed { slot, name, daemon: self.daemon })
@@ -604,23 +604,28 @@ fn streams(stdio: [Stdio; 3]) -> Result<[Ends; 3], Error> {
     Ok([one(stdin, true)?, one(stdout, false)?, one(stderr, false)?])
 }
 
-fn c_string(text: &OsStr) -> Result<CString, Error> {
-    CString::new(text.as_bytes()).map_err(|e| Error::because(Kind::Invalid, format!("{text:?}"), e))
+fn c_string(what: &str, text: &OsStr) -> Result<CString, Error> {
+    CString::new(text.as_bytes()).map_err(|e| Error::because(Kind::Invalid, format!("{what} {text:?}"), e))
 }
 
+/// The parent's environment with these changes; the marker is ours alone.
 fn environment(changes: &[(OsString, Option<OsString>)], marker: Marker) -> Result<Vec<CString>, Error> {
-    let mut env: Vec<(OsString, OsString)> = std::env::vars_os().filter(|(k, _)| k != crate::marker::VARIABLE).collect();
+    let mut env: Vec<(OsString, OsString)> = std::env::vars_os().collect();
     for (key, value) in changes {
         env.retain(|(k, _)| k != key);
         if let Some(value) = value {
+            if key.is_empty() || key.as_bytes().contains(&b'=') {
+                return Err(Error::new(Kind::Invalid, format!("no name for a variable of the environment: {key:?}")));
+            }
             env.push((key.clone(), value.clone()));
         }
     }
+    env.retain(|(k, _)| k != crate::marker::VARIABLE);
     let mut out = Vec::with_capacity(env.len() + 1);
     for (mut key, value) in env {
         key.push("=");
         key.push(value);
-        out.push(c_string(&key)?);
+        out.push(c_string("for the environment:", &key)?);
     }
     out.push(marker.to_env());
     Ok(out)
