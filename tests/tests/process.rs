@@ -358,7 +358,7 @@ fn a_panic_arrives_with_message_and_place() {
     }
     let with_trace = silent().env("RUST_BACKTRACE", "1").spawn((7,), fail).unwrap().join();
     assert!(matches!(&with_trace, Err(ProcessError::Panicked { backtrace, .. }) if backtrace.contains("fail")), "{with_trace:?}");
-    let unwrapped = silent().spawn((), || None::<u32>.unwrap()).unwrap().join();
+    let unwrapped = silent().spawn((), || std::env::var("no such variable").ok().unwrap()).unwrap().join();
     assert!(matches!(&unwrapped, Err(ProcessError::Panicked { message, .. }) if message.contains("None")), "{unwrapped:?}");
     let no_text = silent().spawn((5,), |n: i32| std::panic::panic_any(n)).map(|p: Process<()>| p.join());
     assert!(matches!(no_text, Ok(Err(ProcessError::Panicked { .. }))), "{no_text:?}");

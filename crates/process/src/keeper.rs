@@ -23,6 +23,8 @@ use std::time::Duration;
 
 /// While processes live whose parent is gone, the keeper looks again this often; the kernel is ending them.
 const ORPHAN_CHECK: Duration = Duration::from_millis(5);
+/// While another process cleans up after a child of this one, the keeper looks again this often.
+const CLEANING_CHECK: Duration = Duration::from_micros(200);
 /// Enough for the keeper's shallow calls; the cleaner's lists live on the heap.
 const STACK: usize = 256 << 10;
 
@@ -141,15 +143,15 @@ fn run(keeper: &'static Keeper) {
     let Keeper { arena, parent, .. } = keeper;
     let parent = parent.as_ref().map(|(parent, _)| parent);
     let mut ready = Vec::new();
-    let mut orphans = false;
+    let mut look_again = false;
     loop {
         let children = keeper.lock_children().clone();
         let mut fds: Vec<BorrowedFd<'_>> = vec![keeper.kick.as_fd()];
         fds.extend(parent.map(PidFd::as_fd));
         let first_child = fds.len();
-        let watched: Vec<_> = children.iter().filter(|c| !c.has_ended()).collect();
+        let (watched, ended): (Vec<_>, Vec<_>) = children.iter().partition(|c| !c.end_is_known());
         fds.extend(watched.iter().map(|c| c.pidfd().as_fd()));
-        let timeout = orphans.then_some(ORPHAN_CHECK);
+        let timeout = look_again.then_some(if ended.is_empty() { ORPHAN_CHECK } else { CLEANING_CHECK });
         if poll_readable(&fds, timeout, &mut ready).is_err() {
             // Only a lack of kernel memory; what is ready stays so.
             std::thread::yield_now();
@@ -163,11 +165,17 @@ fn run(keeper: &'static Keeper) {
             child.collect_end(arena);
             any_ended = true;
         }
-        if any_ended || orphans {
+        if any_ended || look_again {
             // Errors mean corrupted shared memory; the operations of this process report it.
-            orphans = arena.collect().is_ok_and(|done| done.orphans > 0);
-            for child in watched.iter().filter(|c| c.end_is_known()) {
-                child.announce_end();
+            let collected = arena.collect();
+            look_again = collected.as_ref().is_ok_and(|done| done.orphans > 0);
+            for child in watched.iter().chain(&ended).filter(|c| c.end_is_known()) {
+                // Another process may be collecting, and then it is that one that cleans.
+                if collected.is_err() || child.is_cleaned_up(arena) {
+                    child.announce_end();
+                } else {
+                    look_again = true;
+                }
             }
             keeper.lock_children().retain(|c| !c.has_ended());
         }

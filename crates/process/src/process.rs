@@ -155,6 +155,12 @@ impl Child {
         ended
     }
 
+    /// Whether everything that the dead child held has been given back.
+    pub(crate) fn is_cleaned_up(&self, arena: &Arena) -> bool {
+        let state = arena.slot(self.slot.index).and_then(|slot| slot.state());
+        state.map_or(true, |(state, generation)| generation != self.slot.generation || state == SlotState::Free)
+    }
+
     /// Tells who waits. After the slot was cleaned, so that who joins finds leases returned and channels closed.
     pub(crate) fn announce_end(&self) {
         let mut state = self.state();
@@ -256,10 +262,35 @@ fn read_text(arena: &Arena, word: u64) -> Option<String> {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// A closure that captures anything is refused by the compiler:
+/// A closure that captures anything is refused by the compiler; what it would capture becomes an argument:
 /// ```compile_fail,E0308
 /// let n = 5;
-/// multiproc::Process::spawn((), move || n);
+/// multiproc::Process::spawn((), move || n)?.join()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+/// ```
+/// let n = 5;
+/// multiproc::Process::spawn((n,), |n: i32| n)?.join()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// So is a borrowed argument, since a process cannot see another's stack; it is sent as a value of its own:
+/// ```compile_fail
+/// let text = String::from("abc");
+/// multiproc::Process::spawn((text.as_str(),), |t: &str| t.len())?.join()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+/// ```
+/// let text = String::from("abc");
+/// multiproc::Process::spawn((text.clone(),), |t: String| t.len())?.join()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// A closure that never returns says what it would return, since `!` is not a message:
+/// ```
+/// let p = multiproc::Process::spawn((), || -> () { std::process::exit(3) })?;
+/// assert!(p.join().is_err());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[must_use = "dropping the handle discards the return value; the process goes on"]
 pub struct Process<R> {

@@ -2,7 +2,7 @@
 //!
 //! | killed | left behind | what the parent sees |
 //! |---|---|---|
-//! | before the slot is live | a reserved slot | `NotStarted`; it frees the slot |
+//! | before the slot is live | a reserved slot | `NotStarted`, or `Signaled`; it frees the slot |
 //! | before `args` is cleared | arguments in the slot | freed with it; what they referred to goes at the next collection |
 //! | while the function runs | what it held | given back by the cleaner |
 //! | before `result` is stored | a block of this slot | `Signaled`; freed with the slot |
@@ -18,7 +18,7 @@ use multiproc_shm::roster::Slot;
 use multiproc_shm::scope::References;
 use multiproc_shm::{Arena, record};
 use multiproc_sys::pidfd::PidFd;
-use multiproc_sys::{inherit, signal};
+use multiproc_sys::{inherit, memfd, signal};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process;
 use std::sync::atomic::{AtomicPtr, Ordering};
@@ -109,16 +109,25 @@ pub(crate) fn inits() -> Vec<usize> {
 /// The slot, for the handler of a stack overflow.
 static SLOT: AtomicPtr<Slot> = AtomicPtr::new(std::ptr::null_mut());
 
-/// Takes part in the tree and runs the job. `None` when the marker is not genuine: then this is an ordinary process.
+/// Takes part in the tree and runs the job. `None` when the marker is not genuine: then this is an ordinary process, and none of
+/// its descriptors was touched.
 pub(crate) fn live(marker: Marker) -> Option<()> {
+    let sealed = memfd::sealed_size(inherit::look_at(marker.arena).ok()?).is_ok();
+    let genuine = sealed && PidFd::is_pidfd(inherit::look_at(marker.parent).ok()?);
+    if !genuine {
+        return None;
+    }
     let arena = inherit::claim(marker.arena).ok()?;
-    // A descriptor that is no sealed arena of ours was not passed by a parent of ours.
+    let parent = PidFd::from_owned(inherit::claim(marker.parent).ok()?);
     let arena = match tree::inherit(arena, marker.slot) {
         Ok(arena) => arena,
-        Err(multiproc_shm::Error::Unavailable(_)) => signal::exit_now(EXIT_REFUSED),
-        Err(_) => return None,
+        Err(multiproc_shm::Error::Corrupted(_)) => return None,
+        // A child of ours that cannot take part never falls through to main.
+        Err(e) => {
+            signal::stderr_write(format!("multiproc: a worker could not join its tree: {e}\n").as_bytes());
+            signal::exit_now(EXIT_REFUSED)
+        }
     };
-    let parent = PidFd::from_owned(inherit::claim(marker.parent).ok()?);
     signal::open_missing_stdio();
     signal::ignore_sigpipe();
     let code = match join_tree(arena, parent, marker.slot) {
