@@ -54,10 +54,32 @@ fn a_small_number_of_descriptors() {
 }
 
 #[test]
-fn no_descriptor_at_all() {
+fn too_few_descriptors() {
     let _watched = watch(60);
-    let (text, status) = play("ulimit -n 10", "try");
-    assert!(text.starts_with("refused") && status.success(), "{text}");
+    for limit in 4..=24 {
+        let (text, status) = play(&format!("ulimit -n {limit}"), "try");
+        let refused = text.starts_with("refused, unsupported false resources true") && text.contains("Too many open files");
+        assert!(text == "returned 42\n" || limit < 20 && refused, "ulimit -n {limit}: {text}");
+        assert!(status.success(), "ulimit -n {limit}: {status}");
+    }
+}
+
+#[test]
+fn no_room_for_a_thread_at_first() {
+    let _watched = watch(60);
+    // Root is not bound by the number of processes of its user.
+    let mut command = Command::new("setpriv");
+    let other = ["--reuid", "65534", "--regid", "65534", "--clear-groups"];
+    if !command.args(other).args(["test", "-x", STAGE]).status().is_ok_and(|s| s.success()) {
+        eprintln!("skipped: nobody else can run the stage here");
+        return;
+    }
+    let mut command = Command::new("setpriv");
+    let (text, status) = Scene::start(command.args(other).args([STAGE, "no threads"])).end();
+    let lines: Vec<_> = text.lines().collect();
+    assert!(lines[0].starts_with("refused, unsupported false resources true"), "{text}");
+    assert_eq!(lines[1], "returned 42");
+    assert!(status.success());
 }
 
 #[test]

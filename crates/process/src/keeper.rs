@@ -67,16 +67,18 @@ pub(crate) struct ChildSeed {
 /// Starts this process's keeper. `parent` is the pidfd of the parent in a worker. [`wait_until_alive`] before anything
 /// that others must be able to see die.
 pub(crate) fn start(arena: &'static Arena, parent: Option<(PidFd, SlotId)>) -> io::Result<()> {
-    let keeper = Keeper {
-        arena,
-        parent,
-        kick: Kick::new()?,
-        requests: Mutex::default(),
-        children: Mutex::default(),
-        own: OnceLock::new(),
-        alive: AtomicU32::new(0),
-    };
-    let _ = KEEPER.set(keeper);
+    // There already when an earlier attempt found no room for the thread.
+    if KEEPER.get().is_none() {
+        let _ = KEEPER.set(Keeper {
+            arena,
+            parent,
+            kick: Kick::new()?,
+            requests: Mutex::default(),
+            children: Mutex::default(),
+            own: OnceLock::new(),
+            alive: AtomicU32::new(0),
+        });
+    }
     // Blocked here and inherited by the thread, so that no signal is ever handled there.
     let blocked = signal::block_all();
     thread::start(&THREAD, &blocked)
@@ -191,7 +193,7 @@ fn run(keeper: &'static Keeper) {
 }
 
 fn launch(arena: &'static Arena, keeper: &'static Keeper, start: Start, seed: ChildSeed) -> Result<Arc<Child>, Error> {
-    let own = own_pidfd().ok_or_else(|| Error::new(Kind::Resources, "no descriptor is left"))?;
+    let own = own_pidfd()?;
     let inherit = [arena.fd(), own];
     let pid = start::start(&start, &inherit).map_err(|e| explain(&e))?;
     // The child is not reaped before its pidfd says so, here: the pid cannot have been given to another.
@@ -209,7 +211,7 @@ fn explain(e: &io::Error) -> Error {
         Some(11 | 12 | 23 | 24) => (Kind::Resources, "no further process can be started"),
         _ => (Kind::System, "the process cannot be started"),
     };
-    Error::because(kind, text, io::Error::from(e.kind()).to_string() + &format!(" ({e})"))
+    Error::because(kind, text, e.to_string())
 }
 
 impl Keeper {
@@ -220,7 +222,6 @@ impl Keeper {
 
 /// Has the keeper start a child.
 pub(crate) fn request(start: Start, child: ChildSeed) -> Result<Arc<Child>, Error> {
-    let gone = || Error::new(Kind::System, "the keeper thread of this process is gone");
     let keeper = KEEPER.get().ok_or_else(gone)?;
     let (reply, answer) = sync_channel(1);
     let request = Request { start, child, reply };
@@ -230,12 +231,16 @@ pub(crate) fn request(start: Start, child: ChildSeed) -> Result<Arc<Child>, Erro
 }
 
 /// The descriptor that a child gets of this process.
-pub(crate) fn own_pidfd() -> Option<BorrowedFd<'static>> {
-    let keeper = KEEPER.get()?;
+pub(crate) fn own_pidfd() -> Result<BorrowedFd<'static>, Error> {
+    let keeper = KEEPER.get().ok_or_else(gone)?;
     if keeper.own.get().is_none() {
-        let _ = keeper.own.set(PidFd::open_self().ok()?);
+        let _ = keeper.own.set(PidFd::open_self().map_err(|e| explain(&e))?);
     }
-    keeper.own.get().map(PidFd::as_fd)
+    keeper.own.get().map(PidFd::as_fd).ok_or_else(gone)
+}
+
+fn gone() -> Error {
+    Error::new(Kind::System, "this process has no keeper thread")
 }
 
 /// Children of this process that have not ended.

@@ -569,7 +569,7 @@ impl Builder {
         let name = self.name.unwrap_or_else(crate::current::next_child_name);
         let Prepared { payload, outgoing } = prepare(arena, &name)?;
         let [(stdin, ours_in), (stdout, ours_out), (stderr, ours_err)] = streams(self.stdio)?;
-        let parent = keeper::own_pidfd().ok_or_else(|| Error::new(Kind::System, "the keeper thread is gone"))?;
+        let parent = keeper::own_pidfd()?;
         let slot = arena.reserve_slot()?;
         let started = (|| {
             let marker =

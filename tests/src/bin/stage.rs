@@ -25,6 +25,7 @@ fn main() {
         "storm" => storm(),
         "marker" => marker(),
         "try" => try_once(),
+        "no threads" => no_threads(),
         "inits" => inits(),
         "ignored children" => ignored_children(),
         "foreign wait" => foreign_wait(),
@@ -327,6 +328,21 @@ fn try_once() {
     for fd in [0, 1] {
         // SAFETY: F_GETFD touches no memory.
         assert_ne!(unsafe { libc::fcntl(fd, libc::F_GETFD) }, -1, "descriptor {fd} was closed");
+    }
+}
+
+/// Refused while the user may have no further thread, and working once that is over.
+fn no_threads() {
+    let mut limit = std::mem::MaybeUninit::<libc::rlimit>::zeroed();
+    // SAFETY: the place is valid for writing.
+    unsafe { libc::getrlimit(libc::RLIMIT_NPROC, limit.as_mut_ptr()) };
+    // SAFETY: filled in above, and zeros are a value of it.
+    let limit = unsafe { limit.assume_init() };
+    for soft in [0, limit.rlim_cur] {
+        let limit = libc::rlimit { rlim_cur: soft, ..limit };
+        // SAFETY: reads the struct.
+        unsafe { libc::setrlimit(libc::RLIMIT_NPROC, &raw const limit) };
+        try_once();
     }
 }
 
