@@ -22,6 +22,8 @@ static KINDS: [&ObjectKind; SYNC_KINDS.len() + CHANNEL_KINDS.len()] = {
 };
 
 static ARENA: OnceLock<&'static Arena> = OnceLock::new();
+/// Without a keeper it is nobody's yet: the thread may not have been granted at first.
+static MADE: OnceLock<&'static Arena> = OnceLock::new();
 static MAKING: Mutex<()> = Mutex::new(());
 
 fn options() -> Options {
@@ -37,8 +39,17 @@ pub(crate) fn arena() -> Result<&'static Arena, ShmError> {
     if let Some(arena) = ARENA.get() {
         return Ok(arena);
     }
-    let arena = Arena::create(&options())?;
-    keeper::start(arena, None).map_err(|_| ShmError::Unavailable(&"the keeper thread could not be started"))?;
+    let arena = match MADE.get() {
+        Some(arena) => arena,
+        None => {
+            let arena = Arena::create(&options())?;
+            MADE.get_or_init(|| arena)
+        }
+    };
+    let failed =
+        |e: std::io::Error| ShmError::System { call: &"starting the keeper thread", errno: e.raw_os_error().unwrap_or(0) };
+    keeper::start(arena, None).map_err(failed)?;
+    keeper::wait_until_alive();
     Ok(ARENA.get_or_init(|| arena))
 }
 
