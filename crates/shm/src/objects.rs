@@ -18,8 +18,17 @@ use crate::error::Error;
 use crate::held::Role;
 use crate::memory::Shared;
 use crate::slab::TAG_SHIFT;
+use std::any::TypeId;
 use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicU32, AtomicU64};
+
+/// A number for a Rust type, the same in all processes of a program.
+pub fn type_hash<T: 'static>() -> u64 {
+    let mut hasher = DefaultHasher::new();
+    TypeId::of::<T>().hash(&mut hasher);
+    hasher.finish()
+}
 
 /// Calls back with each reference that an object's records carry.
 pub type Trace = fn(&Arena, Object, &mut dyn FnMut(RawRef)) -> Result<(), Error>;

@@ -8,7 +8,8 @@
 //!
 //! | other word | meaning | written by | if the writer dies there |
 //! |---|---|---|---|
-//! | `owner` | slot and pid of the last owner, for reports and repair | the owner, right after the CAS | names the owner before it; the TID in `word` decides |
+//! | `owner` | slot and pid of the last owner, for reports and repair; 0 after an unlock that left `OWNER_DIED` | the owner, right after the CAS | names the owner before it; the TID in `word` decides |
+//! | `died` | the owner that died, as long as `OWNER_DIED` stands | who finds it first | names an earlier one |
 //! | `idle_wakes` | the last unlock woke nobody | the owner | at most one flush more or less |
 //! | `link` | the kernel's list; never read by us | the owner | private to it |
 //!
@@ -33,7 +34,8 @@ pub struct RawLock {
     word: AtomicU32,
     idle_wakes: AtomicU32,
     owner: AtomicU64,
-    _unused: [AtomicU64; 2],
+    died: AtomicU64,
+    _unused: AtomicU64,
     link: AtomicUsize,
     _rest: [AtomicU64; 3],
 }
@@ -83,7 +85,8 @@ impl RawLock {
             word: AtomicU32::new(0),
             idle_wakes: AtomicU32::new(0),
             owner: AtomicU64::new(0),
-            _unused: [const { AtomicU64::new(0) }; 2],
+            died: AtomicU64::new(0),
+            _unused: AtomicU64::new(0),
             link: AtomicUsize::new(0),
             _rest: [const { AtomicU64::new(0) }; 3],
         }
@@ -125,6 +128,9 @@ impl RawLock {
             },
         };
         crash::point("lock.taken");
+        if found == Acquired::OwnerDied {
+            self.note_death();
+        }
         // Relaxed: read by reports and by the repair after the owner's end.
         self.owner.store(who.tag, Ordering::Relaxed);
         crash::point("lock.owner_named");
@@ -133,6 +139,21 @@ impl RawLock {
         crash::point("lock.linked");
         me.restore_pending(pending);
         Ok(found)
+    }
+
+    /// Remembers who died: the owner word still names it, unless it has been reported before.
+    #[cold]
+    fn note_death(&self) {
+        let dead = self.owner.load(Ordering::Relaxed);
+        if dead != 0 {
+            self.died.store(dead, Ordering::Relaxed);
+        }
+    }
+
+    /// Roster slot and pid of the owner that died; meaningful to who has found `OWNER_DIED` and still holds the lock.
+    pub fn dead_owner(&self) -> (u32, u32) {
+        let tag = self.died.load(Ordering::Relaxed);
+        ((tag >> 32) as u32, tag as u32)
     }
 
     #[cold]
@@ -181,6 +202,9 @@ impl RawLock {
     /// Gives the lock back and leaves `OWNER_DIED` for the next owner to find.
     #[inline]
     pub fn unlock_inconsistent(&self, me: Thread) {
+        if self.held_by(me) {
+            self.owner.store(0, Ordering::Relaxed);
+        }
         self.release(me, OWNER_DIED);
     }
 
