@@ -381,10 +381,9 @@ pub(crate) mod tests {
         text.splice(..0, *b"so ");
         text.extend(b" it ends");
         for size in [1, 2, 3, 4, 100, WINDOW as u64, 2 * WINDOW as u64 - 1] {
-            for chunks in [
-                of_file(&mut Planner::new(Sizing::fixed(size)), &text),
-                of_stream(&mut Planner::new(Sizing::fixed(size)), &text),
-            ] {
+            for chunks in
+                [of_file(&mut Planner::new(Sizing::fixed(size)), &text), of_stream(&mut Planner::new(Sizing::fixed(size)), &text)]
+            {
                 assert_well_cut(&text, &chunks);
                 assert!(chunks.iter().any(|c| c.expected > 3 * WINDOW as u64));
             }
@@ -476,9 +475,7 @@ pub(crate) mod tests {
     #[test]
     fn a_missing_file_is_an_error() {
         let mut planner = Planner::new(Sizing::fixed(1));
-        for input in
-            [Input::File { path: "/missing".into(), size: 1 }, Input::Stream { path: "/missing".into() }]
-        {
+        for input in [Input::File { path: "/missing".into(), size: 1 }, Input::Stream { path: "/missing".into() }] {
             assert_eq!(planner.input(0, &input).err().unwrap().kind(), io::ErrorKind::NotFound);
         }
     }

@@ -81,22 +81,9 @@ mod tests {
 
     #[test]
     fn options_may_follow_paths_and_a_dash_is_a_path() {
-        let args = parse(&[
-            "a",
-            "-",
-            "--workers",
-            "3",
-            "--top",
-            "0",
-            "--json",
-            "--chaos",
-            "30",
-            "--seed",
-            "7",
-            "--chunk-size",
-            "512",
-        ])
-        .unwrap();
+        let args =
+            parse(&["a", "-", "--workers", "3", "--top", "0", "--json", "--chaos", "30", "--seed", "7", "--chunk-size", "512"])
+                .unwrap();
         assert_eq!(args.paths, [PathBuf::from("a"), PathBuf::from("-")]);
         assert_eq!((args.workers.get(), args.top, args.json), (3, 0, true));
         assert_eq!((args.chaos, args.seed, args.chunk_size), (30, Some(7), Some(512)));
