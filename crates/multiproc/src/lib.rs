@@ -88,6 +88,9 @@ pub use multiproc_sync::{
     Value, ValueGuard,
 };
 
+/// The crate whose traits [`Value`] asks for: derive `bytemuck::NoUninit` and `bytemuck::CheckedBitPattern` on your own structs.
+pub use bytemuck;
+
 /// Whether crash points are compiled in, which only tests ask for.
 pub const CRASH_POINTS: bool = multiproc_sys::crash::ENABLED;
 
