@@ -68,6 +68,15 @@ impl Sizing {
         Sizing { file: bytes, stream: bytes, doubling: u64::MAX }
     }
 
+    /// About how many chunks these inputs fall into.
+    pub(crate) fn estimate(&self, inputs: &[Input]) -> u64 {
+        let chunks = |input: &Input| match input.size() {
+            Some(size) => size.div_ceil(self.file),
+            None => self.doubling.min(100),
+        };
+        inputs.iter().map(chunks).sum()
+    }
+
     /// Eight chunks for each worker, so that they end at about the same time, and four for each kill.
     ///
     /// `total` is the size of all files. The size of a stream is not known, so its chunks begin small and grow: what

@@ -9,9 +9,11 @@
 //! number, so that each chunk counts once. In reading order:
 //!
 //! - [`cli`]: the arguments; [`walk`]: paths to files; [`chunk`]: files to chunks; [`count`]: chunks to words;
-//! - [`worker`]: what a worker does; [`crew`]: all of them; [`coordinator`]: who gives them work;
-//! - [`report`]: the sum; [`progress`]: how far it is.
+//! - [`board`]: what all processes see; [`worker`]: what a worker does; [`crew`]: all of them;
+//! - [`report`]: the sum; [`progress`]: how far it is; [`chaos`]: who is killed; [`coordinator`]: who gives out work.
 
+mod board;
+mod chaos;
 mod chunk;
 mod cli;
 mod coordinator;

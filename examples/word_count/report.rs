@@ -77,7 +77,7 @@ impl Totals {
 pub(crate) struct Chaos {
     /// Workers killed.
     pub(crate) killed: u64,
-    /// Those of them that held a lease.
+    /// Those of them that certainly held a lease. One killed inside of `lease` or `ack` may have held one too.
     pub(crate) with_a_lease: u64,
     /// Chunks that were leased again.
     pub(crate) redelivered: u64,
