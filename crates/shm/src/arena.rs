@@ -99,7 +99,7 @@ pub struct Arena {
     pub(crate) registry: Registry,
     kinds: &'static [&'static Kind],
     slot: u32,
-    tag: u64,
+    process: u64,
 }
 
 type Provider = fn() -> Result<&'static Arena, Error>;
@@ -180,7 +180,7 @@ impl Arena {
             objects,
             kinds,
             slot,
-            tag: u64::from(slot) << 32 | u64::from(std::process::id()),
+            process: Who::process(slot, std::process::id()),
             memory,
             layout,
         };
@@ -204,7 +204,7 @@ impl Arena {
     /// The calling thread as an owner of locks.
     #[inline]
     pub fn who(&self) -> Result<Who, Error> {
-        Ok(Who { thread: robust::current()?, tag: self.tag })
+        Ok(Who::new(robust::current()?, self.process))
     }
 
     /// The mapping.
@@ -446,8 +446,8 @@ impl Arena {
         self.set_holds(index, role).map_err(undo)?;
         self.set_block_state(block, BlockState::Object(index)).map_err(undo)?;
         crash::point("object.owned");
-        // A collection that began before the hold was set must not free the object as soon as it is live.
-        self.stamp(index)?;
+        // Before it is live: a sweep that finds it live finds it stamped, or its collection began after the hold bit was set.
+        self.stamp(index).map_err(undo)?;
         // Release pairs with the Acquire in `object_state`.
         state.store(ObjectState::Live.to_word(generation), Ordering::Release);
         Ok(RawRef::new(index, generation, role))
@@ -461,8 +461,14 @@ impl Arena {
         crate::memory::back_up_to(&self.memory, self.account(), backed, start, need, PAGE, max)
     }
 
-    /// Frees an object whose references are gone; false when somebody else does.
+    /// Frees an object whose references are gone; false when somebody else does, or when its cell is still in use: then a later collection asks again.
     pub(crate) fn end_object(&self, index: u32, generation: u32) -> Result<bool, Error> {
+        if let (ObjectState::Live, now) = self.object_state(index)?
+            && now == generation
+            && (self.kind_of(index)?.in_use)(self, self.object_at(index, generation)?)?
+        {
+            return Ok(false);
+        }
         let state = self.objects.state(&self.memory, u64::from(index))?;
         let live = ObjectState::Live.to_word(generation);
         let dying = ObjectState::Dying(self.slot).to_word(generation);

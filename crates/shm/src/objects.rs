@@ -47,6 +47,9 @@ pub struct Kind {
     pub block_orphaned: fn(&Arena, Object, BlockId, u32) -> Result<(), Error>,
     /// Nobody is left who could send (or receive).
     pub role_gone: fn(&Arena, Object, Role) -> Result<(), Error>,
+    /// Whether the cell must not be freed yet although nobody references the object: a thread that forgot its guard holds a lock in it, whose word
+    /// stands in that thread's robust list.
+    pub in_use: fn(&Arena, Object) -> Result<bool, Error>,
     /// The object ends: free the blocks it owns besides its cell. May be called again after a death in the middle.
     pub end: fn(&Arena, Object) -> Result<(), Error>,
 }
@@ -67,6 +70,7 @@ impl Kind {
             slot_died: |_, _, _| Ok(()),
             block_orphaned: |_, _, _, _| Ok(()),
             role_gone: |_, _, _| Ok(()),
+            in_use: |_, _| Ok(false),
             end: |_, _| Ok(()),
         }
     }
