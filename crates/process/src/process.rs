@@ -155,6 +155,12 @@ impl Child {
         ended
     }
 
+    /// Whether everything that the dead child held has been given back.
+    pub(crate) fn is_cleaned_up(&self, arena: &Arena) -> bool {
+        let state = arena.slot(self.slot.index).and_then(|slot| slot.state());
+        state.map_or(true, |(state, generation)| generation != self.slot.generation || state == SlotState::Free)
+    }
+
     /// Tells who waits. After the slot was cleaned, so that who joins finds leases returned and channels closed.
     pub(crate) fn announce_end(&self) {
         let mut state = self.state();
@@ -256,10 +262,35 @@ fn read_text(arena: &Arena, word: u64) -> Option<String> {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// A closure that captures anything is refused by the compiler:
+/// A closure that captures anything is refused by the compiler; what it would capture becomes an argument:
 /// ```compile_fail,E0308
 /// let n = 5;
-/// multiproc::Process::spawn((), move || n);
+/// multiproc::Process::spawn((), move || n)?.join()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+/// ```
+/// let n = 5;
+/// multiproc::Process::spawn((n,), |n: i32| n)?.join()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// So is a borrowed argument, since a process cannot see another's stack; it is sent as a value of its own:
+/// ```compile_fail
+/// let text = String::from("abc");
+/// multiproc::Process::spawn((text.as_str(),), |t: &str| t.len())?.join()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+/// ```
+/// let text = String::from("abc");
+/// multiproc::Process::spawn((text.clone(),), |t: String| t.len())?.join()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// A closure that never returns says what it would return, since `!` is not a message:
+/// ```
+/// let p = multiproc::Process::spawn((), || -> () { std::process::exit(3) })?;
+/// assert!(p.join().is_err());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[must_use = "dropping the handle discards the return value; the process goes on"]
 pub struct Process<R> {
@@ -538,13 +569,13 @@ impl Builder {
         let name = self.name.unwrap_or_else(crate::current::next_child_name);
         let Prepared { payload, outgoing } = prepare(arena, &name)?;
         let [(stdin, ours_in), (stdout, ours_out), (stderr, ours_err)] = streams(self.stdio)?;
-        let parent = keeper::own_pidfd().ok_or_else(|| Error::new(Kind::System, "the keeper thread is gone"))?;
+        let parent = keeper::own_pidfd()?;
         let slot = arena.reserve_slot()?;
         let started = (|| {
             let marker =
                 Marker { arena: arena.fd().as_raw_fd(), parent: parent.as_raw_fd(), slot, in_main: hook::init_was_called() };
             let env = environment(&self.env, marker)?;
-            let cwd = self.cwd.map(|d| c_string(d.as_os_str())).transpose()?;
+            let cwd = self.cwd.map(|d| c_string("as the working directory:", d.as_os_str())).transpose()?;
             hand_over(arena, slot, &name, &payload, outgoing.references())?;
             let start = Start { method: self.method, env, cwd, stdio: [stdin, stdout, stderr] };
             keeper::request(start, ChildSeed { slot, name, daemon: self.daemon })
@@ -604,23 +635,28 @@ fn streams(stdio: [Stdio; 3]) -> Result<[Ends; 3], Error> {
     Ok([one(stdin, true)?, one(stdout, false)?, one(stderr, false)?])
 }
 
-fn c_string(text: &OsStr) -> Result<CString, Error> {
-    CString::new(text.as_bytes()).map_err(|e| Error::because(Kind::Invalid, format!("{text:?}"), e))
+fn c_string(what: &str, text: &OsStr) -> Result<CString, Error> {
+    CString::new(text.as_bytes()).map_err(|e| Error::because(Kind::Invalid, format!("{what} {text:?}"), e))
 }
 
+/// The parent's environment with these changes; the marker is ours alone.
 fn environment(changes: &[(OsString, Option<OsString>)], marker: Marker) -> Result<Vec<CString>, Error> {
-    let mut env: Vec<(OsString, OsString)> = std::env::vars_os().filter(|(k, _)| k != crate::marker::VARIABLE).collect();
+    let mut env: Vec<(OsString, OsString)> = std::env::vars_os().collect();
     for (key, value) in changes {
         env.retain(|(k, _)| k != key);
         if let Some(value) = value {
+            if key.is_empty() || key.as_bytes().contains(&b'=') {
+                return Err(Error::new(Kind::Invalid, format!("no name for a variable of the environment: {key:?}")));
+            }
             env.push((key.clone(), value.clone()));
         }
     }
+    env.retain(|(k, _)| k != crate::marker::VARIABLE);
     let mut out = Vec::with_capacity(env.len() + 1);
     for (mut key, value) in env {
         key.push("=");
         key.push(value);
-        out.push(c_string(&key)?);
+        out.push(c_string("for the environment:", &key)?);
     }
     out.push(marker.to_env());
     Ok(out)
