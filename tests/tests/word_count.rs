@@ -3,7 +3,7 @@
 //! All processes of a run share its stdout and stderr, so reading those to their end waits until none of them is left. Each run has a
 //! temporary directory of its own, which is empty afterwards.
 
-use multiproc_tests::watchdog::watch;
+use multiproc_tests::watchdog::{Watched, watch};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
@@ -42,6 +42,12 @@ fn binary() -> &'static Path {
         assert!(cargo.status().expect("cargo runs").success(), "word_count does not build");
         profile.join("examples/word_count")
     })
+}
+
+/// Watches a test, once there is something to test.
+fn begin(seconds: u64) -> Watched {
+    binary();
+    watch(seconds)
 }
 
 /// A run of the program that is going on.
@@ -295,7 +301,7 @@ fn args<'a>(paths: impl IntoIterator<Item = &'a Path>, options: &str) -> Vec<OsS
 
 #[test]
 fn a_tree_counts_as_coreutils_count_its_files() {
-    let _watched = watch(120);
+    let _watched = begin(120);
     let tree = tree();
     let expected = by_coreutils(&tree.files);
     assert!(expected.len() > 1000);
@@ -308,7 +314,7 @@ fn a_tree_counts_as_coreutils_count_its_files() {
 
 #[test]
 fn lines_and_json_say_the_same() {
-    let _watched = watch(60);
+    let _watched = begin(60);
     let tree = tree();
     let expected = by_coreutils(&tree.files);
     let mut order: Vec<(&String, &u64)> = expected.iter().collect();
@@ -330,7 +336,7 @@ fn lines_and_json_say_the_same() {
 
 #[test]
 fn stdin_and_files_together() {
-    let _watched = watch(60);
+    let _watched = begin(60);
     let directory = Directory::new();
     let (piped, file) = (directory.file("piped", text(7, 200_000)), directory.file("file", text(8, 1000)));
     let mut run = Run::start(args([Path::new("-"), &file, &file], "--top 0"));
@@ -351,7 +357,7 @@ fn chaos_line(said: &Said) -> [u64; 5] {
 
 #[test]
 fn thirty_kills_change_nothing() {
-    let _watched = watch(240);
+    let _watched = begin(240);
     let tree = tree();
     let expected = by_coreutils(&tree.files);
     let mut duplicates = 0;
@@ -372,7 +378,7 @@ fn thirty_kills_change_nothing() {
 
 #[test]
 fn chaos_in_json_and_over_a_stream() {
-    let _watched = watch(60);
+    let _watched = begin(60);
     let directory = Directory::new();
     for size in [3, 1000, 400_000] {
         let file = directory.file("text", text(9, size));
@@ -392,7 +398,7 @@ fn chaos_in_json_and_over_a_stream() {
 
 #[test]
 fn kills_that_do_not_fit_are_told() {
-    let _watched = watch(60);
+    let _watched = begin(60);
     let directory = Directory::new();
     let said = run(args([&*directory.file("empty", "")], "--chaos 5"));
     assert!(said.err.contains("only 0 of 5 kills"), "{said:?}");
@@ -404,7 +410,7 @@ fn kills_that_do_not_fit_are_told() {
 
 #[test]
 fn a_worker_that_is_killed_from_outside_is_named_and_replaced() {
-    let _watched = watch(60);
+    let _watched = begin(60);
     let directory = Directory::new();
     let file = directory.file("text", text(10, 3_000_000));
     let text = fs::read(&file).expect("our file");
@@ -429,7 +435,7 @@ fn a_worker_that_is_killed_from_outside_is_named_and_replaced() {
 
 #[test]
 fn when_all_workers_always_die_it_gives_up() {
-    let _watched = watch(60);
+    let _watched = begin(60);
     let mut run = Run::start(["-", "--workers", "2"]);
     while run.child.try_wait().expect("our child").is_none() {
         run.workers().into_iter().for_each(|pid| kill(pid, libc::SIGKILL));
@@ -442,7 +448,7 @@ fn when_all_workers_always_die_it_gives_up() {
 
 #[test]
 fn nobody_is_left_a_second_after_the_coordinator_was_killed() {
-    let _watched = watch(60);
+    let _watched = begin(60);
     let directory = Directory::new();
     let file = directory.file("text", text(11, 2_000_000));
     let idle = Run::start(["-", "--workers", "4"]);
@@ -467,7 +473,7 @@ fn nobody_is_left_a_second_after_the_coordinator_was_killed() {
 
 #[test]
 fn a_closed_stdout_is_no_error_and_a_full_one_is() {
-    let _watched = watch(60);
+    let _watched = begin(60);
     let tree = tree();
     let mut run = Run::start(args([&*tree.root.0], "--top 0"));
     drop(run.child.stdout.take());
@@ -483,7 +489,7 @@ fn a_closed_stdout_is_no_error_and_a_full_one_is() {
 
 #[test]
 fn limits_that_leave_room_are_kept() {
-    let _watched = watch(120);
+    let _watched = begin(120);
     let tree = tree();
     let expected = by_coreutils(&tree.files);
     for limit in ["ulimit -n 32", "ulimit -v 4000000", "ulimit -f 200000", "exec <&-", "exec 2>&-", "exec <&- 2>&-"] {
@@ -498,7 +504,7 @@ fn limits_that_leave_room_are_kept() {
 
 #[test]
 fn usage_errors() {
-    let _watched = watch(60);
+    let _watched = begin(60);
     for (args, says) in [
         (&["x", "--workers", "0"][..], "at least 1 worker"),
         (&[], "PATH"),
@@ -514,7 +520,7 @@ fn usage_errors() {
 
 #[test]
 fn files_that_cannot_be_read_are_named_and_the_others_counted() {
-    let _watched = watch(60);
+    let _watched = begin(60);
     let directory = Directory::new();
     let good = directory.file("good", text(12, 50_000));
     let expected = by_coreutils([&good]);
@@ -540,7 +546,7 @@ fn files_that_cannot_be_read_are_named_and_the_others_counted() {
 
 #[test]
 fn files_that_shrink_are_named_and_the_others_counted() {
-    let _watched = watch(60);
+    let _watched = begin(60);
     let directory = Directory::new();
     let good = directory.file("good", text(13, 50_000));
     let fifo = directory.fifo("fifo");
@@ -566,7 +572,7 @@ fn files_that_shrink_are_named_and_the_others_counted() {
 
 #[test]
 fn names_may_be_any_bytes() {
-    let _watched = watch(60);
+    let _watched = begin(60);
     let directory = Directory::new();
     let path = directory.0.join(OsStr::from_bytes(b"-\xff"));
     fs::write(&path, "some words").expect("a file");
