@@ -26,7 +26,7 @@ use crate::worker::Answer;
 
 /// How often the workers are looked after.
 const LOOK: Duration = Duration::from_millis(10);
-/// After so many looks without a result or any work left nothing will come.
+/// After so many looks without a result, and without a job that waits or is under lease, nothing will come.
 const QUIET: u32 = 20;
 /// While jobs are still being planned, their number is not known.
 const UNKNOWN: u64 = u64::MAX;
@@ -127,7 +127,10 @@ impl<'a> Task<'a> {
             self.tell([format!("only {} of {} kills fitted into the work", chaos.killed, args.chaos)]);
         }
         totals.files = self.inputs.len() as u64 - self.problems().inputs();
-        let complete = self.problems().is_empty();
+        if chaos.lost > 0 {
+            self.tell([format!("{} parts of the input were lost", chaos.lost)]);
+        }
+        let complete = self.problems().is_empty() && chaos.lost == 0;
         Ok(Outcome { totals, chaos, complete })
     }
 
@@ -167,7 +170,7 @@ impl<'a> Task<'a> {
         self.planned.store(planner.planned(), Ordering::Release);
     }
 
-    /// Adds up results until each planned chunk has one and the killer has done its work.
+    /// Adds up results until each planned chunk has one and the killer has done its work, or nothing will come any more.
     fn collect(
         &self,
         collected: &mut Collected,
@@ -179,8 +182,14 @@ impl<'a> Task<'a> {
         let (jobs, results) = lock(crew).queues();
         let (mut looked, mut quiet) = (Instant::now(), 0);
         loop {
-            let all = collected.totals.chunks() == self.planned.load(Ordering::Acquire);
-            if all && killer_is_done() {
+            // Acquire pairs with the Release in `feed`.
+            let planned = self.planned.load(Ordering::Acquire);
+            let nothing_left = || planned != UNKNOWN && jobs.is_empty() && jobs.leased() == 0;
+            let over = quiet >= QUIET && nothing_left();
+            if let Some(pace) = pace.filter(|_| over) {
+                pace.give_up();
+            }
+            if (over || collected.totals.chunks() == planned) && killer_is_done() {
                 return Ok(());
             }
             match results.get_timeout(LOOK) {
@@ -190,11 +199,8 @@ impl<'a> Task<'a> {
                     }
                     quiet = 0;
                 }
-                Err(e) if e.is_timeout() => quiet += 1,
+                Err(e) if e.is_timeout() => quiet = quiet.saturating_add(1),
                 Err(e) => return Err(e.into()),
-            }
-            if let Some(pace) = pace.filter(|_| all && quiet >= QUIET && jobs.is_empty() && jobs.leased() == 0) {
-                pace.give_up();
             }
             if looked.elapsed() >= LOOK {
                 let mut crew = lock(crew);
