@@ -290,6 +290,7 @@ impl Arena {
         match once() {
             Err(Error::OutOfMemory(_)) => {
                 let _ = self.collect();
+                self.blocks.trim(&self.memory, self.account(), self.slot)?;
                 once()
             }
             other => other,

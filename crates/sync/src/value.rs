@@ -307,3 +307,25 @@ impl<T: NoUninit + CheckedBitPattern> Drop for ValueGuard<'_, T> {
         cell.lock.unlock(me);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use multiproc_shm::Options;
+
+    #[test]
+    fn a_bit_pattern_of_another_type_is_an_error_and_the_lock_stays_usable() {
+        let arena = Arena::create(&Options { size: 16 << 20, ..Options::new(0, crate::KINDS) }).unwrap();
+        let value = Value::new_in(arena, true).unwrap();
+        value.word(0, 0).unwrap().store(2, Ordering::Relaxed);
+        let corrupted = Err(LockError::Shared(Error::Corrupted(&"a value's bit pattern")));
+        for _ in 0..2 {
+            assert_eq!(value.get(), corrupted);
+            assert_eq!(value.lock().map(|g| *g), corrupted);
+            assert_eq!(value.set(false).map(|()| false), corrupted);
+        }
+        value.word(0, 0).unwrap().store(1, Ordering::Relaxed);
+        value.update(|v| *v = false).unwrap();
+        assert_eq!(value.get(), Ok(false));
+    }
+}
