@@ -10,7 +10,7 @@
 //! and, again and again until a pass adds nothing, the objects stamped with this epoch; edges are the references in records. What is neither
 //! reached nor stamped is freed. A collector that dies is followed by the next with a new epoch: nothing was freed that was referenced.
 
-use crate::arena::{Arena, Collection, is_free};
+use crate::arena::{Arena, Collection, Presence, is_free};
 use crate::blocks::{BlockId, BlockState};
 use crate::error::Error;
 use crate::held::Role;
@@ -171,8 +171,7 @@ impl Arena {
                 self.holds.clear(&self.memory, slot, table, index)?;
                 // The mark phase that follows closes what lost its last holder; here only what is certain.
                 if let Some(object) = self.object(index)?
-                    && !self.anybody_has(table, index)?
-                    && self.nothing_under_way(index)?
+                    && self.role_of_anybody(table, index)? == Presence::Nobody
                 {
                     (self.kind_of(index)?.role_gone)(self, object, role)?;
                 }
@@ -194,11 +193,6 @@ impl Arena {
         }
         self.objects.repair(&self.memory)?;
         self.blocks.repair(&self.memory)
-    }
-
-    fn nothing_under_way(&self, index: u32) -> Result<bool, Error> {
-        let entry = self.entry(index)?;
-        Ok(entry.sent.load(Ordering::Acquire) == entry.received.load(Ordering::Acquire))
     }
 
     fn free_blocks_of(&self, slot: u32, keep_last_will: bool) -> Result<(), Error> {

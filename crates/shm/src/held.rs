@@ -4,7 +4,7 @@
 //! one goes, both under a private mutex, so two threads cannot cross. An object whose handles never left the
 //! process is freed with the last of them; any other one waits for a collection.
 
-use crate::arena::Arena;
+use crate::arena::{Arena, Presence};
 use crate::error::Error;
 use crate::holds::Table;
 use crate::memory::Shared;
@@ -40,7 +40,7 @@ impl Role {
     }
 }
 
-const CHANNEL_ROLES: [(Role, Table); 2] = [(Role::Sender, Table::Sender), (Role::Receiver, Table::Receiver)];
+pub(crate) const CHANNEL_ROLES: [(Role, Table); 2] = [(Role::Sender, Table::Sender), (Role::Receiver, Table::Receiver)];
 
 /// A reference of this process to a live object.
 #[derive(Debug)]
@@ -91,8 +91,8 @@ impl Arena {
         role: Role,
         init: impl FnOnce(Object) -> Result<(), Error>,
     ) -> Result<Arc<Held>, Error> {
-        let made = self.make_object(kind, type_hash, size, init)?;
-        self.acquire(RawRef::new(made.index(), made.generation(), role), false)
+        let made = self.make_object(kind, type_hash, size, role, init)?;
+        self.acquire(made, false)
     }
 
     /// Takes over a reference that a record carries: the hold bit is set before the record may go.
@@ -119,12 +119,7 @@ impl Arena {
         if self.object_state(index)? != (ObjectState::Live, generation) {
             return Err(Error::Corrupted(&"a reference to an object that is gone"));
         }
-        self.holds.set(&self.memory, self.my_slot(), Table::Hold, index)?;
-        for (part, table) in CHANNEL_ROLES {
-            if role.includes(part) {
-                self.holds.set(&self.memory, self.my_slot(), table, index)?;
-            }
-        }
+        self.set_holds(index, role)?;
         let object = self.object_at(index, generation)?;
         let held = Arc::new(Held { arena: self, object, role, shared: AtomicBool::new(shared) });
         let local = shard.entry(index).or_insert_with(|| Local { generation, shared, held: Default::default() });
@@ -151,15 +146,10 @@ impl Arena {
 
     /// After a role bit was cleared: if it was the last, the channel ends, or a collection finds out whether a reference is under way.
     pub(crate) fn role_cleared(&self, object: Object, role: Role, table: Table) -> Result<(), Error> {
-        if self.anybody_has(table, object.index)? {
-            return Ok(());
-        }
-        let entry = self.entry(object.index)?;
-        // Acquire pairs with the increments around the records' commits.
-        if entry.sent.load(Ordering::Acquire) == entry.received.load(Ordering::Acquire) {
-            (self.kind_of(object.index)?.role_gone)(self, object, role)
-        } else {
-            self.collect().map(|_| ())
+        match self.role_of_anybody(table, object.index)? {
+            Presence::Somebody => Ok(()),
+            Presence::Nobody => (self.kind_of(object.index)?.role_gone)(self, object, role),
+            Presence::Unknown => self.collect().map(|_| ()),
         }
     }
 }

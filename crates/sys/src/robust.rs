@@ -362,6 +362,7 @@ impl Thread {
 pub fn wakes_for_the_dead() -> bool {
     use crate::clock::Deadline;
     use crate::futex;
+    use std::thread::Builder;
     use std::time::Duration;
     // For tests of the other way.
     if std::env::var_os("MULTIPROC_WAIT_SLICES").is_some() {
@@ -371,7 +372,7 @@ pub fn wakes_for_the_dead() -> bool {
     struct Cell64(AtomicU32, [u32; 15]);
     let cell = Cell64(AtomicU32::new(WAITERS), [0; 15]);
     std::thread::scope(|scope| {
-        let sleeper = scope.spawn(|| {
+        let sleeper = Builder::new().spawn_scoped(scope, || {
             let deadline = Deadline::after(Duration::from_millis(200));
             // Acquire pairs with the Release store of the dying thread.
             while cell.0.load(Ordering::Acquire) == WAITERS {
@@ -381,14 +382,20 @@ pub fn wakes_for_the_dead() -> bool {
             }
             true
         });
-        let dying = scope.spawn(|| {
+        let dying = Builder::new().spawn_scoped(scope, || {
             if let Ok(thread) = current() {
                 let _stays_pending = thread.set_pending(&cell.0);
                 cell.0.store(0, Ordering::Release);
             }
         });
-        let _ = dying.join();
-        sleeper.join().unwrap_or(false)
+        // Without room for two threads nobody knows: slices are always right.
+        let died = dying.is_ok_and(|thread| thread.join().is_ok());
+        if !died {
+            cell.0.store(0, Ordering::Release);
+            futex::wake_all(&cell.0);
+        }
+        let woken = sleeper.is_ok_and(|thread| thread.join().unwrap_or(false));
+        died && woken
     })
 }
 
