@@ -264,14 +264,17 @@ impl Arena {
             }
             let slot = self.slot(index)?;
             let (state, generation) = slot.state()?;
-            if state != SlotState::Free || !slot.change((state, generation), (SlotState::Reserved, generation)) {
+            let own = self.slot(self.slot)?.state()?.1;
+            // Before it is reserved: a cleaner looks no further.
+            self.header.slots_high.fetch_max(u64::from(index) + 1, Ordering::AcqRel);
+            if state != SlotState::Free || !slot.reserve(generation, self.slot, own) {
                 continue;
             }
             crash::point("slot.reserved");
             slot.clear();
             slot.parent.store(self.slot, Ordering::Relaxed);
-            slot.parent_generation.store(self.slot(self.slot)?.state()?.1, Ordering::Relaxed);
-            self.header.slots_high.fetch_max(u64::from(index) + 1, Ordering::AcqRel);
+            slot.parent_generation.store(own, Ordering::Relaxed);
+            crash::point("slot.cleared");
             return Ok(SlotId { index, generation });
         }
         Err(Error::Full(&"processes"))
