@@ -7,9 +7,8 @@ use multiproc_shm::objects::{Kind, Object, type_hash};
 use multiproc_shm::raw::{Acquired, LockFailed, RawLock, Who};
 use multiproc_shm::{Arena, Error, Held, Role};
 use multiproc_sys::clock::Deadline;
-use multiproc_sys::robust;
+use multiproc_sys::robust::{self, Thread};
 use std::fmt;
-use std::marker::PhantomData;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -126,6 +125,14 @@ impl Lock {
     #[doc(alias = "acquire")]
     #[inline]
     pub fn lock(&self) -> Result<LockGuard<'_>, LockError> {
+        match self.held.arena().who() {
+            Ok(who) if self.cell.raw.lock_free(who) => Ok(LockGuard::new(&self.cell.raw, who.thread)),
+            _ => self.lock_contended(),
+        }
+    }
+
+    #[cold]
+    fn lock_contended(&self) -> Result<LockGuard<'_>, LockError> {
         let who = self.who()?;
         match self.cell.raw.try_lock(who) {
             Err(LockFailed::Held) => self.lock_slow(who, None),
@@ -169,7 +176,7 @@ impl Lock {
     #[inline]
     fn taken(&self, who: Who, found: Result<Acquired, LockFailed>) -> Result<LockGuard<'_>, LockError> {
         match found {
-            Ok(Acquired::Clean) => Ok(LockGuard { raw: &self.cell.raw, _not_send: PhantomData }),
+            Ok(Acquired::Clean) => Ok(LockGuard::new(&self.cell.raw, who.thread)),
             Ok(Acquired::OwnerDied) => self.found_dead(who),
             Err(why) => Err(LockError::from_raw(why)),
         }
@@ -179,7 +186,7 @@ impl Lock {
     fn found_dead(&self, who: Who) -> Result<LockGuard<'_>, LockError> {
         if self.cell.ignore_death.load(Ordering::Relaxed) != 0 {
             self.cell.raw.forget_death();
-            return Ok(LockGuard { raw: &self.cell.raw, _not_send: PhantomData });
+            return Ok(LockGuard::new(&self.cell.raw, who.thread));
         }
         let (_, pid) = self.cell.raw.dead_owner();
         self.cell.raw.unlock_inconsistent(who.thread);
@@ -197,7 +204,7 @@ impl Lock {
             Acquired::Clean => None,
             Acquired::OwnerDied => Some(Death { pid: self.cell.raw.dead_owner().1 }),
         };
-        Ok(Recovery { raw: &self.cell.raw, died, _not_send: PhantomData })
+        Ok(Recovery { raw: &self.cell.raw, died, thread: who.thread })
     }
 
     /// Whether somebody has it at this moment.
@@ -225,15 +232,23 @@ impl fmt::Debug for Lock {
 #[derive(Debug)]
 pub struct LockGuard<'a> {
     raw: &'a RawLock,
-    _not_send: PhantomData<*mut ()>,
+    /// Who holds it; makes the guard stay on its thread.
+    thread: Thread,
+}
+
+impl<'a> LockGuard<'a> {
+    #[inline]
+    fn new(raw: &'a RawLock, thread: Thread) -> LockGuard<'a> {
+        LockGuard { raw, thread }
+    }
 }
 
 impl Drop for LockGuard<'_> {
     #[inline]
     fn drop(&mut self) {
         // In a process made by fork() there is no thread that could hold it.
-        if let Ok(me) = robust::current() {
-            self.raw.unlock(me);
+        if !robust::forked() {
+            self.raw.unlock(self.thread);
         }
     }
 }
@@ -244,7 +259,7 @@ impl Drop for LockGuard<'_> {
 pub struct Recovery<'a> {
     raw: &'a RawLock,
     died: Option<Death>,
-    _not_send: PhantomData<*mut ()>,
+    thread: Thread,
 }
 
 impl<'a> Recovery<'a> {
@@ -256,7 +271,7 @@ impl<'a> Recovery<'a> {
     /// Vouches for what the lock guards: from now on it is a lock like any other, and held.
     pub fn make_consistent(self) -> LockGuard<'a> {
         self.raw.forget_death();
-        let guard = LockGuard { raw: self.raw, _not_send: PhantomData };
+        let guard = LockGuard::new(self.raw, self.thread);
         std::mem::forget(self);
         guard
     }
@@ -264,12 +279,13 @@ impl<'a> Recovery<'a> {
 
 impl Drop for Recovery<'_> {
     fn drop(&mut self) {
-        if let Ok(me) = robust::current() {
-            if self.died.is_some() {
-                self.raw.unlock_inconsistent(me);
-            } else {
-                self.raw.unlock(me);
-            }
+        if robust::forked() {
+            return;
+        }
+        if self.died.is_some() {
+            self.raw.unlock_inconsistent(self.thread);
+        } else {
+            self.raw.unlock(self.thread);
         }
     }
 }

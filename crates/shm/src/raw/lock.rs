@@ -135,33 +135,53 @@ impl RawLock {
 
     #[inline]
     fn acquire(&self, who: Who, wait: Option<Option<Deadline>>) -> Result<Acquired, LockFailed> {
+        if self.lock_free(who) { Ok(Acquired::Clean) } else { self.acquire_slow(who, wait) }
+    }
+
+    /// Takes the lock if it is free, in good order, and nobody waits for it: the fast path of all the others.
+    #[inline]
+    pub fn lock_free(&self, who: Who) -> bool {
         let me = who.thread;
-        me.reserve().map_err(LockFailed::Unusable)?;
+        if !me.has_room() {
+            return false;
+        }
         let pending = me.set_pending(&self.word);
         crash::point("lock.pending");
         // Acquire pairs with the Release stores in `unlock`.
-        let found = match self.word.compare_exchange(0, me.tid(), Ordering::Acquire, Ordering::Relaxed) {
-            Ok(_) => Acquired::Clean,
-            Err(_) => match self.acquire_slow(me, wait) {
-                Ok(found) => found,
-                Err(why) => {
-                    me.restore_pending(pending);
-                    return Err(why);
-                }
-            },
-        };
-        crash::point("lock.taken");
-        if found == Acquired::OwnerDied {
-            self.note_death();
+        let taken = self.word.compare_exchange(0, me.tid(), Ordering::Acquire, Ordering::Relaxed).is_ok();
+        if taken {
+            self.enter(who);
         }
+        me.restore_pending(pending);
+        taken
+    }
+
+    /// The word is ours: names the owner and has the kernel know of it.
+    #[inline]
+    fn enter(&self, who: Who) {
+        crash::point("lock.taken");
         // Relaxed: read by reports and by the repair after the owner's end.
         self.owner.store(who.owner_word(), Ordering::Relaxed);
         crash::point("lock.owner_named");
         // SAFETY: `link` lies at NODE_OFFSET (checked above) and a held lock's memory is not freed.
-        unsafe { me.link(&self.word) };
+        unsafe { who.thread.link(&self.word) };
         crash::point("lock.linked");
+    }
+
+    #[cold]
+    fn acquire_slow(&self, who: Who, wait: Option<Option<Deadline>>) -> Result<Acquired, LockFailed> {
+        let me = who.thread;
+        me.reserve().map_err(LockFailed::Unusable)?;
+        let pending = me.set_pending(&self.word);
+        let found = self.take_word(me, wait);
+        if let Ok(found) = found {
+            if found == Acquired::OwnerDied {
+                self.note_death();
+            }
+            self.enter(who);
+        }
         me.restore_pending(pending);
-        Ok(found)
+        found
     }
 
     /// Remembers who died: the owner word still names it, unless it has been reported before.
@@ -183,8 +203,7 @@ impl RawLock {
         self.died.store(0, Ordering::Relaxed);
     }
 
-    #[cold]
-    fn acquire_slow(&self, me: Thread, wait: Option<Option<Deadline>>) -> Result<Acquired, LockFailed> {
+    fn take_word(&self, me: Thread, wait: Option<Option<Deadline>>) -> Result<Acquired, LockFailed> {
         let mut spins = spin::limit() / 2;
         loop {
             let seen = self.word.load(Ordering::Relaxed);
