@@ -5,7 +5,7 @@
 
 use crate::blocks::{BlockId, BlockState, Blocks};
 use crate::error::Error;
-use crate::held::Registry;
+use crate::held::{Registry, Role};
 use crate::holds::{Holds, Table};
 use crate::layout::{CLASSES, DEFAULT_SIZE, Layout, MIN_SIZE, PAGE, SLOT_SIZE};
 use crate::memory::{Account, Memory, Shared};
@@ -392,11 +392,12 @@ impl Arena {
         kind: &'static Kind,
         type_hash: u64,
         size: u64,
+        role: Role,
         init: impl FnOnce(Object) -> Result<(), Error>,
     ) -> Result<RawRef, Error> {
         let block = self.allocate(size)?;
         crash::point("object.block");
-        match self.fill_object(kind, type_hash, size, block, init) {
+        match self.fill_object((kind, type_hash, role), size, block, init) {
             Ok(made) => Ok(made),
             Err(e) => {
                 self.free(block)?;
@@ -407,8 +408,7 @@ impl Arena {
 
     fn fill_object(
         &self,
-        kind: &'static Kind,
-        type_hash: u64,
+        (kind, type_hash, role): (&'static Kind, u64, Role),
         size: u64,
         block: BlockId,
         init: impl FnOnce(Object) -> Result<(), Error>,
@@ -442,13 +442,16 @@ impl Arena {
         self.memory.zero(object.offset, size).map_err(undo)?;
         init(object).map_err(undo)?;
         crash::point("object.filled");
-        self.holds.set(&self.memory, self.slot, Table::Hold, index).map_err(undo)?;
+        // All bits before it lives: a collection that found the object without a sender would close it.
+        for table in role.tables() {
+            self.holds.set(&self.memory, self.slot, table, index).map_err(undo)?;
+        }
         self.set_block_state(block, BlockState::Object(index)).map_err(undo)?;
         crash::point("object.owned");
         // Release pairs with the Acquire in `object_state`.
         state.store(ObjectState::Live.to_word(generation), Ordering::Release);
         self.stamp(index)?;
-        Ok(RawRef::new(index, generation, crate::held::Role::Plain))
+        Ok(RawRef::new(index, generation, role))
     }
 
     fn back_entry(&self, index: u32) -> Result<(), Error> {
@@ -501,6 +504,16 @@ impl Arena {
             crash::point("reference.stamped");
         }
         Ok(())
+    }
+
+    /// Whether it is certain that neither a process has this role on `index` nor a record carries a reference to it.
+    pub(crate) fn nobody_has(&self, table: Table, index: u32) -> Result<bool, Error> {
+        let entry = self.entry(index)?;
+        // Acquire pairs with the increments around the records' commits. `received` follows `sent`: if they are equal in this order, nothing was
+        // under way in between, and if `sent` has not risen when all bits have been looked at, none of them has moved behind the look.
+        let received = entry.received.load(Ordering::Acquire);
+        let sent = entry.sent.load(Ordering::Acquire);
+        Ok(received == sent && !self.anybody_has(table, index)? && entry.sent.load(Ordering::Acquire) == sent)
     }
 
     /// Whether a slot other than those whose bit is clear has this role on `index`.

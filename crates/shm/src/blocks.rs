@@ -54,13 +54,11 @@ impl BlockId {
     }
 
     #[inline]
-
     fn class(self) -> u32 {
         (self.0 >> 48) as u32
     }
 
     #[inline]
-
     fn index(self) -> u64 {
         self.0 & ((1 << 48) - 1)
     }
@@ -164,7 +162,6 @@ impl Blocks {
     }
 
     #[inline]
-
     fn class(&self, shift: u32) -> Result<&(ClassLayout, Slab), Error> {
         let at = shift.checked_sub(MIN_CLASS).ok_or(Error::Corrupted(&"a block's class"))?;
         self.classes.get(at as usize).ok_or(Error::Corrupted(&"a block's class"))

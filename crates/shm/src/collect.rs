@@ -22,6 +22,9 @@ use crate::roster::{Slot, SlotState};
 use multiproc_sys::{crash, fence};
 use std::sync::atomic::Ordering;
 
+/// Traffic in handles can ask for one collection after the other; the rest is for the next caller.
+const MAX_ROUNDS: u32 = 100;
+
 /// What a collection did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Collected {
@@ -38,6 +41,7 @@ impl Arena {
     pub fn collect(&self) -> Result<Collected, Error> {
         let mut sum = Collected::default();
         let words = self.collection();
+        let mut rounds = 0;
         // SeqCst: either we get the lock, or its owner sees the wish after it has unlocked.
         words.again.store(1, Ordering::SeqCst);
         loop {
@@ -56,7 +60,8 @@ impl Arena {
             sum.slots += done.slots;
             sum.objects += done.objects;
             sum.orphans = done.orphans;
-            if words.again.swap(0, Ordering::SeqCst) == 0 {
+            rounds += 1;
+            if words.again.swap(0, Ordering::SeqCst) == 0 || rounds == MAX_ROUNDS {
                 return Ok(sum);
             }
         }
@@ -167,8 +172,7 @@ impl Arena {
                 self.holds.clear(&self.memory, slot, table, index)?;
                 // The mark phase that follows closes what lost its last holder; here only what is certain.
                 if let Some(object) = self.object(index)?
-                    && !self.anybody_has(table, index)?
-                    && self.nothing_under_way(index)?
+                    && self.nobody_has(table, index)?
                 {
                     (self.kind_of(index)?.role_gone)(self, object, role)?;
                 }
@@ -190,11 +194,6 @@ impl Arena {
         }
         self.objects.repair(&self.memory)?;
         self.blocks.repair(&self.memory)
-    }
-
-    fn nothing_under_way(&self, index: u32) -> Result<bool, Error> {
-        let entry = self.entry(index)?;
-        Ok(entry.sent.load(Ordering::Acquire) == entry.received.load(Ordering::Acquire))
     }
 
     fn free_blocks_of(&self, slot: u32, keep_last_will: bool) -> Result<(), Error> {
@@ -267,11 +266,20 @@ impl Arena {
                 }
                 continue;
             }
+            if !self.kind_of(index)?.channel {
+                continue;
+            }
             // Reached, but nobody who could send: neither a process nor a record on its way.
-            for (flag, role) in [(SENDER, Role::Sender), (RECEIVER, Role::Receiver)] {
-                if flags & flag == 0 && !stamped {
+            for (flag, role, table) in [(SENDER, Role::Sender, Table::Sender), (RECEIVER, Role::Receiver, Table::Receiver)] {
+                if flags & flag != 0 {
+                    continue;
+                }
+                if !stamped || self.nobody_has(table, index)? {
                     let object = self.object_at(index, generation)?;
                     (self.kind_of(index)?.role_gone)(self, object, role)?;
+                } else {
+                    // It moved while we looked; who dropped the last of the role may have left the rest to us.
+                    self.collection().again.store(1, Ordering::SeqCst);
                 }
             }
         }

@@ -40,6 +40,14 @@ impl Role {
     }
 }
 
+impl Role {
+    /// The tables in which a holder with this role has its bit.
+    pub(crate) fn tables(self) -> impl Iterator<Item = Table> {
+        let channel = CHANNEL_ROLES.into_iter().filter(move |(part, _)| self.includes(*part)).map(|(_, table)| table);
+        std::iter::once(Table::Hold).chain(channel)
+    }
+}
+
 const CHANNEL_ROLES: [(Role, Table); 2] = [(Role::Sender, Table::Sender), (Role::Receiver, Table::Receiver)];
 
 /// A reference of this process to a live object.
@@ -91,8 +99,11 @@ impl Arena {
         role: Role,
         init: impl FnOnce(Object) -> Result<(), Error>,
     ) -> Result<Arc<Held>, Error> {
-        let made = self.make_object(kind, type_hash, size, init)?;
-        self.acquire(RawRef::new(made.index(), made.generation(), role), false)
+        if robust::forked() {
+            return Err(Error::Forked);
+        }
+        let made = self.make_object(kind, type_hash, size, role, init)?;
+        self.acquire(made, false)
     }
 
     /// Takes over a reference that a record carries: the hold bit is set before the record may go.
@@ -119,11 +130,8 @@ impl Arena {
         if self.object_state(index)? != (ObjectState::Live, generation) {
             return Err(Error::Corrupted(&"a reference to an object that is gone"));
         }
-        self.holds.set(&self.memory, self.my_slot(), Table::Hold, index)?;
-        for (part, table) in CHANNEL_ROLES {
-            if role.includes(part) {
-                self.holds.set(&self.memory, self.my_slot(), table, index)?;
-            }
+        for table in role.tables() {
+            self.holds.set(&self.memory, self.my_slot(), table, index)?;
         }
         let object = self.object_at(index, generation)?;
         let held = Arc::new(Held { arena: self, object, role, shared: AtomicBool::new(shared) });
@@ -149,14 +157,18 @@ impl Arena {
         Ok(())
     }
 
+    fn carries_references(&self, object: Object) -> Result<bool, Error> {
+        let mut any = false;
+        (self.kind_of(object.index)?.trace)(self, object, &mut |_| any = true)?;
+        Ok(any)
+    }
+
     /// After a role bit was cleared: if it was the last, the channel ends, or a collection finds out whether a reference is under way.
     pub(crate) fn role_cleared(&self, object: Object, role: Role, table: Table) -> Result<(), Error> {
         if self.anybody_has(table, object.index)? {
             return Ok(());
         }
-        let entry = self.entry(object.index)?;
-        // Acquire pairs with the increments around the records' commits.
-        if entry.sent.load(Ordering::Acquire) == entry.received.load(Ordering::Acquire) {
+        if self.nobody_has(table, object.index)? {
             (self.kind_of(object.index)?.role_gone)(self, object, role)
         } else {
             self.collect().map(|_| ())
@@ -249,9 +261,14 @@ impl Held {
         if local.held.iter().all(Option::is_none) {
             let shared = local.shared;
             shard.remove(&object.index);
+            let carries = arena.carries_references(object)?;
             arena.holds.clear(&arena.memory, arena.my_slot(), Table::Hold, object.index)?;
             if !shared {
                 arena.end_object(object.index, object.generation)?;
+            }
+            // What its records refer to may have lost its last sender or receiver with it.
+            if carries && !(shared && arena.anybody_has(Table::Hold, object.index)?) {
+                arena.collect()?;
             }
         }
         Ok(())

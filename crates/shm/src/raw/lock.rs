@@ -22,7 +22,7 @@
 use multiproc_sys::clock::Deadline;
 use multiproc_sys::crash;
 use multiproc_sys::futex::{self, Wait};
-use multiproc_sys::robust::{OWNER_DIED, TID_MASK, Thread, Unusable, WAITERS};
+use multiproc_sys::robust::{self, OWNER_DIED, TID_MASK, Thread, Unusable, WAITERS};
 use multiproc_sys::spin;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
@@ -249,10 +249,13 @@ impl RawLock {
 
     /// Does for a dead owner what the kernel could not (its list was lost): marks the word if `slot` owned it, and wakes all.
     ///
-    /// To be called only when the process of that slot is known to be dead.
+    /// To be called only when the process of that slot is known to be dead. A live owner that has not named itself yet is told from the one
+    /// before it by its thread: that exists.
     pub fn mark_dead(&self, slot: u32) {
         let seen = self.word.load(Ordering::Relaxed);
-        if seen & TID_MASK == 0 || self.last_owner().0 != slot {
+        let tid = seen & TID_MASK;
+        let (named, pid) = self.last_owner();
+        if tid == 0 || !(robust::is_gone(tid) || named == slot && pid == tid) {
             return;
         }
         let marked = WAITERS | OWNER_DIED;
@@ -335,6 +338,20 @@ mod tests {
         assert_eq!(lock.lock(who()), Ok(Acquired::Clean));
         assert_eq!(lock.lock(who()), Err(LockFailed::WouldDeadlock));
         lock.unlock(who().thread);
+    }
+
+    #[test]
+    fn only_the_words_of_the_dead_are_marked_by_hand() {
+        let lock: &'static RawLock = Box::leak(Box::new(RawLock::new()));
+        let _ = lock.lock(who()).unwrap();
+        // As if its list had been lost: this thread holds it, and the name is still that of a dead process.
+        lock.mark_dead(7);
+        assert!(lock.held_by(who().thread));
+        lock.unlock(who().thread);
+        let gone = std::thread::spawn(|| who().thread.tid()).join().unwrap();
+        lock.word.store(gone, Ordering::Relaxed);
+        lock.mark_dead(7);
+        assert!(lock.owner_died());
     }
 
     #[test]
