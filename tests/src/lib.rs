@@ -10,5 +10,5 @@
 pub mod scene;
 pub mod watchdog;
 
-pub use scene::{Scene, eventually, no_core_dumps};
+pub use scene::{Scene, empty_dir, eventually, no_core_dumps};
 pub use watchdog::watch;

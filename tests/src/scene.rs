@@ -1,6 +1,7 @@
 //! Scenes: what a process of its own plays, since it has limits, a tree or an end that the test process must not have.
 
 use std::io::{BufRead, BufReader, Read, Write};
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -16,6 +17,14 @@ pub fn no_core_dumps() {
     let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: reads the struct.
     unsafe { libc::setrlimit(libc::RLIMIT_CORE, &raw const none) };
+}
+
+/// A new empty directory for `TMPDIR`, so that what others put into the machine's own is not counted. `parent` is `CARGO_TARGET_TMPDIR`.
+pub fn empty_dir(parent: &str, name: &str) -> PathBuf {
+    let dir = Path::new(parent).join(name);
+    let _ = std::fs::remove_dir_all(&dir);
+    std::fs::create_dir_all(&dir).expect("a directory");
+    dir
 }
 
 /// A scene that is being played: its stdin and stdout are pipes of ours. All processes of its tree share stdout, so its end of file says

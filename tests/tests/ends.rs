@@ -1,6 +1,6 @@
 //! How trees end: by `kill -9` of the coordinator, by its exit, by an early death of a child. Nothing stays.
 
-use multiproc_tests::{Scene, eventually, watch};
+use multiproc_tests::{Scene, empty_dir, eventually, watch};
 use std::collections::BTreeSet;
 use std::os::unix::process::ExitStatusExt;
 use std::time::Duration;
@@ -140,9 +140,7 @@ fn a_death_before_the_first_word() {
 #[test]
 fn nothing_stays() {
     let _watched = watch(120);
-    let dir = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("nothing_stays");
-    let _ = std::fs::remove_dir_all(&dir);
-    std::fs::create_dir_all(&dir).unwrap();
+    let dir = empty_dir(env!("CARGO_TARGET_TMPDIR"), "nothing_stays");
     let mut command = std::process::Command::new(STAGE);
     let (text, status) = Scene::start(command.arg("leaks").env("TMPDIR", &dir)).end();
     assert_eq!(text, "nothing stays\n");

@@ -1,6 +1,6 @@
 //! Where multiproc works unaided, and what it says where it cannot.
 
-use multiproc_tests::{Scene, watch};
+use multiproc_tests::{Scene, empty_dir, watch};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -48,7 +48,8 @@ fn set_up_of_workers() {
 #[test]
 fn a_small_number_of_descriptors() {
     let _watched = watch(60);
-    let (text, status) = play("ulimit -n 32", "leaks");
+    let dir = empty_dir(env!("CARGO_TARGET_TMPDIR"), "few_descriptors");
+    let (text, status) = play(&format!("ulimit -n 32; export TMPDIR='{}'", dir.display()), "leaks");
     assert_eq!(text, "nothing stays\n");
     assert!(status.success());
 }

@@ -85,7 +85,7 @@ impl ChildInfo {
 
     /// Whether it has not ended.
     pub fn is_alive(&self) -> bool {
-        !self.child.pidfd().is_dead()
+        self.child.is_alive()
     }
 
     /// Sends a signal.

@@ -152,7 +152,8 @@ fn run(keeper: &'static Keeper) {
         fds.extend(parent.map(PidFd::as_fd));
         let first_child = fds.len();
         let (watched, ended): (Vec<_>, Vec<_>) = children.iter().partition(|c| !c.end_is_known());
-        fds.extend(watched.iter().map(|c| c.pidfd().as_fd()));
+        let pidfds: Vec<_> = watched.iter().filter_map(|c| c.pidfd()).collect();
+        fds.extend(pidfds.iter().map(|pidfd| pidfd.as_fd()));
         let timeout = look_again.then_some(if ended.is_empty() { ORPHAN_CHECK } else { CLEANING_CHECK });
         if poll_readable(&fds, timeout, &mut ready).is_err() {
             // Only a lack of kernel memory; what is ready stays so.
@@ -167,6 +168,9 @@ fn run(keeper: &'static Keeper) {
             child.collect_end(arena);
             any_ended = true;
         }
+        drop(fds);
+        // Closed before anybody is told: who has joined a child finds its descriptor gone.
+        drop(pidfds);
         if any_ended || look_again {
             // Errors mean corrupted shared memory; the operations of this process report it.
             let collected = arena.collect();

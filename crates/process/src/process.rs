@@ -38,7 +38,8 @@ pub(crate) struct Child {
     pub(crate) pid: u32,
     pub(crate) name: String,
     pub(crate) daemon: bool,
-    pidfd: PidFd,
+    /// Until the end has been told: handles that are kept cost no descriptor.
+    pidfd: Mutex<Option<Arc<PidFd>>>,
     ended: AtomicBool,
     state: Mutex<State>,
     changed: Condvar,
@@ -103,11 +104,16 @@ impl Child {
     pub(crate) fn new(seed: ChildSeed, pid: u32, pidfd: PidFd) -> Child {
         let ChildSeed { slot, name, daemon } = seed;
         let state = Mutex::new(State::Running);
+        let pidfd = Mutex::new(Some(Arc::new(pidfd)));
         Child { slot, pid, name, daemon, pidfd, ended: AtomicBool::new(false), state, changed: Condvar::new() }
     }
 
-    pub(crate) fn pidfd(&self) -> &PidFd {
-        &self.pidfd
+    pub(crate) fn pidfd(&self) -> Option<Arc<PidFd>> {
+        self.pidfd.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn is_alive(&self) -> bool {
+        self.pidfd().is_some_and(|pidfd| !pidfd.is_dead())
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -124,7 +130,7 @@ impl Child {
 
     /// The keeper has seen the pidfd end: takes the exit status and what the child left in its slot.
     pub(crate) fn collect_end(&self, arena: &'static Arena) {
-        let evidence = self.pidfd.reap().unwrap_or(ExitEvidence::Unknown);
+        let evidence = self.pidfd().and_then(|pidfd| pidfd.reap().ok()).unwrap_or(ExitEvidence::Unknown);
         let ended = self.read_slot(arena, evidence);
         *self.state() = State::Ending(ended);
     }
@@ -163,6 +169,7 @@ impl Child {
 
     /// Tells who waits. After the slot was cleaned, so that who joins finds leases returned and channels closed.
     pub(crate) fn announce_end(&self) {
+        *self.pidfd.lock().unwrap_or_else(PoisonError::into_inner) = None;
         let mut state = self.state();
         if let State::Ending(ended) = std::mem::replace(&mut *state, State::Running) {
             *state = State::Ended(ended);
@@ -187,7 +194,10 @@ impl Child {
 
     pub(crate) fn signal(&self, signal: Signal) -> Result<(), Error> {
         let ended = |e| Error::because(Kind::Ended, format!("process {} has ended", self.name), e);
-        match self.pidfd.send_signal(signal.0) {
+        let Some(pidfd) = self.pidfd() else {
+            return Err(Error::new(Kind::Ended, format!("process {} has ended", self.name)));
+        };
+        match pidfd.send_signal(signal.0) {
             Ok(()) => Ok(()),
             Err(e) if e.raw_os_error() == Some(3) => Err(ended(e)),
             Err(e) => Err(Error::because(Kind::System, format!("{signal} could not be sent to process {}", self.name), e)),
@@ -386,7 +396,7 @@ impl<R> Process<R> {
 
     /// Whether the process has not ended. Does not block.
     pub fn is_alive(&self) -> bool {
-        !self.child.pidfd.is_dead() && !self.child.has_ended()
+        self.child.is_alive()
     }
 
     /// Its id.

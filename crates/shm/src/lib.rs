@@ -7,9 +7,11 @@
 //! - [`slab`]: finding a free entry of a table; [`blocks`]: memory in size classes; [`objects`]: the object table;
 //! - [`roster`]: one slot for each process; [`holds`]: one bit for each object and process;
 //! - [`arena`]: all of it together; [`waiting`]: sleeping with a note of what for; [`held`]: this process's references; [`record`]: references inside messages;
-//! - [`scope`]: how handles go through serde; [`collect`]: cleaning up after the dead, and tracing what nobody references.
+//! - [`scope`]: how handles go through serde; [`collect`]: cleaning up after the dead, and tracing what nobody references;
+//! - [`audit`]: what is in use, for tests and reports.
 
 pub mod arena;
+pub mod audit;
 pub mod blocks;
 pub mod collect;
 pub mod error;

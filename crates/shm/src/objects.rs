@@ -39,6 +39,8 @@ pub struct Kind {
     pub id: u32,
     /// For reports.
     pub name: &'static str,
+    /// Whether holders have roles, and the object ends for one side when the other has gone.
+    pub channel: bool,
     /// Calls back with each reference that the object's records carry.
     pub trace: Trace,
     /// A process that held the object is dead: take back what it had.
@@ -47,6 +49,9 @@ pub struct Kind {
     pub block_orphaned: fn(&Arena, Object, BlockId, u32) -> Result<(), Error>,
     /// Nobody is left who could send (or receive).
     pub role_gone: fn(&Arena, Object, Role) -> Result<(), Error>,
+    /// Whether the cell must not be freed yet although nobody references the object: a thread that forgot its guard holds a lock in it, whose word
+    /// stands in that thread's robust list.
+    pub in_use: fn(&Arena, Object) -> Result<bool, Error>,
     /// The object ends: free the blocks it owns besides its cell. May be called again after a death in the middle.
     pub end: fn(&Arena, Object) -> Result<(), Error>,
 }
@@ -63,10 +68,12 @@ impl Kind {
         Kind {
             id,
             name,
+            channel: false,
             trace: |_, _, _| Ok(()),
             slot_died: |_, _, _| Ok(()),
             block_orphaned: |_, _, _, _| Ok(()),
             role_gone: |_, _, _| Ok(()),
+            in_use: |_, _| Ok(false),
             end: |_, _| Ok(()),
         }
     }

@@ -8,7 +8,8 @@ use std::fmt;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Death {
-    /// Its id. The process may live: a *thread* that ends while a forgotten guard holds the lock counts as dead, too.
+    /// Its id; 0 if it died in the instant before it had left its name. The process may live: a *thread* that ends while a forgotten guard holds
+    /// the lock counts as dead, too.
     pub pid: u32,
 }
 
@@ -42,6 +43,9 @@ impl LockError {
 impl fmt::Display for LockError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            LockError::OwnerDied(Death { pid: 0 }) => {
+                f.write_str("a process died while it held the lock: call `recover()` to go on")
+            }
             LockError::OwnerDied(death) => {
                 write!(f, "process {} died while it held the lock: call `recover()` to go on", death.pid)
             }

@@ -5,7 +5,8 @@
 //! | `state` | {times set:63, is set:1}; its change is the commit | setter, clearer | set or not set |
 //! | `sleepers` | a wait word on which many sleep | see [`WaitWord`]; each woken sleeper wakes one more | the setter's or sleeper's pending word: the kernel wakes one, who wakes the next |
 //!
-//! A waiter notes how often the event had been set, so a `set` that is followed at once by `clear` still lets it go.
+//! A waiter notes how often the event had been set, so a `set` that is followed at once by `clear` still lets it go. A wake may reach a waiter that came
+//! later and waits for the next `set`: it hands the first such wake on, to those the dead setter owed it to.
 
 use crate::handle::handle;
 use multiproc_shm::memory::Shared;
@@ -147,6 +148,7 @@ impl Event {
         arena.note_blocked(Some(self.held.object().index));
         // While this thread may have swallowed a wake, its death passes it on.
         let set = cell.sleepers.guarded(me, || {
+            let mut handed_on = false;
             loop {
                 cell.sleepers.prepare();
                 let timed_out = !done() && cell.sleepers.sleep(deadline) == Wait::TimedOut;
@@ -156,6 +158,10 @@ impl Event {
                 }
                 if timed_out {
                     break false;
+                }
+                if !handed_on {
+                    handed_on = true;
+                    cell.sleepers.pass_on();
                 }
             }
         });

@@ -28,11 +28,15 @@ struct LockCell {
 unsafe impl Shared for LockCell {}
 
 /// Locks in the object table.
-pub(crate) static LOCK: Kind = Kind { slot_died, ..Kind::plain(1, "Lock") };
+pub(crate) static LOCK: Kind = Kind { slot_died, in_use, ..Kind::plain(1, "Lock") };
 
 fn slot_died(arena: &Arena, object: Object, slot: u32) -> Result<(), Error> {
     arena.memory().at::<RawLock>(object.offset)?.mark_dead(slot);
     Ok(())
+}
+
+fn in_use(arena: &Arena, object: Object) -> Result<bool, Error> {
+    Ok(arena.memory().at::<RawLock>(object.offset)?.is_held())
 }
 
 /// A lock between processes and threads. A handle is two words, cheap to clone, and travels in arguments, results and messages.
@@ -174,6 +178,7 @@ impl Lock {
     #[cold]
     fn found_dead(&self, who: Who) -> Result<LockGuard<'_>, LockError> {
         if self.cell.ignore_death.load(Ordering::Relaxed) != 0 {
+            self.cell.raw.forget_death();
             return Ok(LockGuard { raw: &self.cell.raw, _not_send: PhantomData });
         }
         let (_, pid) = self.cell.raw.dead_owner();
@@ -250,6 +255,7 @@ impl<'a> Recovery<'a> {
 
     /// Vouches for what the lock guards: from now on it is a lock like any other, and held.
     pub fn make_consistent(self) -> LockGuard<'a> {
+        self.raw.forget_death();
         let guard = LockGuard { raw: self.raw, _not_send: PhantomData };
         std::mem::forget(self);
         guard

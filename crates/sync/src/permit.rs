@@ -6,12 +6,12 @@
 use crate::semaphore::{Semaphore, cell_of, leave_owned};
 use multiproc_shm::memory::Shared;
 use multiproc_shm::objects::{Kind, Object, RawRef, type_hash};
-use multiproc_shm::{Arena, Error, Held, Role, scope};
-use multiproc_sys::robust;
+use multiproc_shm::scope::{self, Movable};
+use multiproc_shm::{Arena, Error, Held, Role};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// Constant after it is made.
 #[derive(Debug)]
@@ -55,8 +55,9 @@ fn id_of(object: Object) -> u64 {
     RawRef::new(object.index, object.generation, Role::Both).0
 }
 
-/// A permit of a [`Semaphore`] that can travel in arguments, results and messages. It moves with its message: once that is sent, dropping
-/// the sender's value gives nothing back.
+/// A permit of a [`Semaphore`] that can travel in arguments, results and messages. It moves with its message: once that is sent, a value that the
+/// sender has kept (`put_ref`) is empty, and sending it again is an error. In a message on lease the permit is the lease's: it comes back with the
+/// acknowledged value, and travels on when the lease is delivered again.
 ///
 /// # Crash safety
 /// The permit comes back when it is dropped, when whoever has it dies, or when the message that carries it is lost: then at the
@@ -78,14 +79,12 @@ fn id_of(object: Object) -> u64 {
 /// ```
 #[must_use = "the permit is given back when it is dropped"]
 pub struct OwnedPermit {
-    held: Arc<Held>,
-    /// A message with it has been sent: it is the receiver's.
-    moved: Arc<AtomicBool>,
+    movable: Arc<Movable>,
 }
 
 impl OwnedPermit {
-    /// A permit object for `entry` of the semaphore's table; it counts once it is entered there.
-    pub(crate) fn make(semaphore: &Semaphore, entry: u32) -> Result<OwnedPermit, Error> {
+    /// A permit object for `entry` of the semaphore's table, and what is to be entered there: then it counts.
+    pub(crate) fn make(semaphore: &Semaphore, entry: u32) -> Result<(OwnedPermit, u64), Error> {
         let arena = semaphore.held.arena();
         let size = size_of::<PermitCell>() as u64;
         let held = arena.new_object(&PERMIT, type_hash::<OwnedPermit>(), size, Role::Plain, |object| {
@@ -97,40 +96,32 @@ impl OwnedPermit {
         })?;
         // The semaphore is referred to from shared memory now: it must not be freed as one that never left this process.
         semaphore.held.mark_shared();
-        Ok(OwnedPermit { held, moved: Arc::default() })
-    }
-
-    pub(crate) fn id(&self) -> u64 {
-        id_of(self.held.object())
+        let id = id_of(held.object());
+        Ok((OwnedPermit { movable: Movable::new(held, let_go) }, id))
     }
 }
 
-impl Drop for OwnedPermit {
-    fn drop(&mut self) {
-        if !robust::forked() && !self.moved.load(Ordering::Acquire) {
-            let _ = give_back(self.held.arena(), self.held.object(), false);
-        }
-    }
+fn let_go(held: &Held) {
+    // An error here means corrupted shared memory, of which the next operation will tell.
+    let _ = give_back(held.arena(), held.object(), false);
 }
 
 impl Serialize for OwnedPermit {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        scope::serialize_moving(&self.held, &self.moved, serializer)
+        scope::serialize_moving(&self.movable, serializer)
     }
 }
 
 impl<'de> Deserialize<'de> for OwnedPermit {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<OwnedPermit, D::Error> {
         let held = scope::deserialize(&PERMIT, type_hash::<OwnedPermit>(), deserializer)?;
-        Ok(OwnedPermit { held, moved: Arc::default() })
+        Ok(OwnedPermit { movable: Movable::new(held, let_go) })
     }
 }
 
 impl fmt::Debug for OwnedPermit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("OwnedPermit")
-            .field("id", &self.held.object().index)
-            .field("moved", &self.moved.load(Ordering::Relaxed))
-            .finish()
+        let id = self.movable.held().map(|held| held.object().index);
+        f.debug_struct("OwnedPermit").field("id", &id).field("sent", &id.is_none()).finish()
     }
 }

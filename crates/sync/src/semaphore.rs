@@ -48,7 +48,7 @@ pub(crate) struct SemaphoreCell {
 unsafe impl Shared for SemaphoreCell {}
 
 /// Semaphores in the object table.
-pub(crate) static SEMAPHORE: Kind = Kind { slot_died, ..Kind::plain(5, "Semaphore") };
+pub(crate) static SEMAPHORE: Kind = Kind { slot_died, in_use, ..Kind::plain(5, "Semaphore") };
 
 pub(crate) fn cell_of(arena: &Arena, object: Object) -> Result<&'static SemaphoreCell, Error> {
     if object.size < size_of::<SemaphoreCell>() as u64 {
@@ -65,6 +65,10 @@ fn slot_died(arena: &Arena, object: Object, slot: u32) -> Result<(), Error> {
     cell.freed.commit_and_kick(arena.who()?.thread, || had = entry.swap(0, Ordering::AcqRel));
     cell.recovered.fetch_add(had, Ordering::Relaxed);
     Ok(())
+}
+
+fn in_use(arena: &Arena, object: Object) -> Result<bool, Error> {
+    Ok(cell_of(arena, object)?.gate.is_held())
 }
 
 /// A number of permits that processes and threads share. A handle is two words, cheap to clone, and travels in arguments, results and messages.
@@ -219,6 +223,10 @@ impl Semaphore {
         // A dead predecessor leaves nothing to mend.
         let _either = found.map_err(AcquireError::from_raw)?;
         let free = || self.available() > 0;
+        if matches!(patience, Patience::Until(_)) && !free() && cell.owned_high.load(Ordering::Relaxed) > 0 {
+            // A permit may have been lost with a message that nobody will ever get: only a collection finds it.
+            let _ = arena.collect();
+        }
         let taken = match patience {
             _ if free() => commit(who).map_err(AcquireError::from),
             Patience::None => Err(AcquireError::WouldBlock),
@@ -237,11 +245,11 @@ impl Semaphore {
         let high = (cell.owned_high.load(Ordering::Relaxed) as usize).min(MAX_OWNED);
         let free = cell.owned[..high].iter().position(|e| e.load(Ordering::Acquire) == 0);
         let entry = free.or((high < MAX_OWNED).then_some(high)).ok_or(Error::Full(&"owned permits"))?;
-        let permit = OwnedPermit::make(self, entry as u32)?;
+        let (permit, id) = OwnedPermit::make(self, entry as u32)?;
         crash::point("semaphore.permit_made");
         cell.owned_high.fetch_max(entry as u32 + 1, Ordering::AcqRel);
         // Release: the commit.
-        cell.owned[entry].store(permit.id(), Ordering::Release);
+        cell.owned[entry].store(id, Ordering::Release);
         crash::point("semaphore.permit_entered");
         Ok(permit)
     }

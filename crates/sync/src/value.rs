@@ -45,11 +45,15 @@ const TRIES: u32 = 16;
 const STACK_WORDS: usize = 32;
 
 /// Values in the object table.
-pub(crate) static VALUE: Kind = Kind { slot_died, ..Kind::plain(2, "Value") };
+pub(crate) static VALUE: Kind = Kind { slot_died, in_use, ..Kind::plain(2, "Value") };
 
 fn slot_died(arena: &Arena, object: Object, slot: u32) -> Result<(), Error> {
     arena.memory().at::<RawLock>(object.offset)?.mark_dead(slot);
     Ok(())
+}
+
+fn in_use(arena: &Arena, object: Object) -> Result<bool, Error> {
+    Ok(arena.memory().at::<RawLock>(object.offset)?.is_held())
 }
 
 /// A value that processes and threads share. A handle is a few words, cheap to clone, and travels in arguments, results and messages.
@@ -129,6 +133,9 @@ impl<T: NoUninit + CheckedBitPattern> Value<T> {
     /// # Errors
     /// The memory holds no `T`, which no correct program leaves there; or the process was made by `fork()`.
     pub fn get(&self) -> Result<T, LockError> {
+        if robust::forked() {
+            return Err(LockError::Shared(Error::Forked));
+        }
         for _ in 0..TRIES {
             // Acquire pairs with the Release in `publish`: the copy of this version is complete.
             let version = self.cell.version.load(Ordering::Acquire);
@@ -192,7 +199,14 @@ impl<T: NoUninit + CheckedBitPattern> Value<T> {
         crash::point("value.locked");
         let version = self.cell.version.load(Ordering::Relaxed);
         match self.read_copy(version) {
-            Ok(Some(copy)) => Ok(ValueGuard { value: self, copy, version, publish: true, _not_send: PhantomData }),
+            Ok(Some(copy)) => Ok(ValueGuard {
+                value: self,
+                copy,
+                version,
+                publish: true,
+                panicking: std::thread::panicking(),
+                _not_send: PhantomData,
+            }),
             other => {
                 self.cell.lock.unlock(who.thread);
                 other?;
@@ -250,6 +264,8 @@ pub struct ValueGuard<'a, T: NoUninit + CheckedBitPattern> {
     copy: T,
     version: u64,
     publish: bool,
+    /// A panic was unwinding when the lock was taken: the guard belongs to a destructor, and that panic is none of its own.
+    panicking: bool,
     _not_send: PhantomData<*mut ()>,
 }
 
@@ -279,7 +295,7 @@ impl<T: NoUninit + CheckedBitPattern> Drop for ValueGuard<'_, T> {
         // In a process made by fork() the lock is the parent's.
         let Ok(me) = robust::current() else { return };
         let cell = self.value.cell;
-        if self.publish && !std::thread::panicking() && cell.lock.held_by(me) {
+        if self.publish && self.panicking == std::thread::panicking() && cell.lock.held_by(me) {
             let next = self.version.wrapping_add(1);
             if self.value.write_copy(next, &self.copy).is_ok() {
                 crash::point("value.written");
@@ -289,5 +305,27 @@ impl<T: NoUninit + CheckedBitPattern> Drop for ValueGuard<'_, T> {
             }
         }
         cell.lock.unlock(me);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use multiproc_shm::Options;
+
+    #[test]
+    fn a_bit_pattern_of_another_type_is_an_error_and_the_lock_stays_usable() {
+        let arena = Arena::create(&Options { size: 16 << 20, ..Options::new(0, crate::KINDS) }).unwrap();
+        let value = Value::new_in(arena, true).unwrap();
+        value.word(0, 0).unwrap().store(2, Ordering::Relaxed);
+        let corrupted = Err(LockError::Shared(Error::Corrupted(&"a value's bit pattern")));
+        for _ in 0..2 {
+            assert_eq!(value.get(), corrupted);
+            assert_eq!(value.lock().map(|g| *g), corrupted);
+            assert_eq!(value.set(false).map(|()| false), corrupted);
+        }
+        value.word(0, 0).unwrap().store(1, Ordering::Relaxed);
+        value.update(|v| *v = false).unwrap();
+        assert_eq!(value.get(), Ok(false));
     }
 }

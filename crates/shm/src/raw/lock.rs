@@ -8,8 +8,8 @@
 //!
 //! | other word | meaning | written by | if the writer dies there |
 //! |---|---|---|---|
-//! | `owner` | slot and pid of the last owner, for reports and repair; 0 after an unlock that left `OWNER_DIED` | the owner, right after the CAS | names the owner before it; the TID in `word` decides |
-//! | `died` | the owner that died, as long as `OWNER_DIED` stands | who finds it first | names an earlier one |
+//! | `owner` | slot, TID and pid of the owner, for reports and repair; 0 when it is free in good order, or the death is noted in `died` | the owner, right after the CAS; 0 by it before it unlocks | 0, or names an owner that is dead for sure: the TID beside it must be that in `word` |
+//! | `died` | the owner that died, as long as `OWNER_DIED` stands; 0: one that had not named itself | who finds it first | names an earlier one |
 //! | `idle_wakes` | the last unlock woke nobody | the owner | at most one flush more or less |
 //! | `link` | the kernel's list; never read by us | the owner | private to it |
 //!
@@ -23,7 +23,7 @@
 use multiproc_sys::clock::Deadline;
 use multiproc_sys::crash;
 use multiproc_sys::futex::{self, Wait};
-use multiproc_sys::robust::{OWNER_DIED, TID_MASK, Thread, Unusable, WAITERS};
+use multiproc_sys::robust::{self, OWNER_DIED, TID_MASK, Thread, Unusable, WAITERS};
 use multiproc_sys::spin;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
@@ -48,8 +48,34 @@ const _: () = assert!(size_of::<RawLock>() == 64);
 pub struct Who {
     /// The thread that owns the lock.
     pub thread: Thread,
-    /// Its process's roster slot (high half) and pid (low half).
-    pub tag: u64,
+    process: u64,
+}
+
+// An owner word: slot:12 | TID:30 | pid:22. The kernel's pids end below 2^22.
+const SLOT_SHIFT: u32 = 52;
+const TID_SHIFT: u32 = 22;
+const PID_MASK: u64 = (1 << TID_SHIFT) - 1;
+
+impl Who {
+    /// `thread` of the process that [`process`](Who::process) describes.
+    #[inline]
+    pub fn new(thread: Thread, process: u64) -> Who {
+        Who { thread, process }
+    }
+
+    /// A process's roster slot and pid in one word.
+    pub fn process(slot: u32, pid: u32) -> u64 {
+        u64::from(slot) << SLOT_SHIFT | u64::from(pid) & PID_MASK
+    }
+
+    #[inline]
+    fn owner_word(self) -> u64 {
+        self.process | u64::from(self.thread.tid()) << TID_SHIFT
+    }
+}
+
+fn slot_and_pid(owner: u64) -> (u32, u32) {
+    ((owner >> SLOT_SHIFT) as u32, (owner & PID_MASK) as u32)
 }
 
 /// In what state the lock was found.
@@ -75,9 +101,6 @@ pub enum LockFailed {
     Unusable(Unusable),
 }
 
-/// Bound of a sleep that may not have been announced by WAITERS any more when its word changed.
-const NO_DEADLINE: Option<Deadline> = None;
-
 impl RawLock {
     /// A free lock.
     pub const fn new() -> RawLock {
@@ -95,7 +118,7 @@ impl RawLock {
     /// Takes the lock, waiting as long as it must.
     #[inline]
     pub fn lock(&self, who: Who) -> Result<Acquired, LockFailed> {
-        self.acquire(who, Some(NO_DEADLINE))
+        self.acquire(who, Some(None))
     }
 
     /// Takes the lock, waiting until `deadline` (`None`: for ever).
@@ -132,7 +155,7 @@ impl RawLock {
             self.note_death();
         }
         // Relaxed: read by reports and by the repair after the owner's end.
-        self.owner.store(who.tag, Ordering::Relaxed);
+        self.owner.store(who.owner_word(), Ordering::Relaxed);
         crash::point("lock.owner_named");
         // SAFETY: `link` lies at NODE_OFFSET (checked above) and a held lock's memory is not freed.
         unsafe { me.link(&self.word) };
@@ -150,10 +173,14 @@ impl RawLock {
         }
     }
 
-    /// Roster slot and pid of the owner that died; meaningful to who has found `OWNER_DIED` and still holds the lock.
+    /// Roster slot and pid of the owner that died, 0 and 0 if it had not named itself; meaningful to who has found `OWNER_DIED` and still holds the lock.
     pub fn dead_owner(&self) -> (u32, u32) {
-        let tag = self.died.load(Ordering::Relaxed);
-        ((tag >> 32) as u32, tag as u32)
+        slot_and_pid(self.died.load(Ordering::Relaxed))
+    }
+
+    /// Forgets who died: the owner vouches for what the lock guards.
+    pub fn forget_death(&self) {
+        self.died.store(0, Ordering::Relaxed);
     }
 
     #[cold]
@@ -202,9 +229,6 @@ impl RawLock {
     /// Gives the lock back and leaves `OWNER_DIED` for the next owner to find.
     #[inline]
     pub fn unlock_inconsistent(&self, me: Thread) {
-        if self.held_by(me) {
-            self.owner.store(0, Ordering::Relaxed);
-        }
         self.release(me, OWNER_DIED);
     }
 
@@ -217,12 +241,19 @@ impl RawLock {
         crash::point("unlock.pending");
         me.unlink(&self.word);
         crash::point("unlock.unlinked");
-        // Release pairs with the Acquire in `acquire`.
-        if self.word.compare_exchange(me.tid(), mark, Ordering::Release, Ordering::Relaxed).is_err() {
+        if !self.free_without_waiters(me, mark) {
             self.release_slow(me, mark);
         }
         crash::point("unlock.done");
         me.restore_pending(pending);
+    }
+
+    #[inline]
+    fn free_without_waiters(&self, me: Thread, mark: u32) -> bool {
+        // Relaxed: ordered by the Release that frees the word. As late as may be: who dies from here on dies nameless.
+        self.owner.store(0, Ordering::Relaxed);
+        // Release pairs with the Acquire in `acquire`.
+        self.word.compare_exchange(me.tid(), mark, Ordering::Release, Ordering::Relaxed).is_ok()
     }
 
     #[cold]
@@ -233,7 +264,7 @@ impl RawLock {
             // Drops WAITERS and wakes all in one call: nobody sleeps on a word that lacks the bit.
             futex::clear_top_bit_and_wake_all(&self.word);
             crash::point("unlock.flushed");
-            if self.word.compare_exchange(me.tid(), mark, Ordering::Release, Ordering::Relaxed).is_ok() {
+            if self.free_without_waiters(me, mark) {
                 return;
             }
         }
@@ -265,18 +296,22 @@ impl RawLock {
         word & OWNER_DIED != 0 && word & TID_MASK == 0
     }
 
-    /// Roster slot and pid of the last owner.
+    /// Roster slot and pid of the owner; 0 and 0 while nobody has it, or the owner has not named itself yet.
     pub fn last_owner(&self) -> (u32, u32) {
-        let tag = self.owner.load(Ordering::Relaxed);
-        ((tag >> 32) as u32, tag as u32)
+        slot_and_pid(self.owner.load(Ordering::Relaxed))
     }
 
-    /// Does for a dead owner what the kernel could not (its list was lost): marks the word if `slot` owned it, and wakes all.
+    /// Does for a dead owner what the kernel could not (its list was lost): marks the word if a thread of `slot` owned it, and wakes all.
     ///
-    /// To be called only when the process of that slot is known to be dead.
+    /// To be called only when the process of that slot is known to be dead. An owner word that is left over from that process while another
+    /// thread has just taken the lock names another TID than the word; then the lock is marked only if that thread does not exist.
     pub fn mark_dead(&self, slot: u32) {
-        let seen = self.word.load(Ordering::Relaxed);
-        if seen & TID_MASK == 0 || self.last_owner().0 != slot {
+        // Acquire pairs with the Release in `unlock`: whoever has the word, the owner word is at least as new as what its predecessor left.
+        let seen = self.word.load(Ordering::Acquire);
+        let owner = self.owner.load(Ordering::Relaxed);
+        let tid = seen & TID_MASK;
+        let named = (owner >> TID_SHIFT) as u32 & TID_MASK == tid && slot_and_pid(owner).0 == slot;
+        if tid == 0 || !(named || robust::is_gone(tid)) {
             return;
         }
         let marked = WAITERS | OWNER_DIED;
@@ -314,7 +349,7 @@ mod tests {
     use std::time::Duration;
 
     fn who() -> Who {
-        Who { thread: current().unwrap(), tag: 7 << 32 | 9 }
+        Who::new(current().unwrap(), Who::process(7, 9))
     }
 
     #[test]
@@ -359,6 +394,53 @@ mod tests {
         assert_eq!(lock.lock(who()), Ok(Acquired::Clean));
         assert_eq!(lock.lock(who()), Err(LockFailed::WouldDeadlock));
         lock.unlock(who().thread);
+    }
+
+    #[test]
+    fn who_died_before_it_named_itself_is_not_taken_for_its_predecessor() {
+        let lock: &'static RawLock = Box::leak(Box::new(RawLock::new()));
+        let _ = lock.lock(who()).unwrap();
+        lock.unlock(who().thread);
+        // What the kernel leaves of an owner that was killed right after its CAS.
+        lock.word.store(OWNER_DIED, Ordering::Relaxed);
+        assert_eq!(lock.lock(who()), Ok(Acquired::OwnerDied));
+        assert_eq!(lock.dead_owner(), (0, 0));
+        lock.unlock(who().thread);
+    }
+
+    #[test]
+    fn the_repair_for_a_dead_slot_leaves_a_new_owner_alone() {
+        let lock: &'static RawLock = Box::leak(Box::new(RawLock::new()));
+        std::thread::spawn(|| {
+            let _ = lock.lock(who()).unwrap();
+        })
+        .join()
+        .unwrap();
+        // Another thread has taken over and not named itself yet; the owner word is the dead one's.
+        let me = who().thread.tid();
+        let taken = me | WAITERS;
+        lock.word.store(taken, Ordering::Relaxed);
+        lock.mark_dead(7);
+        assert_eq!(lock.word.load(Ordering::Relaxed), taken);
+        // A dead owner whose list the kernel did not walk.
+        let owner = Who::process(7, 9) | u64::from(me) << TID_SHIFT;
+        lock.owner.store(owner, Ordering::Relaxed);
+        lock.mark_dead(8);
+        assert_eq!(lock.word.load(Ordering::Relaxed), taken);
+        lock.mark_dead(7);
+        assert_eq!(lock.lock(who()), Ok(Acquired::OwnerDied));
+        assert_eq!(lock.dead_owner(), (7, 9));
+        lock.unlock(who().thread);
+    }
+
+    #[test]
+    fn a_lock_of_a_thread_that_is_gone_is_marked_by_hand() {
+        let lock: &'static RawLock = Box::leak(Box::new(RawLock::new()));
+        let gone = std::thread::spawn(|| who().thread.tid()).join().unwrap();
+        // It died before it named itself, and its list was lost.
+        lock.word.store(gone, Ordering::Relaxed);
+        lock.mark_dead(7);
+        assert!(lock.owner_died());
     }
 
     #[test]

@@ -1,0 +1,83 @@
+//! What an arena holds at this moment, for tests and reports: nothing here changes anything.
+
+use crate::arena::Arena;
+use crate::blocks::BlockState;
+use crate::error::Error;
+use crate::objects::ObjectState;
+use crate::raw::{Acquired, Who};
+use crate::roster::SlotState;
+use std::sync::atomic::Ordering;
+
+/// What is in use. Two audits of a quiet arena are equal when nothing leaked between them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Audit {
+    /// Blocks that a process has to itself.
+    pub private: u32,
+    /// Blocks of objects: cells, rings, tables.
+    pub of_objects: u32,
+    /// Blocks of messages: waiting, being taken, leased, returned.
+    pub of_messages: u32,
+    /// Live objects, and those being made or freed.
+    pub objects: u32,
+    /// Processes, dead ones that were not cleaned up after included.
+    pub slots: u32,
+}
+
+/// While it lives no process collects or cleans: a test sees what the kernel alone does for the dead.
+#[derive(Debug)]
+pub struct NoCollection {
+    arena: &'static Arena,
+    who: Who,
+}
+
+impl Drop for NoCollection {
+    fn drop(&mut self) {
+        self.arena.collection().lock.unlock(self.who.thread);
+    }
+}
+
+impl Arena {
+    /// Counts what is in use.
+    pub fn audit(&self) -> Result<Audit, Error> {
+        let mut audit = Audit::default();
+        self.blocks.for_each(&self.memory, |_, word| {
+            let count = match BlockState::from_word(word)? {
+                BlockState::Free => return Ok(()),
+                BlockState::Filling(_) | BlockState::Slot(_) => &mut audit.private,
+                BlockState::Object(_) => &mut audit.of_objects,
+                BlockState::Queue { .. } | BlockState::Taken { .. } | BlockState::Leased { .. } | BlockState::Returned { .. } => {
+                    &mut audit.of_messages
+                }
+            };
+            *count += 1;
+            Ok(())
+        })?;
+        for index in 0..self.objects.high() as u32 {
+            audit.objects += u32::from(self.object_state(index)?.0 != ObjectState::Free);
+        }
+        for slot in 0..self.slots_high() {
+            audit.slots += u32::from(self.slot(slot)?.state()?.0 != SlotState::Free);
+        }
+        Ok(audit)
+    }
+
+    /// Waits for a running collection to end and keeps others from starting.
+    pub fn hold_collections(&'static self) -> Result<NoCollection, Error> {
+        let who = self.who()?;
+        match self.collection().lock.lock(who) {
+            Ok(Acquired::Clean | Acquired::OwnerDied) => Ok(NoCollection { arena: self, who }),
+            Err(_) => Err(Error::Unavailable(&"the collector's lock")),
+        }
+    }
+
+    /// The index of the object that a process notes to wait for.
+    pub fn waits_for(&self, pid: u32) -> Result<Option<u32>, Error> {
+        for slot in 0..self.slots_high() {
+            let slot = self.slot(slot)?;
+            if slot.state()?.0 == SlotState::Live && slot.pid.load(Ordering::Relaxed) == pid {
+                return Ok(slot.blocked_on.load(Ordering::Acquire).checked_sub(1).map(|index| index as u32));
+            }
+        }
+        Ok(None)
+    }
+}
