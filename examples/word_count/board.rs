@@ -16,6 +16,8 @@ pub(crate) type Fatal = Box<dyn Error + Send + Sync>;
 /// Where a worker is with a chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stage {
+    /// Not there yet.
+    Starting,
     /// Without one, or just getting or returning it.
     Idle,
     /// It has leased this chunk and sends a result later.
@@ -27,7 +29,8 @@ pub(crate) enum Stage {
 impl Stage {
     fn to_word(self) -> u64 {
         match self {
-            Stage::Idle => 0,
+            Stage::Starting => 0,
+            Stage::Idle => 3,
             Stage::Leased(chunk) => chunk << 2 | 1,
             Stage::Sent(chunk) => chunk << 2 | 2,
         }
@@ -37,7 +40,8 @@ impl Stage {
         match word & 3 {
             1 => Stage::Leased(word >> 2),
             2 => Stage::Sent(word >> 2),
-            _ => Stage::Idle,
+            3 => Stage::Idle,
+            _ => Stage::Starting,
         }
     }
 
@@ -55,7 +59,7 @@ impl Stage {
 pub(crate) struct SharedStage(Atomic<u64>);
 
 impl SharedStage {
-    /// [`Stage::Idle`] at first.
+    /// [`Stage::Starting`] at first.
     ///
     /// # Errors
     /// Shared memory is used up.
@@ -109,7 +113,7 @@ mod tests {
 
     #[test]
     fn stages_fit_into_a_word() {
-        for stage in [Stage::Idle, Stage::Leased(0), Stage::Leased(7), Stage::Sent(0), Stage::Sent(1 << 60)] {
+        for stage in [Stage::Starting, Stage::Idle, Stage::Leased(0), Stage::Leased(7), Stage::Sent(0), Stage::Sent(1 << 60)] {
             assert_eq!(Stage::from_word(stage.to_word()), stage);
         }
     }
@@ -134,7 +138,7 @@ mod tests {
         for _ in 0..2 {
             multiproc::Process::spawn((board.clone(), stage.clone()), add)?.join()?;
         }
-        assert_eq!((board.done(), stage.get(), board.hunted.get()), ((20, 2), Stage::Sent(3), Stage::Idle));
+        assert_eq!((board.done(), stage.get(), board.hunted.get()), ((20, 2), Stage::Sent(3), Stage::Starting));
         Ok(())
     }
 }

@@ -38,7 +38,7 @@ impl Kill {
     fn chunk(self) -> u64 {
         match self {
             Kill::At(Stage::Leased(chunk) | Stage::Sent(chunk)) | Kill::Any(chunk) => chunk,
-            Kill::At(Stage::Idle) => 0,
+            Kill::At(Stage::Starting | Stage::Idle) => 0,
         }
     }
 
@@ -46,7 +46,7 @@ impl Kill {
         match self {
             Kill::At(Stage::Leased(_)) => Kill::At(Stage::Leased(chunk)),
             Kill::At(Stage::Sent(_)) => Kill::At(Stage::Sent(chunk)),
-            Kill::At(Stage::Idle) => self,
+            Kill::At(Stage::Starting | Stage::Idle) => self,
             Kill::Any(_) => Kill::Any(chunk),
         }
     }
@@ -202,7 +202,9 @@ impl Pace {
 
     /// Kills a worker, if one is as wanted, and starts another one.
     fn strike(&self, kill: Kill, crew: &mut Crew, random: &mut fastrand::Rng) -> Option<Stage> {
-        let fits = |stage: Stage| kill.hunts().is_none_or(|wanted| stage.meets(wanted));
+        // Not who is starting: stopped before it has bound its life to ours, it would outlive us if we were killed now.
+        let there = |stage: Stage| stage != Stage::Starting;
+        let fits = |stage: Stage| kill.hunts().map_or(there(stage), |wanted| stage.meets(wanted));
         let possible: Vec<usize> = (0..crew.workers.len()).filter(|at| fits(crew.workers[*at].stage.get())).collect();
         let at = random.choice(possible)?;
         let victim = &crew.workers[at];

@@ -38,6 +38,7 @@ pub(crate) struct Answer {
 /// When the queues are corrupt or memory is used up: the coordinator then reads why.
 pub(crate) fn work(tools: Tools) {
     let Tools { jobs, results, board, stage, max_attempts } = tools;
+    stage.set(Stage::Idle);
     let hunted = || stage.get().meets(board.hunted.get());
     loop {
         let chunk = match jobs.lease() {

@@ -45,7 +45,7 @@ impl<T> Lease<T> {
     /// Done: the message is not delivered again.
     #[doc(alias = "task_done")]
     pub fn ack(mut self) -> T {
-        if let Some(leased) = self.leased.take() {
+        if let Some(leased) = self.leased.take().filter(|_| !robust::forked()) {
             // Fails only in corrupted memory, of which the next operation tells.
             let _ = self.ring.acknowledge(&leased);
         }

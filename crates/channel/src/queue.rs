@@ -10,6 +10,7 @@ use crate::ring::{Patience, Ring};
 use multiproc_shm::scope::{self, References};
 use multiproc_shm::{Arena, Error, Role};
 use multiproc_sys::clock::Deadline;
+use multiproc_sys::robust;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::any::TypeId;
 use std::cell::Cell;
@@ -91,8 +92,8 @@ impl Ring {
     fn get_value<T, C: Codec<T>>(&self, patience: Patience) -> Result<T, GetError> {
         with_buffer(|buffer| {
             let mut references = References::new();
-            self.get(buffer, &mut references, patience)?;
-            let value = message::decode::<T, C>(self.arena(), buffer, &references).map_err(GetError::Decode);
+            let got = self.get(buffer, &mut references, patience);
+            let value = got.and_then(|()| message::decode::<T, C>(self.arena(), buffer, &references).map_err(GetError::Decode));
             self.hand_over();
             value
         })
@@ -190,6 +191,12 @@ macro_rules! handle {
                 self.ring.close()
             }
 
+            /// The number under which reports name the queue.
+            #[doc(hidden)]
+            pub fn id(&self) -> u32 {
+                self.ring.index()
+            }
+
             /// Leases that are out at this moment.
             pub fn leased(&self) -> usize {
                 self.ring.count_leases().map_or(0, |(out, _)| out as usize)
@@ -199,6 +206,9 @@ macro_rules! handle {
             ///
             /// Each is also a `tracing` event. Messages under lease are not lost but delivered again.
             pub fn take_losses(&self) -> u32 {
+                if robust::forked() {
+                    return 0;
+                }
                 // Relaxed: a counter.
                 self.ring.cell.lost.swap(0, Ordering::Relaxed)
             }

@@ -94,13 +94,6 @@ pub use bytemuck;
 /// Whether crash points are compiled in, which only tests ask for.
 pub const CRASH_POINTS: bool = multiproc_sys::crash::ENABLED;
 
-/// Where tests let a process die.
-#[cfg(feature = "crash-points")]
-#[doc(hidden)]
-pub mod crash {
-    pub use multiproc_sys::crash::*;
-}
-
 /// The README's and the design notes' code is compiled and run.
 #[cfg(doctest)]
 mod pages {

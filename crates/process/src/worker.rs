@@ -26,6 +26,7 @@ use std::sync::{Mutex, PoisonError};
 
 /// The arena was built by another program, or is none.
 pub(crate) const EXIT_REFUSED: i32 = 126;
+const KILL: i32 = 9;
 /// As a Rust program that panics in `main`.
 const EXIT_PANIC: i32 = 101;
 
@@ -117,6 +118,8 @@ pub(crate) fn live(marker: Marker) -> Option<()> {
     if !genuine {
         return None;
     }
+    // At once, and by this thread until the keeper has set its own: stopped before that, the process would outlive its parent.
+    let _ = signal::set_parent_death_signal(KILL);
     let arena = inherit::claim(marker.arena).ok()?;
     let parent = PidFd::from_owned(inherit::claim(marker.parent).ok()?);
     let arena = match tree::inherit(arena, marker.slot) {
@@ -173,6 +176,8 @@ fn run(arena: &'static Arena, slot: &'static Slot) -> i32 {
     exit::record_exit_code(slot);
     panics::record_in_slot(arena);
     keeper::wait_until_alive();
+    // The keeper's signal stands in its place, and only the keeper can be told to take its own back.
+    let _ = signal::set_parent_death_signal(0);
     let (received, references) = match (received, read.as_ref().map(|(block, _)| take_references(arena, slot, *block))) {
         (Some(Some(received)), Ok(Ok(references))) => (received, references),
         (_, Ok(Err(e))) => return end(Outcome::Refused, &format!("its arguments could not be read: {e}"), EXIT_REFUSED),

@@ -5,7 +5,7 @@
 
 use crate::blocks::{BlockId, BlockState, Blocks};
 use crate::error::Error;
-use crate::held::{CHANNEL_ROLES, Registry, Role};
+use crate::held::{Registry, Role};
 use crate::holds::{Holds, Table};
 use crate::layout::{CLASSES, DEFAULT_SIZE, Layout, MIN_SIZE, PAGE, SLOT_SIZE};
 use crate::memory::{Account, Memory, Shared};
@@ -401,7 +401,7 @@ impl Arena {
     ) -> Result<RawRef, Error> {
         let block = self.allocate(size)?;
         crash::point("object.block");
-        match self.fill_object(kind, (type_hash, role), size, block, init) {
+        match self.fill_object((kind, type_hash, role), size, block, init) {
             Ok(made) => Ok(made),
             Err(e) => {
                 self.free(block)?;
@@ -412,8 +412,7 @@ impl Arena {
 
     fn fill_object(
         &self,
-        kind: &'static Kind,
-        (type_hash, role): (u64, Role),
+        (kind, type_hash, role): (&'static Kind, u64, Role),
         size: u64,
         block: BlockId,
         init: impl FnOnce(Object) -> Result<(), Error>,
@@ -447,7 +446,10 @@ impl Arena {
         self.memory.zero(object.offset, size).map_err(undo)?;
         init(object).map_err(undo)?;
         crash::point("object.filled");
-        self.set_holds(index, role).map_err(undo)?;
+        // All bits before it lives: a collection that found the object without a sender would close it.
+        for table in role.tables() {
+            self.holds.set(&self.memory, self.slot, table, index).map_err(undo)?;
+        }
         self.set_block_state(block, BlockState::Object(index)).map_err(undo)?;
         crash::point("object.owned");
         // Before it is live: a sweep that finds it live finds it stamped, or its collection began after the hold bit was set.
@@ -515,34 +517,18 @@ impl Arena {
         Ok(())
     }
 
-    /// Sets this process's bits for an object: the hold first, then what its role may do.
-    pub(crate) fn set_holds(&self, index: u32, role: Role) -> Result<(), Error> {
-        self.holds.set(&self.memory, self.slot, Table::Hold, index)?;
-        for (part, table) in CHANNEL_ROLES {
-            if role.includes(part) {
-                self.holds.set(&self.memory, self.slot, table, index)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether some process may have this role on `index`: one has, or a reference is, or was just now, on its way.
-    ///
-    /// References on their way are counted before they leave and after they have arrived. If the counts agree and are the same before and after the
-    /// look at all slots, none moved behind its back.
-    pub(crate) fn role_of_anybody(&self, table: Table, index: u32) -> Result<Presence, Error> {
+    /// Whether it is certain that neither a process has this role on `index` nor a record carries a reference to it.
+    pub(crate) fn nobody_has(&self, table: Table, index: u32) -> Result<bool, Error> {
         let entry = self.entry(index)?;
-        let counts = || (entry.sent.load(Ordering::SeqCst), entry.received.load(Ordering::SeqCst));
-        let before = counts();
-        if self.anybody_has(table, index)? {
-            return Ok(Presence::Somebody);
-        }
-        fence::full();
-        let after = counts();
-        Ok(if before == after && before.0 == before.1 { Presence::Nobody } else { Presence::Unknown })
+        // SeqCst, as the counts around the records' commits. `received` follows `sent`: if they are equal in this order, nothing was under way in
+        // between, and if `sent` has not risen when all bits have been looked at, none of them has moved behind the look.
+        let received = entry.received.load(Ordering::SeqCst);
+        let sent = entry.sent.load(Ordering::SeqCst);
+        Ok(received == sent && !self.anybody_has(table, index)? && entry.sent.load(Ordering::SeqCst) == sent)
     }
 
-    fn anybody_has(&self, table: Table, index: u32) -> Result<bool, Error> {
+    /// Whether some slot has this role on `index`.
+    pub(crate) fn anybody_has(&self, table: Table, index: u32) -> Result<bool, Error> {
         fence::full();
         for slot in 0..self.slots_high() {
             if self.slot(slot)?.state()?.0 != SlotState::Free && self.holds.get(&self.memory, slot, table, index)? {
@@ -556,15 +542,6 @@ impl Arena {
         let Header { collector, collection, epoch, again, .. } = self.header;
         Collection { lock: collector, active: collection, epoch, again }
     }
-}
-
-/// Whether a channel has somebody on one of its sides.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Presence {
-    Somebody,
-    Nobody,
-    /// References are on their way: a collection finds out.
-    Unknown,
 }
 
 /// Whether a state word is that of a free entry.

@@ -10,7 +10,7 @@
 //! and, again and again until a pass adds nothing, the objects stamped with this epoch; edges are the references in records. What is neither
 //! reached nor stamped is freed. A collector that dies is followed by the next with a new epoch: nothing was freed that was referenced.
 
-use crate::arena::{Arena, Collection, Presence, is_free};
+use crate::arena::{Arena, Collection, is_free};
 use crate::blocks::{BlockId, BlockState};
 use crate::error::Error;
 use crate::held::Role;
@@ -21,6 +21,9 @@ use crate::record;
 use crate::roster::{Slot, SlotState};
 use multiproc_sys::{crash, fence};
 use std::sync::atomic::Ordering;
+
+/// Traffic in handles can ask for one collection after the other; the rest is for the next caller.
+const MAX_ROUNDS: u32 = 100;
 
 /// What a collection did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,6 +41,7 @@ impl Arena {
     pub fn collect(&self) -> Result<Collected, Error> {
         let mut sum = Collected::default();
         let words = self.collection();
+        let mut rounds = 0;
         // SeqCst: either we get the lock, or its owner sees the wish after it has unlocked.
         words.again.store(1, Ordering::SeqCst);
         loop {
@@ -56,7 +60,8 @@ impl Arena {
             sum.slots += done.slots;
             sum.objects += done.objects;
             sum.orphans = done.orphans;
-            if words.again.swap(0, Ordering::SeqCst) == 0 {
+            rounds += 1;
+            if words.again.swap(0, Ordering::SeqCst) == 0 || rounds == MAX_ROUNDS {
                 return Ok(sum);
             }
         }
@@ -179,7 +184,7 @@ impl Arena {
                 self.holds.clear(&self.memory, slot, table, index)?;
                 // The mark phase that follows closes what lost its last holder; here only what is certain.
                 if let Some(object) = self.object(index)?
-                    && self.role_of_anybody(table, index)? == Presence::Nobody
+                    && self.nobody_has(table, index)?
                 {
                     (self.kind_of(index)?.role_gone)(self, object, role)?;
                 }
@@ -273,11 +278,20 @@ impl Arena {
                 }
                 continue;
             }
+            if !self.kind_of(index)?.channel {
+                continue;
+            }
             // Reached, but nobody who could send: neither a process nor a record on its way.
-            for (flag, role) in [(SENDER, Role::Sender), (RECEIVER, Role::Receiver)] {
-                if flags & flag == 0 && !stamped {
+            for (flag, role, table) in [(SENDER, Role::Sender, Table::Sender), (RECEIVER, Role::Receiver, Table::Receiver)] {
+                if flags & flag != 0 {
+                    continue;
+                }
+                if !stamped || self.nobody_has(table, index)? {
                     let object = self.object_at(index, generation)?;
                     (self.kind_of(index)?.role_gone)(self, object, role)?;
+                } else {
+                    // It moved while we looked; who dropped the last of the role may have left the rest to us.
+                    self.collection().again.store(1, Ordering::SeqCst);
                 }
             }
         }

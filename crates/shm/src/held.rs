@@ -4,7 +4,7 @@
 //! one goes, both under a private mutex, so two threads cannot cross. An object whose handles never left the
 //! process is freed with the last of them; any other one waits for a collection.
 
-use crate::arena::{Arena, Presence};
+use crate::arena::Arena;
 use crate::error::Error;
 use crate::holds::Table;
 use crate::memory::Shared;
@@ -40,7 +40,15 @@ impl Role {
     }
 }
 
-pub(crate) const CHANNEL_ROLES: [(Role, Table); 2] = [(Role::Sender, Table::Sender), (Role::Receiver, Table::Receiver)];
+impl Role {
+    /// The tables in which a holder with this role has its bit.
+    pub(crate) fn tables(self) -> impl Iterator<Item = Table> {
+        let channel = CHANNEL_ROLES.into_iter().filter(move |(part, _)| self.includes(*part)).map(|(_, table)| table);
+        std::iter::once(Table::Hold).chain(channel)
+    }
+}
+
+const CHANNEL_ROLES: [(Role, Table); 2] = [(Role::Sender, Table::Sender), (Role::Receiver, Table::Receiver)];
 
 /// A reference of this process to a live object.
 #[derive(Debug)]
@@ -91,6 +99,9 @@ impl Arena {
         role: Role,
         init: impl FnOnce(Object) -> Result<(), Error>,
     ) -> Result<Arc<Held>, Error> {
+        if robust::forked() {
+            return Err(Error::Forked);
+        }
         let made = self.make_object(kind, type_hash, size, role, init)?;
         self.acquire(made, false)
     }
@@ -119,7 +130,9 @@ impl Arena {
         if self.object_state(index)? != (ObjectState::Live, generation) {
             return Err(Error::Corrupted(&"a reference to an object that is gone"));
         }
-        self.set_holds(index, role)?;
+        for table in role.tables() {
+            self.holds.set(&self.memory, self.my_slot(), table, index)?;
+        }
         let object = self.object_at(index, generation)?;
         let held = Arc::new(Held { arena: self, object, role, shared: AtomicBool::new(shared) });
         let local = shard.entry(index).or_insert_with(|| Local { generation, shared, held: Default::default() });
@@ -144,12 +157,21 @@ impl Arena {
         Ok(())
     }
 
+    fn carries_references(&self, object: Object) -> Result<bool, Error> {
+        let mut any = false;
+        (self.kind_of(object.index)?.trace)(self, object, &mut |_| any = true)?;
+        Ok(any)
+    }
+
     /// After a role bit was cleared: if it was the last, the channel ends, or a collection finds out whether a reference is under way.
     pub(crate) fn role_cleared(&self, object: Object, role: Role, table: Table) -> Result<(), Error> {
-        match self.role_of_anybody(table, object.index)? {
-            Presence::Somebody => Ok(()),
-            Presence::Nobody => (self.kind_of(object.index)?.role_gone)(self, object, role),
-            Presence::Unknown => self.collect().map(|_| ()),
+        if self.anybody_has(table, object.index)? {
+            return Ok(());
+        }
+        if self.nobody_has(table, object.index)? {
+            (self.kind_of(object.index)?.role_gone)(self, object, role)
+        } else {
+            self.collect().map(|_| ())
         }
     }
 }
@@ -239,9 +261,14 @@ impl Held {
         if local.held.iter().all(Option::is_none) {
             let shared = local.shared;
             shard.remove(&object.index);
+            let carries = arena.carries_references(object)?;
             arena.holds.clear(&arena.memory, arena.my_slot(), Table::Hold, object.index)?;
             if !shared {
                 arena.end_object(object.index, object.generation)?;
+            }
+            // What its records refer to may have lost its last sender or receiver with it.
+            if carries && !(shared && arena.anybody_has(Table::Hold, object.index)?) {
+                arena.collect()?;
             }
         }
         Ok(())

@@ -36,6 +36,9 @@ unsafe impl Shared for crate::raw::WaitWord {}
 // SAFETY: an array of such.
 unsafe impl<T: Shared, const N: usize> Shared for [T; N] {}
 
+/// Takes the kernel about a quarter of a millisecond.
+const BACKING_STEP: u64 = 1 << 20;
+
 /// A mapped arena.
 #[derive(Debug)]
 pub struct Memory {
@@ -127,7 +130,12 @@ impl Memory {
 
     /// Asks the kernel for the pages of a range; those that are there already stay as they are.
     pub fn back(&self, offset: u64, len: u64) -> Result<(), Error> {
-        memfd::allocate(self.fd(), offset, len).map_err(|e| Error::system(&"fallocate", &e))
+        // In steps: a signal makes the kernel undo a step and begin again, and with a timer of 1 kHz a large one would never end.
+        for done in (0..len).step_by(BACKING_STEP as usize) {
+            let step = BACKING_STEP.min(len - done);
+            memfd::allocate(self.fd(), offset + done, step).map_err(|e| Error::system(&"fallocate", &e))?;
+        }
+        Ok(())
     }
 
     /// Gives the pages of a range back; they read as zero afterwards.

@@ -39,6 +39,8 @@ pub struct Kind {
     pub id: u32,
     /// For reports.
     pub name: &'static str,
+    /// Whether holders have roles, and the object ends for one side when the other has gone.
+    pub channel: bool,
     /// Calls back with each reference that the object's records carry.
     pub trace: Trace,
     /// A process that held the object is dead: take back what it had.
@@ -66,6 +68,7 @@ impl Kind {
         Kind {
             id,
             name,
+            channel: false,
             trace: |_, _, _| Ok(()),
             slot_died: |_, _, _| Ok(()),
             block_orphaned: |_, _, _, _| Ok(()),

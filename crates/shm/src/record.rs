@@ -126,6 +126,16 @@ pub fn committed(arena: &Arena, held: &[Arc<Held>]) -> Result<(), Error> {
     held.iter().try_for_each(|h| arena.stamp(h.object().index))
 }
 
+/// As [`arrived`], for all references of the record in `block`.
+pub fn arrived_with(arena: &Arena, block: BlockId) -> Result<(), Error> {
+    references(arena, block, |r| {
+        // An index outside the table was refused when the reference was taken over.
+        if let Ok(entry) = arena.entry(r.index()) {
+            entry.received.fetch_add(1, Ordering::Release);
+        }
+    })
+}
+
 /// After the record was consumed for good: its references are this process's own now.
 #[inline]
 pub fn arrived(arena: &Arena, held: &[Arc<Held>]) -> Result<(), Error> {

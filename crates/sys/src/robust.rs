@@ -186,6 +186,13 @@ fn sentinel_word(local: &Local) -> *const AtomicU32 {
     local.last.get().cast_const().cast()
 }
 
+/// Whether no thread with this id exists. An id that a peer made up may name any thread; nothing is sent to it.
+pub fn is_gone(tid: u32) -> bool {
+    // SAFETY: signal 0 only asks.
+    let r = unsafe { libc::syscall(libc::SYS_tkill, tid, 0) };
+    r < 0 && std::io::Error::last_os_error().raw_os_error() == Some(libc::ESRCH)
+}
+
 fn gettid() -> u32 {
     // SAFETY: no arguments, cannot fail.
     unsafe { libc::gettid() as u32 }

@@ -39,13 +39,11 @@ impl Head {
     }
 
     #[inline]
-
     fn to_word(self, seq: u32) -> u64 {
         u64::from(self.len) | u64::from(self.references) << 32 | (self.form as u64) << 48 | u64::from(seq & 0xff) << 56
     }
 
     #[inline]
-
     fn from_word(word: u64, seq: u32) -> Option<Head> {
         let form = match word >> 48 & 0xff {
             1 => Form::Inline,

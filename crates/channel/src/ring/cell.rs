@@ -113,7 +113,6 @@ impl End {
     }
 
     #[inline]
-
     pub(crate) fn store(self, word: &AtomicU64) {
         // Release pairs with the Acquire in `load`.
         word.store(self.0, Ordering::Release);
@@ -133,13 +132,11 @@ impl End {
     }
 
     #[inline]
-
     pub(crate) fn seq(self) -> u32 {
         (self.0 >> POSITION_BITS) as u32
     }
 
     #[inline]
-
     pub(crate) fn position(self) -> u64 {
         self.0 & POSITION_MASK
     }

@@ -3,8 +3,9 @@
 //! | dies | left behind | who repairs, how |
 //! |---|---|---|
 //! | waiting for `clock`, or for data | nothing; `clock` with a dead owner | the kernel wakes the next |
-//! | copying, before the commit | the message, still in the ring; perhaps its block in state `Taken(slot)` | nobody: the next getter takes it |
-//! | after the commit, before the caller has it | one message in dead hands | the cleaner counts it as lost and frees its block |
+//! | copying, before the commit | the message, still in the ring; perhaps its block in state `Taken(slot)`, a note in `hands` | the next getter undoes both |
+//! | after the commit, before the caller has it | one message in dead hands, as `hands` says | the cleaner counts it as lost and frees its block |
+//! | taking a returned lease, before it is acknowledged | the lease, the dead process's | the cleaner: delivered again |
 //! | after the commit, before the wake | room, a sleeping putter | the kernel wakes it: `pw` is pending |
 //! | having cleared `attention` | returned leases that nobody looks for | the next getter finds `OWNER_DIED` and looks |
 
@@ -53,7 +54,9 @@ impl Ring {
         if let Some(block) = block {
             // Ours by state and out of the ring: copied without a lock.
             let copied = self.copy_payload(block, into);
+            crash::point("get.block_copied");
             self.acknowledge_if_leased(block)?;
+            crash::point("get.acknowledged");
             self.arena().free(block)?;
             copied?;
         }
@@ -152,18 +155,19 @@ impl Ring {
             }
             Form::Block => {
                 let block = self.block_of(first)?;
+                // First what may fail.
+                *references = record::adopt(self.arena(), block)?;
                 self.cell.consumed.begin_taking(block, at.seq());
                 crash::point("get.named");
                 let mine = BlockState::Taken { slot: self.arena().my_slot(), queue: self.index(), seq: at.seq() };
                 self.arena().set_block_state(block, mine)?;
                 crash::point("get.block_taken");
-                *references = record::adopt(self.arena(), block)?;
                 Some(block)
             }
         };
         crash::point("get.copied");
-        let hand = self.hand()?;
-        hand.store(hand_word(self.index(), at.seq()), Ordering::Relaxed);
+        self.hand()?.store(hand_word(self.index(), at.seq()), Ordering::Relaxed);
+        crash::point("get.in_hand");
         self.commit_get(who, first);
         if block.is_some() {
             self.cell.consumed.end_taking();
@@ -172,7 +176,6 @@ impl Ring {
     }
 
     #[inline]
-
     pub(crate) fn commit_get(&self, who: Who, first: First) {
         let consumed = &self.cell.consumed;
         crash::point("get.before_commit");
@@ -203,10 +206,28 @@ impl Ring {
     /// What the dead owner of `clock` left; to be repeated if its repairer dies.
     #[cold]
     fn repair_get(&self) -> Result<(), Error> {
-        self.undo_lease()?;
+        self.void_hands()?;
+        crash::point("get.hands_voided");
+        self.undo_taking()?;
         crash::point("get.repaired");
         self.cell.consumed.end_taking();
+        crash::point("get.taking_ended");
         self.cell.attention.store(1, Ordering::Release);
+        Ok(())
+    }
+
+    /// Takes back the note of whoever died with the first item in hand: it is still in the ring, and will be somebody else's.
+    fn void_hands(&self) -> Result<(), Error> {
+        let first = hand_word(self.index(), self.head().seq());
+        for slot in 0..self.arena().slots_high() {
+            for hand in &self.arena().slot(slot)?.hands {
+                // Only the dead owner can have noted an item that is not taken.
+                if hand.load(Ordering::Relaxed) == first {
+                    // Before the next commit, with whose Release it pairs: who sees the head past the item sees no note.
+                    hand.store(0, Ordering::Relaxed);
+                }
+            }
+        }
         Ok(())
     }
 
@@ -215,6 +236,12 @@ impl Ring {
     fn hand(&self) -> Result<&'static AtomicU64, Error> {
         let slot = self.arena().slot(self.arena().my_slot())?;
         Ok(&slot.hands[thread_number() % HANDS])
+    }
+
+    /// Notes that a message which had been leased before is in hand. It is lost with this process from when its lease is acknowledged.
+    pub(crate) fn note_returned(&self, seq: u32) -> Result<(), Error> {
+        self.hand()?.store(returned_hand_word(self.index(), seq), Ordering::Relaxed);
+        Ok(())
     }
 
     /// The message has reached its caller.
@@ -232,8 +259,12 @@ pub(crate) fn hand_word(queue: u32, seq: u32) -> u64 {
     (u64::from(queue) + 1) << 24 | u64::from(seq)
 }
 
-#[inline]
+/// The same for an item that came back from a lease.
+pub(crate) fn returned_hand_word(queue: u32, seq: u32) -> u64 {
+    hand_word(queue, seq) | 1 << 63
+}
 
+#[inline]
 fn thread_number() -> usize {
     static THREADS: AtomicU32 = AtomicU32::new(0);
     thread_local! { static NUMBER: Cell<u32> = const { Cell::new(u32::MAX) }; }

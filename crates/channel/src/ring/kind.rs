@@ -3,16 +3,17 @@
 
 use super::bytes::Form;
 use super::cell::{End, MAX_LEASES, NO_RECEIVER, NO_SENDER, QueueCell, age};
-use super::get::hand_word;
+use super::get::{hand_word, returned_hand_word};
 use super::lease::entry_of;
 use super::{Bytes, bytes_of};
 use multiproc_shm::blocks::{BlockId, BlockState};
 use multiproc_shm::objects::{Kind, Object, RawRef};
 use multiproc_shm::{Arena, Error, Role, record};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{Ordering, fence};
 
 /// Queues in the object table.
-pub(crate) static QUEUE: Kind = Kind { trace, slot_died, block_orphaned, role_gone, end, ..Kind::plain(16, "Queue") };
+pub(crate) static QUEUE: Kind =
+    Kind { channel: true, trace, slot_died, block_orphaned, role_gone, end, ..Kind::plain(16, "Queue") };
 
 fn cell(arena: &Arena, object: Object) -> Result<&'static QueueCell, Error> {
     if object.size < size_of::<QueueCell>() as u64 {
@@ -21,7 +22,7 @@ fn cell(arena: &Arena, object: Object) -> Result<&'static QueueCell, Error> {
     arena.memory().at(object.offset)
 }
 
-/// Calls `visit` with each record of the ring, as far as it can be read while others change it.
+/// Calls `visit` with each record of the ring, and while others change it now and then with bytes that are none any more.
 fn each_record(
     arena: &Arena,
     cell: &QueueCell,
@@ -30,16 +31,23 @@ fn each_record(
     let Some(bytes) = bytes_of(arena, cell)? else { return Ok(()) };
     let (mut at, tail) = (End::load(&cell.consumed.head), End::load(&cell.produced.tail));
     while at != tail && tail.bytes_since(at) <= bytes.len {
-        let Ok(head) = bytes.read_head(arena, at, tail) else {
-            // Passed meanwhile: go on where the head is now, or stop where it is corrupt.
-            let now = End::load(&cell.consumed.head);
-            if age(now.seq(), at.seq()) == 0 || age(now.seq(), at.seq()) > tail.items_since(at) {
+        let head = bytes.read_head(arena, at, tail);
+        if let Ok(head) = head {
+            visit(bytes, at, head)?;
+        }
+        // The record was what it seemed only if the getters have not passed it meanwhile. Pairs with the Release of the head: who has
+        // read bytes of a later lap sees the head that let them be written.
+        fence(Ordering::Acquire);
+        let now = End::load(&cell.consumed.head);
+        let passed = age(now.seq(), at.seq());
+        if (1..1 << 23).contains(&passed) {
+            if passed >= tail.items_since(at) {
                 return Ok(());
             }
             at = now;
             continue;
-        };
-        visit(bytes, at, head)?;
+        }
+        let Ok(head) = head else { return Ok(()) };
         at = at.after(head.size());
     }
     Ok(())
@@ -78,23 +86,49 @@ fn trace(arena: &Arena, object: Object, visit: &mut dyn FnMut(RawRef)) -> Result
 
 fn slot_died(arena: &Arena, object: Object, slot: u32) -> Result<(), Error> {
     let cell = cell(arena, object)?;
-    cell.plock.mark_dead(slot);
-    cell.clock.mark_dead(slot);
     let dead = arena.slot(slot)?;
+    if !dead.life.owner_died() {
+        // The kernel did not walk its list.
+        cell.plock.mark_dead(slot);
+        cell.clock.mark_dead(slot);
+    }
     let now = End::load(&cell.consumed.head).seq();
     for hand in &dead.hands {
         let word = hand.load(Ordering::Acquire);
         let seq = word as u32 & 0xff_ffff;
-        // Committed iff the head is past it; the note is written before the commit.
-        if word == hand_word(object.index, seq) && (1..1 << 23).contains(&age(now, seq)) {
-            cell.lost.fetch_add(1, Ordering::Relaxed);
+        let lost = if word == hand_word(object.index, seq) {
+            // Committed iff the head is past it: the note is written before the commit, and taken back by the next getter if that did not come.
+            (1..1 << 23).contains(&age(now, seq))
+        } else if word == returned_hand_word(object.index, seq) {
+            !is_in_lease_table(arena, cell, object, seq)?
+        } else {
+            continue;
+        };
+        if lost {
             hand.store(0, Ordering::Relaxed);
+            cell.lost.fetch_add(1, Ordering::Relaxed);
             let pid = dead.pid.load(Ordering::Relaxed);
             tracing::warn!(queue = object.index, seq, pid, "a message was lost: its getter died before it had returned");
         }
     }
     // It may have died between returning a lease and saying so.
-    raise_attention(arena, cell)
+    raise_attention(arena, cell)?;
+    if cell.ended.load(Ordering::Acquire) != 0 {
+        // Or between ending the queue and telling both sides.
+        cell.consumed.pw.commit_and_kick(arena.who()?.thread, || {});
+    }
+    Ok(())
+}
+
+fn is_in_lease_table(arena: &Arena, cell: &QueueCell, object: Object, wanted: u32) -> Result<bool, Error> {
+    let mut found = false;
+    each_lease(arena, cell, |block| {
+        if let BlockState::Leased { queue, seq, .. } | BlockState::Returned { queue, seq } = arena.block_state(block)? {
+            found |= queue == object.index && seq == wanted;
+        }
+        Ok(())
+    })?;
+    Ok(found)
 }
 
 fn raise_attention(arena: &Arena, cell: &QueueCell) -> Result<(), Error> {
@@ -111,10 +145,12 @@ fn raise_attention(arena: &Arena, cell: &QueueCell) -> Result<(), Error> {
 /// A block of a message was the dead process's: taken and not handed over, or leased.
 fn block_orphaned(arena: &Arena, object: Object, block: BlockId, slot: u32) -> Result<(), Error> {
     let cell = cell(arena, object)?;
-    let uncommitted = |seq: u32| cell.consumed.is_taking(block) && End::load(&cell.consumed.head).seq() == seq;
+    let is_first = |seq: u32| End::load(&cell.consumed.head).seq() == seq;
     match arena.block_state(block)? {
-        // The record is still in the ring; the next getter takes the block over.
-        BlockState::Taken { seq, .. } | BlockState::Leased { seq, .. } if uncommitted(seq) => {}
+        // The record is still in the ring; the next getter undoes the taking, or the queue's end frees it.
+        BlockState::Taken { seq, .. } if is_first(seq) => {}
+        // A lease may be out until the same number comes round again.
+        BlockState::Leased { seq, .. } if cell.consumed.is_taking(block) && is_first(seq) => {}
         state @ BlockState::Taken { slot: s, .. } if s == slot => {
             arena.free_if(block, state)?;
         }
@@ -157,7 +193,10 @@ fn end(arena: &Arena, object: Object) -> Result<(), Error> {
     let mine = |queue: u32| queue == object.index;
     let free_message = |block: BlockId| -> Result<(), Error> {
         match arena.block_state(block)? {
-            state @ (BlockState::Queue { queue, .. } | BlockState::Returned { queue, .. } | BlockState::Leased { queue, .. })
+            state @ (BlockState::Queue { queue, .. }
+            | BlockState::Taken { queue, .. }
+            | BlockState::Leased { queue, .. }
+            | BlockState::Returned { queue, .. })
                 if mine(queue) =>
             {
                 arena.free_if(block, state)?;
@@ -173,6 +212,8 @@ fn end(arena: &Arena, object: Object) -> Result<(), Error> {
     each_lease(arena, cell, free_message)?;
     for word in [&cell.produced.putting, &cell.consumed.taking, &cell.ring, &cell.leases] {
         if let Some(block) = BlockId::from_word(word.load(Ordering::Acquire)) {
+            // What a dead process was about to put or take is in neither the ring nor the table.
+            free_message(block)?;
             arena.free_if(block, BlockState::Object(object.index))?;
         }
     }

@@ -36,15 +36,13 @@ impl Ring {
     /// Leases the next message.
     pub(crate) fn lease(&self, patience: Patience) -> Result<(Leased, References), GetError> {
         let who = self.arena().who()?;
-        let (leased, references) = self.with_next(who, patience, |next| match next {
+        self.with_next(who, patience, |next| match next {
             Next::Ring(first) => self.lease_first(who, first),
             Next::Returned(leased) => {
                 let references = self.take_returned(&leased)?;
                 Ok((leased, references))
             }
-        })?;
-        record::arrived(self.arena(), &references)?;
-        Ok((leased, references))
+        })
     }
 
     fn lease_first(&self, who: Who, first: First) -> Result<(Leased, References), GetError> {
@@ -53,6 +51,14 @@ impl Ring {
         let block = match first.head.form {
             Form::Block => self.block_of(first)?,
             Form::Inline => self.copy_to_block(first)?,
+        };
+        let references = match record::adopt(self.arena(), block) {
+            Ok(references) => references,
+            Err(e) => {
+                // Nothing has happened yet, but for the copy.
+                self.arena().free_if(block, BlockState::Filling(self.arena().my_slot()))?;
+                return Err(e.into());
+            }
         };
         let consumed = &self.cell.consumed;
         consumed.begin_taking(block, seq);
@@ -63,7 +69,6 @@ impl Ring {
         crash::point("lease.entered");
         self.arena().set_block_state(block, self.leased_by_me(seq))?;
         crash::point("lease.owned");
-        let references = record::adopt(self.arena(), block)?;
         self.commit_get(who, first);
         consumed.end_taking();
         Ok((Leased { block, entry, seq, attempt: 1 }, references))
@@ -82,7 +87,7 @@ impl Ring {
     }
 
     /// A dead getter had not committed: the record is still in the ring, so a copy of it goes, and a block of it goes back.
-    pub(crate) fn undo_lease(&self) -> Result<(), Error> {
+    pub(crate) fn undo_taking(&self) -> Result<(), Error> {
         let consumed = &self.cell.consumed;
         let Some(block) = BlockId::from_word(consumed.taking.load(Ordering::Acquire)) else { return Ok(()) };
         let head = self.head();
@@ -101,6 +106,9 @@ impl Ring {
                 } else {
                     self.arena().free_if(block, state)?;
                 }
+            }
+            state @ BlockState::Taken { queue, seq, .. } if queue == self.index() && seq == head.seq() => {
+                self.arena().change_block_state(block, state, BlockState::Queue { queue, seq })?;
             }
             // A table that was being made.
             state @ BlockState::Object(queue)
@@ -135,8 +143,9 @@ impl Ring {
     /// The oldest lease that came back, if there is one. Under `clock`.
     pub(crate) fn find_returned(&self) -> Result<Option<Leased>, Error> {
         let attention = &self.cell.attention;
-        // SeqCst: who returns a lease stores its state, then `attention`; of the two stores and looks one sees the other.
-        attention.store(0, Ordering::SeqCst);
+        // AcqRel: who returns a lease stores its state, then `attention`. Either this takes that store, and the state is seen below, or the
+        // store comes later and stays.
+        attention.swap(0, Ordering::AcqRel);
         crash::point("lease.attention_cleared");
         let now = self.head().seq();
         let (mut oldest, mut count): (Option<Leased>, u32) = (None, 0);
@@ -171,18 +180,24 @@ impl Ring {
         Ok(references)
     }
 
-    /// Acknowledges: after this store nobody gets the message again.
+    /// Acknowledges: after this store nobody gets the message again. Only now have its references arrived for good.
     pub(crate) fn acknowledge(&self, leased: &Leased) -> Result<(), Error> {
         crash::point("lease.before_ack");
         self.entry(leased.entry)?.store(0, Ordering::Release);
         crash::point("lease.acked");
+        record::arrived_with(self.arena(), leased.block)?;
+        crash::point("lease.arrived");
         self.arena().free(leased.block)
     }
 
     /// For a plain get of a returned lease.
     pub(crate) fn acknowledge_if_leased(&self, block: BlockId) -> Result<(), Error> {
         match self.arena().block_state(block)? {
-            BlockState::Leased { .. } => self.clear_entry_of(block),
+            BlockState::Leased { seq, .. } => {
+                self.note_returned(seq)?;
+                crash::point("get.returned_in_hand");
+                self.clear_entry_of(block)
+            }
             _ => Ok(()),
         }
     }

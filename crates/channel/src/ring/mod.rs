@@ -73,7 +73,6 @@ impl Ring {
     }
 
     #[inline]
-
     pub(crate) fn capacity(&self) -> u32 {
         // A constant that a peer may have written over: bounded where it is used.
         self.cell.capacity.load(Ordering::Relaxed).min(cell::MAX_CAPACITY as u64) as u32
@@ -107,7 +106,6 @@ impl Ring {
     }
 
     #[inline]
-
     pub(crate) fn ended(&self) -> u32 {
         // Acquire pairs with the Release of who ended it.
         self.cell.ended.load(Ordering::Acquire)
@@ -176,7 +174,6 @@ impl Ring {
 }
 
 #[inline]
-
 pub(crate) fn bytes_of(arena: &Arena, cell: &QueueCell) -> Result<Option<Bytes>, Error> {
     // Acquire pairs with the Release in `put::make_ring`.
     let Some(block) = BlockId::from_word(cell.ring.load(Ordering::Acquire)) else { return Ok(None) };

@@ -91,7 +91,6 @@ impl Ring {
     }
 
     #[inline]
-
     fn can_put(&self) -> bool {
         self.items() < self.capacity() || self.ended() & (CLOSED | NO_RECEIVER) != 0
     }

@@ -23,7 +23,7 @@
 use multiproc_sys::clock::Deadline;
 use multiproc_sys::crash;
 use multiproc_sys::futex::{self, Wait};
-use multiproc_sys::robust::{OWNER_DIED, TID_MASK, Thread, Unusable, WAITERS};
+use multiproc_sys::robust::{self, OWNER_DIED, TID_MASK, Thread, Unusable, WAITERS};
 use multiproc_sys::spin;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
@@ -323,13 +323,14 @@ impl RawLock {
     /// Does for a dead owner what the kernel could not (its list was lost): marks the word if a thread of `slot` owned it, and wakes all.
     ///
     /// To be called only when the process of that slot is known to be dead. An owner word that is left over from that process while another
-    /// thread has just taken the lock names another TID than the word, and changes nothing.
+    /// thread has just taken the lock names another TID than the word; then the lock is marked only if that thread does not exist.
     pub fn mark_dead(&self, slot: u32) {
         // Acquire pairs with the Release in `unlock`: whoever has the word, the owner word is at least as new as what its predecessor left.
         let seen = self.word.load(Ordering::Acquire);
         let owner = self.owner.load(Ordering::Relaxed);
-        let tid = (owner >> TID_SHIFT) as u32 & TID_MASK;
-        if seen & TID_MASK == 0 || tid != seen & TID_MASK || slot_and_pid(owner).0 != slot {
+        let tid = seen & TID_MASK;
+        let named = (owner >> TID_SHIFT) as u32 & TID_MASK == tid && slot_and_pid(owner).0 == slot;
+        if tid == 0 || !(named || robust::is_gone(tid)) {
             return;
         }
         let marked = WAITERS | OWNER_DIED;
@@ -435,12 +436,13 @@ mod tests {
         .join()
         .unwrap();
         // Another thread has taken over and not named itself yet; the owner word is the dead one's.
-        let taken = 12345 | WAITERS;
+        let me = who().thread.tid();
+        let taken = me | WAITERS;
         lock.word.store(taken, Ordering::Relaxed);
         lock.mark_dead(7);
         assert_eq!(lock.word.load(Ordering::Relaxed), taken);
         // A dead owner whose list the kernel did not walk.
-        let owner = Who::process(7, 9) | 12345 << TID_SHIFT;
+        let owner = Who::process(7, 9) | u64::from(me) << TID_SHIFT;
         lock.owner.store(owner, Ordering::Relaxed);
         lock.mark_dead(8);
         assert_eq!(lock.word.load(Ordering::Relaxed), taken);
@@ -448,6 +450,16 @@ mod tests {
         assert_eq!(lock.lock(who()), Ok(Acquired::OwnerDied));
         assert_eq!(lock.dead_owner(), (7, 9));
         lock.unlock(who().thread);
+    }
+
+    #[test]
+    fn a_lock_of_a_thread_that_is_gone_is_marked_by_hand() {
+        let lock: &'static RawLock = Box::leak(Box::new(RawLock::new()));
+        let gone = std::thread::spawn(|| who().thread.tid()).join().unwrap();
+        // It died before it named itself, and its list was lost.
+        lock.word.store(gone, Ordering::Relaxed);
+        lock.mark_dead(7);
+        assert!(lock.owner_died());
     }
 
     #[test]

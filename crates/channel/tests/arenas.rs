@@ -1,0 +1,93 @@
+//! Queues in arenas of their own: two in one process, and one whose memory is used up.
+
+use multiproc_channel::{Codec, CodecError, KINDS, Queue};
+use multiproc_shm::{Arena, Options};
+use std::time::Duration;
+
+fn arena(limit: Option<u64>) -> &'static Arena {
+    Arena::create(&Options { size: 1 << 30, limit, build: 1, kinds: KINDS }).unwrap()
+}
+
+#[derive(Debug)]
+struct Raw;
+
+impl Codec<Vec<u8>> for Raw {
+    fn encode(value: &Vec<u8>, into: &mut Vec<u8>) -> Result<(), CodecError> {
+        into.extend_from_slice(value);
+        Ok(())
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Vec<u8>, CodecError> {
+        Ok(bytes.to_vec())
+    }
+}
+
+#[test]
+fn two_arenas_live_side_by_side_and_do_not_mix() {
+    let (one, two) = (arena(None), arena(None));
+    assert_ne!(one.tree(), two.tree());
+    let a: Queue<u32> = Queue::bounded_in(one, 4).unwrap();
+    let b: Queue<u32> = Queue::bounded_in(two, 4).unwrap();
+    std::thread::scope(|s| {
+        s.spawn(|| (0..1000).for_each(|n| a.put(n).unwrap()));
+        s.spawn(|| (0..1000).for_each(|_| b.put(a.get().unwrap() + 1).unwrap()));
+        assert!((1..=1000).all(|n| b.get().unwrap() == n));
+    });
+    let carrier: Queue<Queue<u32>> = Queue::bounded_in(one, 4).unwrap();
+    let e = carrier.put(b).unwrap_err();
+    assert!(e.is_codec() && e.to_string().contains("another process tree"), "{e}");
+    assert_eq!(e.into_inner().len(), 0);
+    carrier.put(a.clone()).unwrap();
+    a.put(5).unwrap();
+    assert_eq!(carrier.get().unwrap().get().unwrap(), 5);
+    drop((a, carrier));
+    one.collect().unwrap();
+    assert_eq!(one.audit().unwrap().objects, 0);
+}
+
+#[test]
+fn memory_that_is_used_up_hands_the_value_back_and_comes_again() {
+    const MEGABYTE: usize = 1 << 20;
+    let arena = arena(Some(64 << 20));
+    let q: Queue<Vec<u8>, Raw> = Queue::bounded_in(arena, 1000).unwrap();
+    for round in 0..3 {
+        let mut fitted = 0;
+        let e = loop {
+            match q.put(vec![fitted as u8; MEGABYTE]) {
+                Ok(()) => fitted += 1,
+                Err(e) => break e,
+            }
+        };
+        assert!(e.is_out_of_memory(), "{e}");
+        assert_eq!(e.into_inner(), vec![fitted as u8; MEGABYTE]);
+        assert!((20..64).contains(&fitted), "{fitted} messages of a megabyte fitted in round {round}");
+        // Small ones go on, and whoever waits is told at once.
+        q.put(vec![1; 10]).unwrap();
+        let wait = Duration::from_secs(60);
+        assert!(q.put_timeout(vec![0; MEGABYTE], wait).unwrap_err().is_out_of_memory());
+        for n in 0..fitted {
+            assert_eq!(q.get().unwrap(), vec![n as u8; MEGABYTE]);
+        }
+        assert_eq!(q.get().unwrap(), vec![1; 10]);
+    }
+    assert!(arena.usage().0 <= arena.usage().1);
+    // A lease of an inline message needs a block: where there is none, the message stays.
+    for _ in 0..60 {
+        q.put(vec![7; 100]).unwrap();
+    }
+    while q.try_put(vec![0; MEGABYTE]).is_ok() {}
+    while q.try_put(vec![0; 5000]).is_ok() {}
+    let leases: Vec<_> = std::iter::from_fn(|| q.try_lease().ok()).take(60).collect();
+    let taken = leases.len();
+    drop(leases);
+    let mut small = 0;
+    while let Ok(m) = q.try_get() {
+        small += usize::from(m == vec![7; 100]);
+    }
+    assert_eq!(small, 60, "after {taken} leases");
+    assert_eq!((q.len(), q.leased(), q.take_losses()), (0, 0, 0));
+    drop(q);
+    arena.collect().unwrap();
+    assert_eq!(arena.audit().unwrap().of_messages, 0);
+    assert_eq!(arena.audit().unwrap().of_objects, 0);
+}
