@@ -199,7 +199,10 @@ fn run(keeper: &'static Keeper) {
 fn launch(arena: &'static Arena, keeper: &'static Keeper, start: Start, seed: ChildSeed) -> Result<Arc<Child>, Error> {
     let own = own_pidfd()?;
     let inherit = [arena.fd(), own];
+    // There must be room for its pidfd: a child that runs although its start has failed would be nobody's.
+    let room = own.try_clone_to_owned().map_err(|e| explain(&e))?;
     let pid = start::start(&start, &inherit).map_err(|e| explain(&e))?;
+    drop(room);
     // The child is not reaped before its pidfd says so, here: the pid cannot have been given to another.
     let pidfd = PidFd::open(pid).map_err(|e| explain(&e))?;
     let child = Arc::new(Child::new(seed, pid, pidfd));

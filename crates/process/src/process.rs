@@ -182,6 +182,10 @@ impl Child {
     /// Waits until the child has ended and everything is cleaned up; false when time is up.
     pub(crate) fn wait(&self, deadline: Option<Deadline>) -> bool {
         let mut state = self.state();
+        if multiproc_sys::robust::forked() {
+            // The keeper that would tell is the parent's.
+            return matches!(*state, State::Ended(_));
+        }
         while !matches!(*state, State::Ended(_)) {
             match deadline {
                 None => state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
@@ -359,7 +363,9 @@ impl<R: Message> Process<R> {
     ///
     /// # Errors
     /// How it ended instead: see [`ProcessError`]. A committed value counts even if the process was killed after it.
-    pub fn join(self) -> Result<R, ProcessError> {
+    pub fn join(mut self) -> Result<R, ProcessError> {
+        // As std's `Child::wait`: a child that reads its stdin to the end would wait for us.
+        drop(self.stdin.take());
         self.child.wait(None);
         self.child.take()
     }
@@ -581,11 +587,13 @@ impl Builder {
         let [(stdin, ours_in), (stdout, ours_out), (stderr, ours_err)] = streams(self.stdio)?;
         let parent = keeper::own_pidfd()?;
         let slot = arena.reserve_slot()?;
+        let mut announced = false;
         let started = (|| {
             let marker =
                 Marker { arena: arena.fd().as_raw_fd(), parent: parent.as_raw_fd(), slot, in_main: hook::init_was_called() };
             let env = environment(&self.env, marker)?;
             let cwd = self.cwd.map(|d| c_string("as the working directory:", d.as_os_str())).transpose()?;
+            announced = true;
             hand_over(arena, slot, &name, &payload, outgoing.references())?;
             let start = Start { method: self.method, env, cwd, stdio: [stdin, stdout, stderr] };
             keeper::request(start, ChildSeed { slot, name, daemon: self.daemon })
@@ -594,7 +602,9 @@ impl Builder {
             Ok(child) => child,
             Err(e) => {
                 let _ = arena.abandon_slot(slot.index, slot.generation);
-                let _ = record::withdraw(arena, outgoing.references());
+                if announced {
+                    let _ = record::withdraw(arena, outgoing.references());
+                }
                 return Err(e);
             }
         };
