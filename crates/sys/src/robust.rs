@@ -101,11 +101,12 @@ pub enum Unusable {
 }
 
 /// The calling thread's place in the kernel's robust list. Neither `Send` nor `Sync`.
+///
+/// One word: with the thread's id beside it, results that carry it were put together in memory from parts and read back whole, which waits
+/// for the store buffer.
 #[derive(Clone, Copy, Debug)]
 pub struct Thread {
     local: NonNull<Local>,
-    head: NonNull<Head>,
-    tid: u32,
     _not_send: PhantomData<*mut ()>,
 }
 
@@ -126,9 +127,7 @@ pub fn current() -> Result<Thread, Unusable> {
         if local.tid.get() == 0 || forked() {
             return attach(local);
         }
-        // SAFETY: `attach` stored a head that libc keeps as long as the thread lives.
-        let head = unsafe { NonNull::new_unchecked(local.head.get()) };
-        Ok(Thread { local: NonNull::from(local), head, tid: local.tid.get(), _not_send: PhantomData })
+        Ok(Thread { local: NonNull::from(local), _not_send: PhantomData })
     })
 }
 
@@ -171,7 +170,7 @@ fn attach(local: &Local) -> Result<Thread, Unusable> {
     unsafe { head_next.write_volatile(node(first)) };
     local.head.set(head.as_ptr());
     local.tid.set(gettid());
-    Ok(Thread { local: NonNull::from(local), head, tid: local.tid.get(), _not_send: PhantomData })
+    Ok(Thread { local: NonNull::from(local), _not_send: PhantomData })
 }
 
 /// Whether no thread with this id exists. An id that a peer made up may name any thread; nothing is sent to it.
@@ -211,9 +210,10 @@ impl Thread {
     /// The kernel's id of this thread.
     #[inline]
     pub fn tid(self) -> u32 {
-        self.tid
+        self.local().tid.get()
     }
 
+    #[inline]
     fn local(&self) -> &Local {
         // SAFETY: a `Thread` does not leave its thread, whose locals live as long as it.
         unsafe { self.local.as_ref() }
@@ -221,8 +221,9 @@ impl Thread {
 
     #[inline]
     fn pending_slot(self) -> *mut *mut u8 {
+        let head = self.local().head.get();
         // SAFETY: the head is libc's own for this thread and lives as long as it.
-        unsafe { &raw mut (*self.head.as_ptr()).pending }
+        unsafe { &raw mut (*head).pending }
     }
 
     /// Names the word whose sleepers the kernel must look after if this thread dies from here on.
