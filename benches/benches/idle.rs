@@ -1,10 +1,13 @@
 //! What a worker costs that has nothing to do: memory of its own, and wake-ups.
 
+#[path = "ours/idle.rs"]
+mod ours;
+
 use multiproc_benches::{
     baseline::{self, idle, python},
     effort::Effort,
     proc_stats::{Memory, Switches, memory},
-    row::{Bar, Row, Unit, exit},
+    row::{self, Bar, Row, Unit, exit},
 };
 use std::{
     error::Error,
@@ -26,10 +29,15 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     // The children live in these until the end; all are watched during the same time.
+    let ours = ours::Idle::start();
     let process = idle::start();
     let python = python::IdleWorker::start();
-    let pids = [("idle_process", process.as_ref().map(|w| w.0.id())), ("python_idle_worker", python.as_ref().map(|w| w.pid))]
-        .map(|(name, pid)| (name, pid.map_err(ToString::to_string)));
+    let pids = [
+        (row::OURS, ours.as_ref().map(ours::Idle::pid)),
+        ("idle_process", process.as_ref().map(|w| w.0.id())),
+        ("python_idle_worker", python.as_ref().map(|w| w.pid)),
+    ]
+    .map(|(name, pid)| (name, pid.map_err(ToString::to_string)));
 
     let time = Effort::from_env().time(Duration::from_secs(10));
     let subjects = watch(&pids, time);

@@ -1,15 +1,19 @@
 //! Nanoseconds for one lock and unlock that nobody contends for.
 
+#[path = "ours/lock.rs"]
+mod ours;
+
 use multiproc_benches::{
     baseline::robust_mutex::RobustMutex,
     effort::Effort,
-    row::{Bar, Measured, Row, Unit, exit},
+    row::{self, Bar, Measured, Row, Unit, exit},
 };
 use std::{hint::black_box, process::ExitCode, sync::Mutex, time::Instant};
 
 fn main() -> ExitCode {
     let effort = Effort::from_env();
     let pairs = effort.count(1_000_000);
+    let lock = ours::new();
     let std_mutex = Mutex::new(0_u64);
 
     let row = Row::new(
@@ -18,6 +22,7 @@ fn main() -> ExitCode {
          three times a mutex that knows nothing of processes.",
         Unit::Nanos,
     )
+    .subject(row::OURS, || nanos(pairs, ours::pair(&lock)?))
     .subject("std_mutex", || nanos(pairs, || drop(black_box(black_box(&std_mutex).lock()))));
     let row = match RobustMutex::new() {
         Ok(robust) => row.subject("glibc_robust_mutex", move || nanos(pairs, || robust.pair())),

@@ -1,9 +1,12 @@
 //! Microseconds to start a process that does nothing, and to see it end.
 
+#[path = "ours/spawn.rs"]
+mod ours;
+
 use multiproc_benches::{
     baseline,
     effort::Effort,
-    row::{Bar, Measured, Row, Unit, exit},
+    row::{self, Bar, Measured, Row, Unit, exit},
     worker::command,
 };
 use std::{process::ExitCode, time::Instant};
@@ -18,6 +21,7 @@ fn main() -> ExitCode {
          loader take to run the same binary.",
         Unit::Micros,
     )
+    .subject(row::OURS, ours::empty)
     .subject("command_same_binary", command_wait)
     .bar(Bar::AtMost(1.3, "command_same_binary"));
 

@@ -68,6 +68,15 @@ impl Sizing {
         Sizing { file: bytes, stream: bytes, doubling: u64::MAX }
     }
 
+    /// About how many chunks these inputs fall into.
+    pub(crate) fn estimate(&self, inputs: &[Input]) -> u64 {
+        let chunks = |input: &Input| match input.size() {
+            Some(size) => size.div_ceil(self.file),
+            None => self.doubling.min(100),
+        };
+        inputs.iter().map(chunks).sum()
+    }
+
     /// Eight chunks for each worker, so that they end at about the same time, and four for each kill.
     ///
     /// `total` is the size of all files. The size of a stream is not known, so its chunks begin small and grow: what
@@ -381,10 +390,9 @@ pub(crate) mod tests {
         text.splice(..0, *b"so ");
         text.extend(b" it ends");
         for size in [1, 2, 3, 4, 100, WINDOW as u64, 2 * WINDOW as u64 - 1] {
-            for chunks in [
-                of_file(&mut Planner::new(Sizing::fixed(size)), &text),
-                of_stream(&mut Planner::new(Sizing::fixed(size)), &text),
-            ] {
+            for chunks in
+                [of_file(&mut Planner::new(Sizing::fixed(size)), &text), of_stream(&mut Planner::new(Sizing::fixed(size)), &text)]
+            {
                 assert_well_cut(&text, &chunks);
                 assert!(chunks.iter().any(|c| c.expected > 3 * WINDOW as u64));
             }
@@ -476,9 +484,7 @@ pub(crate) mod tests {
     #[test]
     fn a_missing_file_is_an_error() {
         let mut planner = Planner::new(Sizing::fixed(1));
-        for input in
-            [Input::File { path: "/missing".into(), size: 1 }, Input::Stream { path: "/missing".into() }]
-        {
+        for input in [Input::File { path: "/missing".into(), size: 1 }, Input::Stream { path: "/missing".into() }] {
             assert_eq!(planner.input(0, &input).err().unwrap().kind(), io::ErrorKind::NotFound);
         }
     }

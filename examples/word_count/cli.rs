@@ -8,6 +8,9 @@ use std::path::PathBuf;
 
 use clap::Parser;
 
+/// A kill takes milliseconds, so that more would take hours.
+const MOST_KILLS: i64 = 1_000_000;
+
 /// Counts words with worker processes, exactly, also while they are being killed.
 ///
 /// A word is a longest run of ASCII letters within one file, lower-cased. Exit code: 0, or 2 when a file could not
@@ -34,7 +37,7 @@ pub(crate) struct Args {
     pub(crate) json: bool,
 
     /// Kill N workers (SIGKILL) at random moments, half of them or more while they hold a lease
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=MOST_KILLS))]
     pub(crate) chaos: u32,
 
     /// Seed of the random moments of --chaos [default: another one each time]
@@ -81,22 +84,9 @@ mod tests {
 
     #[test]
     fn options_may_follow_paths_and_a_dash_is_a_path() {
-        let args = parse(&[
-            "a",
-            "-",
-            "--workers",
-            "3",
-            "--top",
-            "0",
-            "--json",
-            "--chaos",
-            "30",
-            "--seed",
-            "7",
-            "--chunk-size",
-            "512",
-        ])
-        .unwrap();
+        let args =
+            parse(&["a", "-", "--workers", "3", "--top", "0", "--json", "--chaos", "30", "--seed", "7", "--chunk-size", "512"])
+                .unwrap();
         assert_eq!(args.paths, [PathBuf::from("a"), PathBuf::from("-")]);
         assert_eq!((args.workers.get(), args.top, args.json), (3, 0, true));
         assert_eq!((args.chaos, args.seed, args.chunk_size), (30, Some(7), Some(512)));

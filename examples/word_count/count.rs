@@ -32,6 +32,14 @@ pub(crate) struct Counted {
     pub(crate) error: Option<String>,
 }
 
+impl Counted {
+    /// The result of a chunk that was not counted.
+    pub(crate) fn nothing(chunk: &Chunk, why: String) -> Counted {
+        let Chunk { id, file, .. } = *chunk;
+        Counted { chunk: id, file, bytes: 0, words: 0, counts: Vec::new(), error: Some(why) }
+    }
+}
+
 /// Adds the words of `bytes` to `into`.
 pub(crate) fn count(bytes: &[u8], into: &mut Counts) {
     let letters: Vec<u8> = bytes.iter().map(|b| LETTER[usize::from(*b)]).collect();
@@ -68,22 +76,20 @@ pub(crate) fn read_range(path: &Path, offset: u64, len: u64) -> io::Result<Vec<u
 /// Reads and counts `chunk`.
 pub(crate) fn count_chunk(chunk: &Chunk) -> Counted {
     let mut counts = Counts::new();
-    let read = match &chunk.source {
-        Source::Range { path, offset, len } => {
-            read_range(path, *offset, *len).map(|bytes| count(&bytes, &mut counts))
-        }
-        Source::Bytes(bytes) => {
-            count(bytes, &mut counts);
-            Ok(())
-        }
-    };
+    match &chunk.source {
+        Source::Bytes(bytes) => count(bytes, &mut counts),
+        Source::Range { path, offset, len } => match read_range(path, *offset, *len) {
+            Ok(bytes) => count(&bytes, &mut counts),
+            Err(e) => return Counted::nothing(chunk, e.to_string()),
+        },
+    }
     Counted {
         chunk: chunk.id,
         file: chunk.file,
-        bytes: if read.is_ok() { chunk.expected } else { 0 },
+        bytes: chunk.expected,
         words: counts.values().sum(),
         counts: counts.into_iter().map(|(word, n)| (text(word), n)).collect(),
-        error: read.err().map(|e| e.to_string()),
+        error: None,
     }
 }
 
@@ -178,12 +184,8 @@ pub(crate) mod tests {
         texts.push((0..100_000).map(|_| rng.u8(..)).collect());
         for text in texts {
             let file = temp_file(&text);
-            let output = Command::new("sh")
-                .args(["-c", PIPELINE])
-                .env("LC_ALL", "C")
-                .stdin(file.reopen().unwrap())
-                .output()
-                .unwrap();
+            let output =
+                Command::new("sh").args(["-c", PIPELINE]).env("LC_ALL", "C").stdin(file.reopen().unwrap()).output().unwrap();
             let mut expected = Sorted::new();
             for line in str::from_utf8(&output.stdout).unwrap().lines() {
                 let (n, word) = line.trim_start().split_once(' ').unwrap();
@@ -226,8 +228,7 @@ pub(crate) mod tests {
     #[ignore = "a measurement: cargo test --release -- --ignored --nocapture throughput"]
     fn throughput() {
         let mut rng = fastrand::Rng::with_seed(5);
-        let words: Vec<String> =
-            (0..20_000).map(|_| (0..rng.usize(2..10)).map(|_| rng.lowercase()).collect()).collect();
+        let words: Vec<String> = (0..20_000).map(|_| (0..rng.usize(2..10)).map(|_| rng.lowercase()).collect()).collect();
         let mut text = String::new();
         while text.len() < 4 << 20 {
             let at = (20_000.0 * rng.f64().powi(4)) as usize;

@@ -20,10 +20,7 @@ impl Progress {
     /// For `total` bytes, or for as many as come.
     pub(crate) fn new(total: Option<u64>) -> Progress {
         let terminal = io::stderr().is_terminal();
-        Progress::on(
-            if terminal { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() },
-            total,
-        )
+        Progress::on(if terminal { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() }, total)
     }
 
     fn on(target: ProgressDrawTarget, total: Option<u64>) -> Progress {
@@ -98,9 +95,7 @@ mod tests {
 
     #[test]
     fn bytes_and_chunks_are_shown_and_cleared_away() {
-        for (total, shows) in
-            [(Some(4 << 10), "1.00 KiB of 4.00 KiB, 3 chunks"), (None, "1.00 KiB, 3 chunks")]
-        {
+        for (total, shows) in [(Some(4 << 10), "1.00 KiB of 4.00 KiB, 3 chunks"), (None, "1.00 KiB, 3 chunks")] {
             let paper = Paper::default();
             let target = ProgressDrawTarget::term_like(Box::new(paper.clone()));
             let progress = Progress::on(target, total);

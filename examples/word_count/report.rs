@@ -77,7 +77,7 @@ impl Totals {
 pub(crate) struct Chaos {
     /// Workers killed.
     pub(crate) killed: u64,
-    /// Those of them that held a lease.
+    /// Those of them that certainly held a lease. One killed inside of `lease` or `ack` may have held one too.
     pub(crate) with_a_lease: u64,
     /// Chunks that were leased again.
     pub(crate) redelivered: u64,
@@ -143,12 +143,7 @@ pub(crate) fn write_text(to: &mut impl Write, totals: &Totals, top: usize) -> io
 }
 
 /// Writes everything as one JSON object on one line.
-pub(crate) fn write_json(
-    to: &mut impl Write,
-    totals: &Totals,
-    top: usize,
-    chaos: Option<&Chaos>,
-) -> io::Result<()> {
+pub(crate) fn write_json(to: &mut impl Write, totals: &Totals, top: usize, chaos: Option<&Chaos>) -> io::Result<()> {
     let json = Json {
         files: totals.files,
         bytes: totals.bytes,
@@ -240,10 +235,7 @@ mod tests {
         let chaos = Chaos { killed: 30, with_a_lease: 19, redelivered: 18, duplicates_dropped: 3, lost: 0 };
         let end = r#""killed":30,"with_a_lease":19,"redelivered":18,"duplicates_dropped":3,"lost":0"#;
         assert_eq!(json(1, Some(&chaos)), format!("{start}[[\"the\",123]],\"chaos\":{{{end}}}}}\n"));
-        assert_eq!(
-            chaos.to_string(),
-            "killed 30, with a lease 19, redelivered 18, duplicates dropped 3, lost 0"
-        );
+        assert_eq!(chaos.to_string(), "killed 30, with a lease 19, redelivered 18, duplicates dropped 3, lost 0");
     }
 
     #[test]

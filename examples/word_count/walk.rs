@@ -67,9 +67,7 @@ impl Walk {
         match fs::metadata(path) {
             Ok(meta) if meta.is_dir() => self.directory(path),
             // A size of 0 may be procfs's, which does not know better; reading tells.
-            Ok(meta) if meta.is_file() && meta.len() > 0 && !is_private(path) => {
-                self.inputs.push(file(path.into(), &meta))
-            }
+            Ok(meta) if meta.is_file() && meta.len() > 0 && !is_private(path) => self.inputs.push(file(path.into(), &meta)),
             Ok(_) => self.inputs.push(Input::Stream { path: path.into() }),
             Err(e) => self.errors.push((path.into(), e)),
         }

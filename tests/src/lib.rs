@@ -1,1 +1,14 @@
-//! The tests of multiproc.
+//! What the tests of multiproc share: a watchdog, events to wait for, and the stage on which processes play scenes.
+//!
+//! The doctest environment works as well:
+//! ```
+//! let p = multiproc::Process::spawn((20,), |x: u64| x * 2 + 2)?;
+//! assert_eq!(p.join()?, 42);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+pub mod scene;
+pub mod watchdog;
+
+pub use scene::{Scene, empty_dir, eventually, no_core_dumps};
+pub use watchdog::watch;

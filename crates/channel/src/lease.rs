@@ -5,6 +5,7 @@ use crate::error::GetError;
 use crate::message;
 use crate::ring::lease::Leased;
 use crate::ring::{Patience, Ring};
+use multiproc_shm::scope;
 use multiproc_sys::robust;
 use std::fmt;
 use std::ops::Deref;
@@ -74,7 +75,7 @@ impl<T> Drop for Lease<T> {
             return;
         }
         // What moves with the message goes first: the next holder decodes it anew.
-        self.value = None;
+        scope::returning(|| self.value = None);
         if let Some(leased) = self.leased.take() {
             let _ = self.ring.give_back(&leased);
         }

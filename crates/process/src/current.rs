@@ -5,6 +5,7 @@ use crate::process::Child;
 use crate::signal::Signal;
 use crate::{keeper, tree};
 use multiproc_shm::arena::SlotId;
+use serde::{Deserialize, Serialize};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -33,7 +34,7 @@ pub(crate) fn blocked_on(slot: SlotId) -> Option<String> {
 }
 
 /// A process of the tree.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ProcessInfo {
     /// Its id.
@@ -84,7 +85,7 @@ impl ChildInfo {
 
     /// Whether it has not ended.
     pub fn is_alive(&self) -> bool {
-        !self.child.pidfd().is_dead()
+        self.child.is_alive()
     }
 
     /// Sends a signal.

@@ -80,6 +80,8 @@ impl From<multiproc_shm::Error> for Error {
         use multiproc_shm::Error as Shm;
         let kind = match e {
             Shm::OutOfMemory(_) | Shm::Full(_) => Kind::Resources,
+            // EAGAIN, ENOMEM, ENFILE, EMFILE.
+            Shm::System { errno: 11 | 12 | 23 | 24, .. } => Kind::Resources,
             Shm::Unavailable(_) => Kind::NotMainProgram,
             _ => Kind::System,
         };

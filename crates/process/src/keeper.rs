@@ -11,18 +11,20 @@ use multiproc_shm::Arena;
 use multiproc_shm::arena::SlotId;
 use multiproc_shm::roster::SlotState;
 use multiproc_sys::pidfd::PidFd;
-use multiproc_sys::poll::{Kick, poll_readable};
-use multiproc_sys::signal;
+use multiproc_sys::poll::{Kick, poll_each, poll_readable};
+use multiproc_sys::thread::{self, Lasting};
+use multiproc_sys::{futex, signal, spin};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::atomic::{Ordering, fence};
-use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::sync::atomic::{AtomicU32, Ordering, fence};
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::thread;
 use std::time::Duration;
 
 /// While processes live whose parent is gone, the keeper looks again this often; the kernel is ending them.
 const ORPHAN_CHECK: Duration = Duration::from_millis(5);
+/// While another process cleans up after a child of this one, the keeper looks again this often.
+const CLEANING_CHECK: Duration = Duration::from_micros(200);
 /// Enough for the keeper's shallow calls; the cleaner's lists live on the heap.
 const STACK: usize = 256 << 10;
 
@@ -31,14 +33,21 @@ pub(crate) const EXIT_ORPHAN: i32 = 125;
 
 #[derive(Debug)]
 struct Keeper {
+    arena: &'static Arena,
+    /// In a worker: the parent, and the worker's own slot.
+    parent: Option<(PidFd, SlotId)>,
     kick: Kick,
-    requests: Mutex<Sender<Request>>,
+    requests: Mutex<Vec<Request>>,
     /// Children that have not ended, and those that nobody has asked about since they have.
     children: Mutex<Vec<Arc<Child>>>,
-    own: PidFd,
+    /// Passed on to children; opened for the first.
+    own: OnceLock<PidFd>,
+    /// 0 until the keeper holds the life word.
+    alive: AtomicU32,
 }
 
 static KEEPER: OnceLock<Keeper> = OnceLock::new();
+static THREAD: Lasting = Lasting { name: c"multiproc-keep", stack: STACK, body: keep };
 
 #[derive(Debug)]
 struct Request {
@@ -55,21 +64,55 @@ pub(crate) struct ChildSeed {
     pub(crate) daemon: bool,
 }
 
-/// Starts this process's keeper and waits until it holds the life word. `parent` is the pidfd of the parent in a worker.
+/// Starts this process's keeper. `parent` is the pidfd of the parent in a worker. [`wait_until_alive`] before anything
+/// that others must be able to see die.
 pub(crate) fn start(arena: &'static Arena, parent: Option<(PidFd, SlotId)>) -> io::Result<()> {
-    let (send, receive) = channel();
-    let keeper = Keeper { kick: Kick::new()?, requests: Mutex::new(send), children: Mutex::default(), own: PidFd::open_self()? };
-    let keeper = KEEPER.get_or_init(|| keeper);
-    let (alive, wait) = sync_channel(1);
+    // There already when an earlier attempt found no room for the thread.
+    if KEEPER.get().is_none() {
+        let _ = KEEPER.set(Keeper {
+            arena,
+            parent,
+            kick: Kick::new()?,
+            requests: Mutex::default(),
+            children: Mutex::default(),
+            own: OnceLock::new(),
+            alive: AtomicU32::new(0),
+        });
+    }
     // Blocked here and inherited by the thread, so that no signal is ever handled there.
-    let _blocked = signal::block_all();
-    thread::Builder::new().name("multiproc-keeper".into()).stack_size(STACK).spawn(move || {
-        begin_life(arena, parent.as_ref().map(|(_, slot)| *slot));
-        let _ = alive.send(());
-        drop(alive);
-        run(arena, keeper, &receive, parent.as_ref().map(|(fd, _)| fd));
-    })?;
-    wait.recv().map_err(|_| io::Error::other("the keeper ended"))
+    let blocked = signal::block_all();
+    thread::start(&THREAD, &blocked)
+}
+
+/// Waits until the keeper holds the life word and, in a worker, the slot is live.
+pub(crate) fn wait_until_alive() {
+    let Some(keeper) = KEEPER.get() else { return };
+    // Acquire pairs with the Release in `keep`.
+    let alive = || keeper.alive.load(Ordering::Acquire) != 0;
+    if spin::until(alive) {
+        return;
+    }
+    while !alive() {
+        futex::wait(&keeper.alive, 0, None);
+    }
+}
+
+fn keep() {
+    let Some(keeper) = KEEPER.get() else { return };
+    begin_life(keeper.arena, keeper.parent.as_ref().map(|(_, slot)| *slot));
+    keeper.alive.store(1, Ordering::Release);
+    futex::wake_all(&keeper.alive);
+    if let Some((parent, _)) = &keeper.parent {
+        // Most workers have no children, and their keeper allocates nothing.
+        while let [gone, kicked] = poll_each([parent.as_fd(), keeper.kick.as_fd()]).unwrap_or([false; 2])
+            && !kicked
+        {
+            if gone {
+                signal::kill_self();
+            }
+        }
+    }
+    run(keeper);
 }
 
 /// Takes the life word, and in a worker the slot, or ends the process: its parent may be gone already.
@@ -98,20 +141,23 @@ fn begin_life(arena: &'static Arena, slot: Option<SlotId>) {
     }
 }
 
-fn run(arena: &'static Arena, keeper: &'static Keeper, requests: &Receiver<Request>, parent: Option<&PidFd>) {
+fn run(keeper: &'static Keeper) {
+    let Keeper { arena, parent, .. } = keeper;
+    let parent = parent.as_ref().map(|(parent, _)| parent);
     let mut ready = Vec::new();
-    let mut orphans = false;
+    let mut look_again = false;
     loop {
         let children = keeper.lock_children().clone();
         let mut fds: Vec<BorrowedFd<'_>> = vec![keeper.kick.as_fd()];
         fds.extend(parent.map(PidFd::as_fd));
         let first_child = fds.len();
-        let watched: Vec<_> = children.iter().filter(|c| !c.has_ended()).collect();
-        fds.extend(watched.iter().map(|c| c.pidfd().as_fd()));
-        let timeout = orphans.then_some(ORPHAN_CHECK);
+        let (watched, ended): (Vec<_>, Vec<_>) = children.iter().partition(|c| !c.end_is_known());
+        let pidfds: Vec<_> = watched.iter().filter_map(|c| c.pidfd()).collect();
+        fds.extend(pidfds.iter().map(|pidfd| pidfd.as_fd()));
+        let timeout = look_again.then_some(if ended.is_empty() { ORPHAN_CHECK } else { CLEANING_CHECK });
         if poll_readable(&fds, timeout, &mut ready).is_err() {
             // Only a lack of kernel memory; what is ready stays so.
-            thread::yield_now();
+            std::thread::yield_now();
             continue;
         }
         if parent.is_some() && ready.get(1) == Some(&true) {
@@ -122,17 +168,27 @@ fn run(arena: &'static Arena, keeper: &'static Keeper, requests: &Receiver<Reque
             child.collect_end(arena);
             any_ended = true;
         }
-        if any_ended || orphans {
+        drop(fds);
+        // Closed before anybody is told: who has joined a child finds its descriptor gone.
+        drop(pidfds);
+        if any_ended || look_again {
             // Errors mean corrupted shared memory; the operations of this process report it.
-            orphans = arena.collect().is_ok_and(|done| done.orphans > 0);
-            for child in watched.iter().filter(|c| c.end_is_known()) {
-                child.announce_end();
+            let collected = arena.collect();
+            look_again = collected.as_ref().is_ok_and(|done| done.orphans > 0);
+            for child in watched.iter().chain(&ended).filter(|c| c.end_is_known()) {
+                // Another process may be collecting, and then it is that one that cleans.
+                if collected.is_err() || child.is_cleaned_up(arena) {
+                    child.announce_end();
+                } else {
+                    look_again = true;
+                }
             }
             keeper.lock_children().retain(|c| !c.has_ended());
         }
         if ready[0] {
             keeper.kick.drain();
-            while let Ok(request) = requests.try_recv() {
+            let requests = std::mem::take(&mut *keeper.requests.lock().unwrap_or_else(PoisonError::into_inner));
+            for request in requests {
                 let reply = launch(arena, keeper, request.start, request.child);
                 let _ = request.reply.send(reply);
             }
@@ -141,7 +197,8 @@ fn run(arena: &'static Arena, keeper: &'static Keeper, requests: &Receiver<Reque
 }
 
 fn launch(arena: &'static Arena, keeper: &'static Keeper, start: Start, seed: ChildSeed) -> Result<Arc<Child>, Error> {
-    let inherit = [arena.fd(), keeper.own.as_fd()];
+    let own = own_pidfd()?;
+    let inherit = [arena.fd(), own];
     let pid = start::start(&start, &inherit).map_err(|e| explain(&e))?;
     // The child is not reaped before its pidfd says so, here: the pid cannot have been given to another.
     let pidfd = PidFd::open(pid).map_err(|e| explain(&e))?;
@@ -158,7 +215,7 @@ fn explain(e: &io::Error) -> Error {
         Some(11 | 12 | 23 | 24) => (Kind::Resources, "no further process can be started"),
         _ => (Kind::System, "the process cannot be started"),
     };
-    Error::because(kind, text, io::Error::from(e.kind()).to_string() + &format!(" ({e})"))
+    Error::because(kind, text, e.to_string())
 }
 
 impl Keeper {
@@ -169,18 +226,25 @@ impl Keeper {
 
 /// Has the keeper start a child.
 pub(crate) fn request(start: Start, child: ChildSeed) -> Result<Arc<Child>, Error> {
-    let gone = || Error::new(Kind::System, "the keeper thread of this process is gone");
     let keeper = KEEPER.get().ok_or_else(gone)?;
     let (reply, answer) = sync_channel(1);
     let request = Request { start, child, reply };
-    keeper.requests.lock().unwrap_or_else(PoisonError::into_inner).send(request).map_err(|_| gone())?;
+    keeper.requests.lock().unwrap_or_else(PoisonError::into_inner).push(request);
     keeper.kick.kick();
     answer.recv().map_err(|_| gone())?
 }
 
 /// The descriptor that a child gets of this process.
-pub(crate) fn own_pidfd() -> Option<BorrowedFd<'static>> {
-    KEEPER.get().map(|k| k.own.as_fd())
+pub(crate) fn own_pidfd() -> Result<BorrowedFd<'static>, Error> {
+    let keeper = KEEPER.get().ok_or_else(gone)?;
+    if keeper.own.get().is_none() {
+        let _ = keeper.own.set(PidFd::open_self().map_err(|e| explain(&e))?);
+    }
+    keeper.own.get().map(PidFd::as_fd).ok_or_else(gone)
+}
+
+fn gone() -> Error {
+    Error::new(Kind::System, "this process has no keeper thread")
 }
 
 /// Children of this process that have not ended.

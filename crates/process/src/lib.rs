@@ -33,4 +33,5 @@ pub use process::{Builder, Process};
 pub use signal::Signal;
 pub use start::StartMethod;
 pub use stdio::Stdio;
+pub use tree::{MemoryUsage, memory_usage, set_memory_limit};
 pub use worker::worker_init;

@@ -38,7 +38,8 @@ pub(crate) struct Child {
     pub(crate) pid: u32,
     pub(crate) name: String,
     pub(crate) daemon: bool,
-    pidfd: PidFd,
+    /// Until the end has been told: handles that are kept cost no descriptor.
+    pidfd: Mutex<Option<Arc<PidFd>>>,
     ended: AtomicBool,
     state: Mutex<State>,
     changed: Condvar,
@@ -103,11 +104,16 @@ impl Child {
     pub(crate) fn new(seed: ChildSeed, pid: u32, pidfd: PidFd) -> Child {
         let ChildSeed { slot, name, daemon } = seed;
         let state = Mutex::new(State::Running);
+        let pidfd = Mutex::new(Some(Arc::new(pidfd)));
         Child { slot, pid, name, daemon, pidfd, ended: AtomicBool::new(false), state, changed: Condvar::new() }
     }
 
-    pub(crate) fn pidfd(&self) -> &PidFd {
-        &self.pidfd
+    pub(crate) fn pidfd(&self) -> Option<Arc<PidFd>> {
+        self.pidfd.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn is_alive(&self) -> bool {
+        self.pidfd().is_some_and(|pidfd| !pidfd.is_dead())
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -124,7 +130,7 @@ impl Child {
 
     /// The keeper has seen the pidfd end: takes the exit status and what the child left in its slot.
     pub(crate) fn collect_end(&self, arena: &'static Arena) {
-        let evidence = self.pidfd.reap().unwrap_or(ExitEvidence::Unknown);
+        let evidence = self.pidfd().and_then(|pidfd| pidfd.reap().ok()).unwrap_or(ExitEvidence::Unknown);
         let ended = self.read_slot(arena, evidence);
         *self.state() = State::Ending(ended);
     }
@@ -155,8 +161,15 @@ impl Child {
         ended
     }
 
+    /// Whether everything that the dead child held has been given back.
+    pub(crate) fn is_cleaned_up(&self, arena: &Arena) -> bool {
+        let state = arena.slot(self.slot.index).and_then(|slot| slot.state());
+        state.map_or(true, |(state, generation)| generation != self.slot.generation || state == SlotState::Free)
+    }
+
     /// Tells who waits. After the slot was cleaned, so that who joins finds leases returned and channels closed.
     pub(crate) fn announce_end(&self) {
+        *self.pidfd.lock().unwrap_or_else(PoisonError::into_inner) = None;
         let mut state = self.state();
         if let State::Ending(ended) = std::mem::replace(&mut *state, State::Running) {
             *state = State::Ended(ended);
@@ -181,7 +194,10 @@ impl Child {
 
     pub(crate) fn signal(&self, signal: Signal) -> Result<(), Error> {
         let ended = |e| Error::because(Kind::Ended, format!("process {} has ended", self.name), e);
-        match self.pidfd.send_signal(signal.0) {
+        let Some(pidfd) = self.pidfd() else {
+            return Err(Error::new(Kind::Ended, format!("process {} has ended", self.name)));
+        };
+        match pidfd.send_signal(signal.0) {
             Ok(()) => Ok(()),
             Err(e) if e.raw_os_error() == Some(3) => Err(ended(e)),
             Err(e) => Err(Error::because(Kind::System, format!("{signal} could not be sent to process {}", self.name), e)),
@@ -256,10 +272,35 @@ fn read_text(arena: &Arena, word: u64) -> Option<String> {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// A closure that captures anything is refused by the compiler:
+/// A closure that captures anything is refused by the compiler; what it would capture becomes an argument:
 /// ```compile_fail,E0308
 /// let n = 5;
-/// multiproc::Process::spawn((), move || n);
+/// multiproc::Process::spawn((), move || n)?.join()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+/// ```
+/// let n = 5;
+/// multiproc::Process::spawn((n,), |n: i32| n)?.join()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// So is a borrowed argument, since a process cannot see another's stack; it is sent as a value of its own:
+/// ```compile_fail
+/// let text = String::from("abc");
+/// multiproc::Process::spawn((text.as_str(),), |t: &str| t.len())?.join()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+/// ```
+/// let text = String::from("abc");
+/// multiproc::Process::spawn((text.clone(),), |t: String| t.len())?.join()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// A closure that never returns says what it would return, since `!` is not a message:
+/// ```
+/// let p = multiproc::Process::spawn((), || -> () { std::process::exit(3) })?;
+/// assert!(p.join().is_err());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[must_use = "dropping the handle discards the return value; the process goes on"]
 pub struct Process<R> {
@@ -355,7 +396,7 @@ impl<R> Process<R> {
 
     /// Whether the process has not ended. Does not block.
     pub fn is_alive(&self) -> bool {
-        !self.child.pidfd.is_dead() && !self.child.has_ended()
+        self.child.is_alive()
     }
 
     /// Its id.
@@ -538,13 +579,13 @@ impl Builder {
         let name = self.name.unwrap_or_else(crate::current::next_child_name);
         let Prepared { payload, outgoing } = prepare(arena, &name)?;
         let [(stdin, ours_in), (stdout, ours_out), (stderr, ours_err)] = streams(self.stdio)?;
-        let parent = keeper::own_pidfd().ok_or_else(|| Error::new(Kind::System, "the keeper thread is gone"))?;
+        let parent = keeper::own_pidfd()?;
         let slot = arena.reserve_slot()?;
         let started = (|| {
             let marker =
                 Marker { arena: arena.fd().as_raw_fd(), parent: parent.as_raw_fd(), slot, in_main: hook::init_was_called() };
             let env = environment(&self.env, marker)?;
-            let cwd = self.cwd.map(|d| c_string(d.as_os_str())).transpose()?;
+            let cwd = self.cwd.map(|d| c_string("as the working directory:", d.as_os_str())).transpose()?;
             hand_over(arena, slot, &name, &payload, outgoing.references())?;
             let start = Start { method: self.method, env, cwd, stdio: [stdin, stdout, stderr] };
             keeper::request(start, ChildSeed { slot, name, daemon: self.daemon })
@@ -604,23 +645,28 @@ fn streams(stdio: [Stdio; 3]) -> Result<[Ends; 3], Error> {
     Ok([one(stdin, true)?, one(stdout, false)?, one(stderr, false)?])
 }
 
-fn c_string(text: &OsStr) -> Result<CString, Error> {
-    CString::new(text.as_bytes()).map_err(|e| Error::because(Kind::Invalid, format!("{text:?}"), e))
+fn c_string(what: &str, text: &OsStr) -> Result<CString, Error> {
+    CString::new(text.as_bytes()).map_err(|e| Error::because(Kind::Invalid, format!("{what} {text:?}"), e))
 }
 
+/// The parent's environment with these changes; the marker is ours alone.
 fn environment(changes: &[(OsString, Option<OsString>)], marker: Marker) -> Result<Vec<CString>, Error> {
-    let mut env: Vec<(OsString, OsString)> = std::env::vars_os().filter(|(k, _)| k != crate::marker::VARIABLE).collect();
+    let mut env: Vec<(OsString, OsString)> = std::env::vars_os().collect();
     for (key, value) in changes {
         env.retain(|(k, _)| k != key);
         if let Some(value) = value {
+            if key.is_empty() || key.as_bytes().contains(&b'=') {
+                return Err(Error::new(Kind::Invalid, format!("no name for a variable of the environment: {key:?}")));
+            }
             env.push((key.clone(), value.clone()));
         }
     }
+    env.retain(|(k, _)| k != crate::marker::VARIABLE);
     let mut out = Vec::with_capacity(env.len() + 1);
     for (mut key, value) in env {
         key.push("=");
         key.push(value);
-        out.push(c_string(&key)?);
+        out.push(c_string("for the environment:", &key)?);
     }
     out.push(marker.to_env());
     Ok(out)

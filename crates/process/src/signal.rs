@@ -1,9 +1,10 @@
 //! Signals by number.
 
+use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// A signal. `Display` gives its name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Signal(pub i32);
 
 impl Signal {

@@ -9,6 +9,7 @@ use multiproc_shm::{Arena, Error as ShmError};
 use multiproc_sync::KINDS as SYNC_KINDS;
 use multiproc_sys::image;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 static KINDS: [&ObjectKind; SYNC_KINDS.len() + CHANNEL_KINDS.len()] = {
@@ -22,10 +23,60 @@ static KINDS: [&ObjectKind; SYNC_KINDS.len() + CHANNEL_KINDS.len()] = {
 };
 
 static ARENA: OnceLock<&'static Arena> = OnceLock::new();
+/// Without a keeper it is nobody's yet: the thread may not have been granted at first.
+static MADE: OnceLock<&'static Arena> = OnceLock::new();
 static MAKING: Mutex<()> = Mutex::new(());
 
+/// 0: not set.
+static LIMIT: AtomicU64 = AtomicU64::new(0);
+
 fn options() -> Options {
-    Options::new(image::main_program().fingerprint(), &KINDS)
+    let mut options = Options::new(image::main_program().fingerprint(), &KINDS);
+    options.limit = Some(LIMIT.load(Ordering::Relaxed)).filter(|&limit| limit > 0);
+    options
+}
+
+/// Bounds the memory that the shared objects of this process tree use together, in bytes. To be called in the coordinator before anything of
+/// multiproc is used; the default is half of what the cgroup or the machine has at that time.
+///
+/// At the bound, operations that need memory return an error (which hands a message back), and go on working when memory has become free.
+///
+/// # Errors
+/// There are shared objects already, or the limit is 0.
+///
+/// # Examples
+/// ```
+/// multiproc::set_memory_limit(64 << 20)?;
+/// let queue = multiproc::Queue::<Vec<u8>>::bounded(10)?;
+/// assert!(queue.put(vec![0; 100 << 20]).unwrap_err().is_out_of_memory());
+/// assert!(multiproc::memory_usage()?.used < 64 << 20);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn set_memory_limit(bytes: u64) -> Result<(), Error> {
+    if bytes == 0 || ARENA.get().is_some() {
+        return Err(Error::new(Kind::Invalid, "the memory limit is set once, to more than 0, before anything is shared"));
+    }
+    LIMIT.store(bytes, Ordering::Relaxed);
+    Ok(())
+}
+
+/// How much memory the shared objects of this process tree use, and may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MemoryUsage {
+    /// Bytes in use, or kept for the next use.
+    pub used: u64,
+    /// The bound.
+    pub limit: u64,
+}
+
+/// How much memory the shared objects of this process tree use, and may use.
+///
+/// # Errors
+/// No arena can be made in this process.
+pub fn memory_usage() -> Result<MemoryUsage, Error> {
+    let (used, limit) = arena()?.usage();
+    Ok(MemoryUsage { used, limit })
 }
 
 /// The tree's arena; the first call of a coordinator makes it, and starts the keeper, whose life stands for the process's.
@@ -37,8 +88,17 @@ pub(crate) fn arena() -> Result<&'static Arena, ShmError> {
     if let Some(arena) = ARENA.get() {
         return Ok(arena);
     }
-    let arena = Arena::create(&options())?;
-    keeper::start(arena, None).map_err(|_| ShmError::Unavailable(&"the keeper thread could not be started"))?;
+    let arena = match MADE.get() {
+        Some(arena) => arena,
+        None => {
+            let arena = Arena::create(&options())?;
+            MADE.get_or_init(|| arena)
+        }
+    };
+    let failed =
+        |e: std::io::Error| ShmError::System { call: &"starting the keeper thread", errno: e.raw_os_error().unwrap_or(0) };
+    keeper::start(arena, None).map_err(failed)?;
+    keeper::wait_until_alive();
     Ok(ARENA.get_or_init(|| arena))
 }
 

@@ -2,7 +2,7 @@
 //!
 //! | killed | left behind | what the parent sees |
 //! |---|---|---|
-//! | before the slot is live | a reserved slot | `NotStarted`; it frees the slot |
+//! | before the slot is live | a reserved slot | `NotStarted`, or `Signaled`; it frees the slot |
 //! | before `args` is cleared | arguments in the slot | freed with it; what they referred to goes at the next collection |
 //! | while the function runs | what it held | given back by the cleaner |
 //! | before `result` is stored | a block of this slot | `Signaled`; freed with the slot |
@@ -15,9 +15,10 @@ use crate::{exit, keeper, panics, tree};
 use multiproc_shm::arena::SlotId;
 use multiproc_shm::blocks::{BlockId, BlockState};
 use multiproc_shm::roster::Slot;
+use multiproc_shm::scope::References;
 use multiproc_shm::{Arena, record};
 use multiproc_sys::pidfd::PidFd;
-use multiproc_sys::{inherit, signal};
+use multiproc_sys::{inherit, memfd, signal};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process;
 use std::sync::atomic::{AtomicPtr, Ordering};
@@ -25,6 +26,7 @@ use std::sync::{Mutex, PoisonError};
 
 /// The arena was built by another program, or is none.
 pub(crate) const EXIT_REFUSED: i32 = 126;
+const KILL: i32 = 9;
 /// As a Rust program that panics in `main`.
 const EXIT_PANIC: i32 = 101;
 
@@ -108,16 +110,27 @@ pub(crate) fn inits() -> Vec<usize> {
 /// The slot, for the handler of a stack overflow.
 static SLOT: AtomicPtr<Slot> = AtomicPtr::new(std::ptr::null_mut());
 
-/// Takes part in the tree and runs the job. `None` when the marker is not genuine: then this is an ordinary process.
+/// Takes part in the tree and runs the job. `None` when the marker is not genuine: then this is an ordinary process, and none of
+/// its descriptors was touched.
 pub(crate) fn live(marker: Marker) -> Option<()> {
+    let sealed = memfd::sealed_size(inherit::look_at(marker.arena).ok()?).is_ok();
+    let genuine = sealed && PidFd::is_pidfd(inherit::look_at(marker.parent).ok()?);
+    if !genuine {
+        return None;
+    }
+    // At once, and by this thread until the keeper has set its own: stopped before that, the process would outlive its parent.
+    let _ = signal::set_parent_death_signal(KILL);
     let arena = inherit::claim(marker.arena).ok()?;
-    // A descriptor that is no sealed arena of ours was not passed by a parent of ours.
+    let parent = PidFd::from_owned(inherit::claim(marker.parent).ok()?);
     let arena = match tree::inherit(arena, marker.slot) {
         Ok(arena) => arena,
-        Err(multiproc_shm::Error::Unavailable(_)) => signal::exit_now(EXIT_REFUSED),
-        Err(_) => return None,
+        Err(multiproc_shm::Error::Corrupted(_)) => return None,
+        // A child of ours that cannot take part never falls through to main.
+        Err(e) => {
+            signal::stderr_write(format!("multiproc: a worker could not join its tree: {e}\n").as_bytes());
+            signal::exit_now(EXIT_REFUSED)
+        }
     };
-    let parent = PidFd::from_owned(inherit::claim(marker.parent).ok()?);
     signal::open_missing_stdio();
     signal::ignore_sigpipe();
     let code = match join_tree(arena, parent, marker.slot) {
@@ -153,17 +166,24 @@ fn run(arena: &'static Arena, slot: &'static Slot) -> i32 {
         slot.outcome.store(outcome.to_word(), Ordering::Release);
         code
     };
-    let (payload, references) = match read_args(arena, slot) {
-        Ok(read) => read,
-        Err(e) => return end(Outcome::Refused, &format!("its arguments could not be read: {e}"), EXIT_REFUSED),
-    };
-    let Some(received) = job::receive(arena, &payload) else {
-        return end(Outcome::Refused, "its job could not be read", EXIT_REFUSED);
-    };
-    crate::current::set_name(&received.job.name);
+    // Until the keeper has made the slot live, a death leaves nothing to give back: only what no other process sees is done.
+    let read = read_payload(arena, slot);
+    let received = read.as_ref().ok().map(|(_, payload)| job::receive(arena, payload));
+    if let Some(Some(received)) = &received {
+        crate::current::set_name(&received.job.name);
+        panics::print_with_name(&received.job.name);
+    }
     exit::record_exit_code(slot);
-    panics::print_with_name(&received.job.name);
     panics::record_in_slot(arena);
+    keeper::wait_until_alive();
+    // The keeper's signal stands in its place, and only the keeper can be told to take its own back.
+    let _ = signal::set_parent_death_signal(0);
+    let (received, references) = match (received, read.as_ref().map(|(block, _)| take_references(arena, slot, *block))) {
+        (Some(Some(received)), Ok(Ok(references))) => (received, references),
+        (_, Ok(Err(e))) => return end(Outcome::Refused, &format!("its arguments could not be read: {e}"), EXIT_REFUSED),
+        (_, Err(e)) => return end(Outcome::Refused, &format!("its arguments could not be read: {e}"), EXIT_REFUSED),
+        _ => return end(Outcome::Refused, "its job could not be read", EXIT_REFUSED),
+    };
     let result = catch_unwind(AssertUnwindSafe(|| {
         for &init in &received.job.worker_inits {
             if !job::call_plain(init) {
@@ -195,20 +215,22 @@ fn run(arena: &'static Arena, slot: &'static Slot) -> i32 {
     }
 }
 
-type Arguments = (Vec<u8>, multiproc_shm::scope::References);
-
-fn read_args(arena: &'static Arena, slot: &Slot) -> Result<Arguments, multiproc_shm::Error> {
+fn read_payload(arena: &'static Arena, slot: &Slot) -> Result<(BlockId, Vec<u8>), multiproc_shm::Error> {
     // Acquire pairs with the parent's Release.
     let block = BlockId::from_word(slot.args.load(Ordering::Acquire));
     let block = block.ok_or(multiproc_shm::Error::Corrupted(&"a worker without arguments"))?;
     let head = record::head(arena, block)?;
     let mut payload = Vec::new();
     arena.memory().read(head.payload, head.len, &mut payload)?;
+    Ok((block, payload))
+}
+
+fn take_references(arena: &'static Arena, slot: &Slot, block: BlockId) -> Result<References, multiproc_shm::Error> {
     let references = record::adopt(arena, block)?;
     slot.args.store(0, Ordering::Release);
     record::arrived(arena, &references)?;
     arena.free_if(block, BlockState::Slot(arena.my_slot()))?;
-    Ok((payload, references))
+    Ok(references)
 }
 
 fn leave_result(

@@ -99,7 +99,7 @@ pub struct Arena {
     pub(crate) registry: Registry,
     kinds: &'static [&'static Kind],
     slot: u32,
-    tag: u64,
+    process: u64,
 }
 
 type Provider = fn() -> Result<&'static Arena, Error>;
@@ -180,7 +180,7 @@ impl Arena {
             objects,
             kinds,
             slot,
-            tag: u64::from(slot) << 32 | u64::from(std::process::id()),
+            process: Who::process(slot, std::process::id()),
             memory,
             layout,
         };
@@ -204,7 +204,7 @@ impl Arena {
     /// The calling thread as an owner of locks.
     #[inline]
     pub fn who(&self) -> Result<Who, Error> {
-        Ok(Who { thread: robust::current()?, tag: self.tag })
+        Ok(Who::new(robust::current()?, self.process))
     }
 
     /// The mapping.
@@ -264,14 +264,17 @@ impl Arena {
             }
             let slot = self.slot(index)?;
             let (state, generation) = slot.state()?;
-            if state != SlotState::Free || !slot.change((state, generation), (SlotState::Reserved, generation)) {
+            let own = self.slot(self.slot)?.state()?.1;
+            // Before it is reserved: a cleaner looks no further.
+            self.header.slots_high.fetch_max(u64::from(index) + 1, Ordering::AcqRel);
+            if state != SlotState::Free || !slot.reserve(generation, self.slot, own) {
                 continue;
             }
             crash::point("slot.reserved");
             slot.clear();
             slot.parent.store(self.slot, Ordering::Relaxed);
-            slot.parent_generation.store(self.slot(self.slot)?.state()?.1, Ordering::Relaxed);
-            self.header.slots_high.fetch_max(u64::from(index) + 1, Ordering::AcqRel);
+            slot.parent_generation.store(own, Ordering::Relaxed);
+            crash::point("slot.cleared");
             return Ok(SlotId { index, generation });
         }
         Err(Error::Full(&"processes"))
@@ -290,6 +293,7 @@ impl Arena {
         match once() {
             Err(Error::OutOfMemory(_)) => {
                 let _ = self.collect();
+                self.blocks.trim(&self.memory, self.account(), self.slot)?;
                 once()
             }
             other => other,
@@ -448,9 +452,10 @@ impl Arena {
         }
         self.set_block_state(block, BlockState::Object(index)).map_err(undo)?;
         crash::point("object.owned");
+        // Before it is live: a sweep that finds it live finds it stamped, or its collection began after the hold bit was set.
+        self.stamp(index).map_err(undo)?;
         // Release pairs with the Acquire in `object_state`.
         state.store(ObjectState::Live.to_word(generation), Ordering::Release);
-        self.stamp(index)?;
         Ok(RawRef::new(index, generation, role))
     }
 
@@ -462,8 +467,14 @@ impl Arena {
         crate::memory::back_up_to(&self.memory, self.account(), backed, start, need, PAGE, max)
     }
 
-    /// Frees an object whose references are gone; false when somebody else does.
+    /// Frees an object whose references are gone; false when somebody else does, or when its cell is still in use: then a later collection asks again.
     pub(crate) fn end_object(&self, index: u32, generation: u32) -> Result<bool, Error> {
+        if let (ObjectState::Live, now) = self.object_state(index)?
+            && now == generation
+            && (self.kind_of(index)?.in_use)(self, self.object_at(index, generation)?)?
+        {
+            return Ok(false);
+        }
         let state = self.objects.state(&self.memory, u64::from(index))?;
         let live = ObjectState::Live.to_word(generation);
         let dying = ObjectState::Dying(self.slot).to_word(generation);
@@ -509,14 +520,14 @@ impl Arena {
     /// Whether it is certain that neither a process has this role on `index` nor a record carries a reference to it.
     pub(crate) fn nobody_has(&self, table: Table, index: u32) -> Result<bool, Error> {
         let entry = self.entry(index)?;
-        // Acquire pairs with the increments around the records' commits. `received` follows `sent`: if they are equal in this order, nothing was
-        // under way in between, and if `sent` has not risen when all bits have been looked at, none of them has moved behind the look.
-        let received = entry.received.load(Ordering::Acquire);
-        let sent = entry.sent.load(Ordering::Acquire);
-        Ok(received == sent && !self.anybody_has(table, index)? && entry.sent.load(Ordering::Acquire) == sent)
+        // SeqCst, as the counts around the records' commits. `received` follows `sent`: if they are equal in this order, nothing was under way in
+        // between, and if `sent` has not risen when all bits have been looked at, none of them has moved behind the look.
+        let received = entry.received.load(Ordering::SeqCst);
+        let sent = entry.sent.load(Ordering::SeqCst);
+        Ok(received == sent && !self.anybody_has(table, index)? && entry.sent.load(Ordering::SeqCst) == sent)
     }
 
-    /// Whether a slot other than those whose bit is clear has this role on `index`.
+    /// Whether some slot has this role on `index`.
     pub(crate) fn anybody_has(&self, table: Table, index: u32) -> Result<bool, Error> {
         fence::full();
         for slot in 0..self.slots_high() {

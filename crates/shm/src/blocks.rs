@@ -248,6 +248,27 @@ impl Blocks {
         slab.give_back(memory, id.index(), BlockState::Free.to_word())
     }
 
+    /// Gives back the memory of all blocks that are free but backed, whatever their class: before an allocation fails.
+    pub fn trim(&self, memory: &Memory, account: &Account, slot: u32) -> Result<(), Error> {
+        let state = BlockState::Filling(slot).to_word();
+        for (layout, slab) in self.classes.iter().filter(|(layout, _)| layout.shift > SMALL_CLASS) {
+            for index in 0..slab.high() {
+                let count = self.page_count(memory, layout, index)?;
+                if count.load(Ordering::Relaxed) == 0 || !slab.claim_at(memory, index, &|_| state)? {
+                    continue;
+                }
+                let have = u64::from(count.load(Ordering::Relaxed)) * PAGE;
+                memory.punch(layout.data + (index << layout.shift), 1 << layout.shift)?;
+                crash::point("block.trimmed");
+                count.store(0, Ordering::Relaxed);
+                account.credit(have);
+                self.count_warm(slab, have, false);
+                slab.give_back(memory, index, BlockState::Free.to_word())?;
+            }
+        }
+        Ok(())
+    }
+
     /// The state word of a block.
     #[inline]
     pub fn state(&self, memory: &Memory, id: BlockId) -> Result<&'static AtomicU64, Error> {

@@ -110,13 +110,21 @@ impl Arena {
         Ok(!same || state == SlotState::Free || parent.is_dead())
     }
 
+    /// The other words of a slot are those of an earlier process until who has reserved it has gone on.
+    fn reserver_gone(&self, slot: &Slot) -> Result<bool, Error> {
+        let (by, end) = slot.reserved_by();
+        let parent = self.slot(by)?;
+        let (state, generation) = parent.state()?;
+        Ok(state == SlotState::Free || !Slot::generation_ends_in(generation, end) || parent.is_dead())
+    }
+
     fn condition_of(&self, slot: u32) -> Result<Condition, Error> {
         let s = self.slot(slot)?;
         Ok(match s.state()?.0 {
             SlotState::Free => Condition::Fine,
             SlotState::Live if s.life.owner_died() => Condition::Dead,
             SlotState::Live if slot != 0 && self.parent_gone(s)? => Condition::Orphan,
-            SlotState::Reserved if self.parent_gone(s)? => Condition::Dead,
+            SlotState::Reserved if self.reserver_gone(s)? => Condition::Dead,
             _ => Condition::Fine,
         })
     }
@@ -154,6 +162,10 @@ impl Arena {
         for index in 0..high as u32 {
             match self.object_state(index)? {
                 (ObjectState::Filling(by), generation) if by == slot => {
+                    // Its cell may be the object's already. A word that an earlier object left in the entry names a block of another state.
+                    if let Some(block) = BlockId::from_word(self.entry(index)?.block.load(Ordering::Relaxed)) {
+                        self.free_if(block, BlockState::Object(index))?;
+                    }
                     let free = ObjectState::Free.to_word(generation.wrapping_add(1));
                     self.objects.give_back(&self.memory, u64::from(index), free)?;
                 }

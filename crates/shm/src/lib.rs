@@ -6,7 +6,7 @@
 //! - [`layout`]: where things lie in an arena of a given size; [`memory`]: the mapping itself, checked access, and what is backed;
 //! - [`slab`]: finding a free entry of a table; [`blocks`]: memory in size classes; [`objects`]: the object table;
 //! - [`roster`]: one slot for each process; [`holds`]: one bit for each object and process;
-//! - [`arena`]: all of it together; [`held`]: this process's references; [`record`]: references inside messages;
+//! - [`arena`]: all of it together; [`waiting`]: sleeping with a note of what for; [`held`]: this process's references; [`record`]: references inside messages;
 //! - [`scope`]: how handles go through serde; [`collect`]: cleaning up after the dead, and tracing what nobody references;
 //! - [`audit`]: what is in use, for tests and reports.
 
@@ -25,6 +25,7 @@ pub mod record;
 pub mod roster;
 pub mod scope;
 pub mod slab;
+pub mod waiting;
 
 pub use arena::{Arena, Options};
 pub use error::Error;

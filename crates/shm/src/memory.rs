@@ -12,7 +12,9 @@
 use crate::error::Error;
 use multiproc_sys::memfd::{self, Mapping};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{
+    AtomicI8, AtomicI16, AtomicI32, AtomicI64, AtomicIsize, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering,
+};
 
 /// Types that may lie in shared memory: atomics and arrays and `repr(C)` structs of them.
 ///
@@ -20,12 +22,13 @@ use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 /// Every bit pattern is valid, all fields may be changed by others at any time, and alignment is at most 128.
 pub unsafe trait Shared: Sync + 'static {}
 
-// SAFETY: atomics.
-unsafe impl Shared for AtomicU32 {}
-// SAFETY: atomics.
-unsafe impl Shared for AtomicU64 {}
-// SAFETY: atomics.
-unsafe impl Shared for AtomicUsize {}
+macro_rules! shared_atomics {
+    ($($Atomic:ty)*) => { $(
+        // SAFETY: an atomic integer, valid in every bit pattern.
+        unsafe impl Shared for $Atomic {}
+    )* };
+}
+shared_atomics!(AtomicU8 AtomicU16 AtomicU32 AtomicU64 AtomicUsize AtomicI8 AtomicI16 AtomicI32 AtomicI64 AtomicIsize);
 // SAFETY: `repr(C)` of atomics.
 unsafe impl Shared for crate::raw::RawLock {}
 // SAFETY: `repr(transparent)` over an atomic.

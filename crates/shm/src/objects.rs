@@ -18,8 +18,17 @@ use crate::error::Error;
 use crate::held::Role;
 use crate::memory::Shared;
 use crate::slab::TAG_SHIFT;
+use std::any::TypeId;
 use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicU32, AtomicU64};
+
+/// A number for a Rust type, the same in all processes of a program.
+pub fn type_hash<T: 'static>() -> u64 {
+    let mut hasher = DefaultHasher::new();
+    TypeId::of::<T>().hash(&mut hasher);
+    hasher.finish()
+}
 
 /// Calls back with each reference that an object's records carry.
 pub type Trace = fn(&Arena, Object, &mut dyn FnMut(RawRef)) -> Result<(), Error>;
@@ -40,6 +49,9 @@ pub struct Kind {
     pub block_orphaned: fn(&Arena, Object, BlockId, u32) -> Result<(), Error>,
     /// Nobody is left who could send (or receive).
     pub role_gone: fn(&Arena, Object, Role) -> Result<(), Error>,
+    /// Whether the cell must not be freed yet although nobody references the object: a thread that forgot its guard holds a lock in it, whose word
+    /// stands in that thread's robust list.
+    pub in_use: fn(&Arena, Object) -> Result<bool, Error>,
     /// The object ends: free the blocks it owns besides its cell. May be called again after a death in the middle.
     pub end: fn(&Arena, Object) -> Result<(), Error>,
 }
@@ -61,6 +73,7 @@ impl Kind {
             slot_died: |_, _, _| Ok(()),
             block_orphaned: |_, _, _, _| Ok(()),
             role_gone: |_, _, _| Ok(()),
+            in_use: |_, _| Ok(false),
             end: |_, _| Ok(()),
         }
     }

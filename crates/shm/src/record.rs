@@ -106,8 +106,8 @@ pub fn adopt(arena: &'static Arena, block: BlockId) -> Result<Vec<Arc<Held>>, Er
 pub fn announce(arena: &Arena, held: &[Arc<Held>]) -> Result<(), Error> {
     for h in held {
         h.mark_shared();
-        // Release pairs with the Acquire in `Arena::role_cleared`.
-        arena.entry(h.object().index)?.sent.fetch_add(1, Ordering::Release);
+        // SeqCst: counted before the reference leaves, as `Arena::role_of_anybody` reads it.
+        arena.entry(h.object().index)?.sent.fetch_add(1, Ordering::SeqCst);
     }
     Ok(())
 }
@@ -115,7 +115,7 @@ pub fn announce(arena: &Arena, held: &[Arc<Held>]) -> Result<(), Error> {
 /// The record did not commit after all.
 pub fn withdraw(arena: &Arena, held: &[Arc<Held>]) -> Result<(), Error> {
     for h in held {
-        arena.entry(h.object().index)?.sent.fetch_sub(1, Ordering::Release);
+        arena.entry(h.object().index)?.sent.fetch_sub(1, Ordering::SeqCst);
     }
     Ok(())
 }
@@ -140,7 +140,7 @@ pub fn arrived_with(arena: &Arena, block: BlockId) -> Result<(), Error> {
 #[inline]
 pub fn arrived(arena: &Arena, held: &[Arc<Held>]) -> Result<(), Error> {
     for h in held {
-        arena.entry(h.object().index)?.received.fetch_add(1, Ordering::Release);
+        arena.entry(h.object().index)?.received.fetch_add(1, Ordering::SeqCst);
     }
     Ok(())
 }

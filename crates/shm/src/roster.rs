@@ -3,7 +3,7 @@
 //! | word | meaning | written by | if the writer dies there |
 //! |---|---|---|---|
 //! | state `Free` | no process | cleaner, last | - |
-//! | state `Reserved` | a child is being started | its parent by CAS from `Free` | the cleaner of the parent frees it; the child then cannot go live and leaves |
+//! | state `Reserved` | a child is being started; the word names its parent's slot and the end of that slot's generation | its parent by CAS from `Free` | the cleaner of the parent frees it; the child then cannot go live and leaves |
 //! | state `Live` | the process takes part | the child by CAS from `Reserved` | `life` tells |
 //! | `life` | held by the process's keeper thread as long as it lives | keeper | the kernel marks it: the slot is dead |
 //! | `args` | block with what to run | parent, before the start | freed with the slot |
@@ -35,7 +35,7 @@ pub struct Slot {
     state: AtomicU64,
     /// The process's id, in its own pid namespace.
     pub pid: AtomicU32,
-    /// Slot of the parent; its own for the coordinator.
+    /// Slot of the parent; its own for the coordinator. While the slot is reserved, [`reserved_by`](Slot::reserved_by) counts.
     pub parent: AtomicU32,
     /// Generation of the parent's slot.
     pub parent_generation: AtomicU32,
@@ -77,8 +77,17 @@ pub enum SlotState {
 const RELEASED: u32 = 1;
 const CLEANED: u32 = 2;
 
+// tag:8 | of a reserved slot, its parent's slot:12 and the end of that slot's generation:12 | generation:32.
+const PARENT_SHIFT: u32 = 44;
+const PARENT_GENERATION_SHIFT: u32 = 32;
+const TWELVE: u32 = 0xfff;
+
 fn state_word(state: SlotState, generation: u32) -> u64 {
     (state as u64) << 56 | u64::from(generation)
+}
+
+fn parent_bits(slot: u32, generation: u32) -> u64 {
+    u64::from(slot & TWELVE) << PARENT_SHIFT | u64::from(generation & TWELVE) << PARENT_GENERATION_SHIFT
 }
 
 impl Slot {
@@ -97,8 +106,31 @@ impl Slot {
 
     /// One step of the slot's life; the loser of a race gets false.
     pub fn change(&self, from: (SlotState, u32), to: (SlotState, u32)) -> bool {
-        let (from, to) = (state_word(from.0, from.1), state_word(to.0, to.1));
+        // Relaxed: who has reserved the slot, and so this part of the word, does not change while it is reserved.
+        let parent = match from.0 {
+            SlotState::Reserved => self.state.load(Ordering::Relaxed) & parent_bits(TWELVE, TWELVE),
+            _ => 0,
+        };
+        let (from, to) = (state_word(from.0, from.1) | parent, state_word(to.0, to.1));
         self.state.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+
+    /// Reserves a free slot for a child of the process in `parent`, whose slot has that generation.
+    pub(crate) fn reserve(&self, generation: u32, parent: u32, parent_generation: u32) -> bool {
+        let from = state_word(SlotState::Free, generation);
+        let to = state_word(SlotState::Reserved, generation) | parent_bits(parent, parent_generation);
+        self.state.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+
+    /// Slot and last twelve bits of the generation of who has reserved it.
+    pub(crate) fn reserved_by(&self) -> (u32, u32) {
+        let word = self.state.load(Ordering::Acquire);
+        ((word >> PARENT_SHIFT) as u32 & TWELVE, (word >> PARENT_GENERATION_SHIFT) as u32 & TWELVE)
+    }
+
+    /// Whether a generation ends in these bits.
+    pub(crate) fn generation_ends_in(generation: u32, end: u32) -> bool {
+        generation & TWELVE == end
     }
 
     /// Whether the slot's process took part and is dead.

@@ -10,14 +10,17 @@
 use crate::arena::Arena;
 use crate::held::Held;
 use crate::objects::Kind;
+use multiproc_sys::robust;
 use serde::{Deserialize, Deserializer, Serializer, de, ser};
 use std::cell::Cell;
+use std::fmt;
 use std::ptr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 const OUTSIDE: &str = "a multiproc handle can only be sent through multiproc's own queues, arguments and results";
 const FOREIGN: &str = "the handle belongs to another process tree";
+const MOVED: &str = "it has one owner and has been sent already, or is in another message that is being sent";
 
 /// What one message carries, in the order of its positions.
 pub type References = Vec<Arc<Held>>;
@@ -29,8 +32,67 @@ pub struct Outgoing(Option<Box<Baggage>>);
 #[derive(Debug, Default)]
 struct Baggage {
     references: References,
-    /// Set when the message has committed: what moves with it learns that it has moved.
-    moves: Vec<Arc<AtomicBool>>,
+    /// What has one owner and moves with the message.
+    moves: Vec<Leaving>,
+}
+
+/// A reference with one owner: it moves with the message that carries it, and `let_go` is called where it is dropped.
+///
+/// While a message with it is under way, the message's [`Outgoing`] is an owner as well: the value may be dropped before the message commits.
+pub struct Movable {
+    /// `None`: it has gone with a message.
+    held: Mutex<Option<Arc<Held>>>,
+    leaving: AtomicBool,
+    let_go: fn(&Held),
+}
+
+impl Movable {
+    /// Owned by this process.
+    pub fn new(held: Arc<Held>, let_go: fn(&Held)) -> Arc<Movable> {
+        Arc::new(Movable { held: Mutex::new(Some(held)), leaving: AtomicBool::new(false), let_go })
+    }
+
+    /// The reference, unless it has gone with a message.
+    pub fn held(&self) -> Option<Arc<Held>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Drop for Movable {
+    fn drop(&mut self) {
+        let held = self.held.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(held) = held.filter(|_| !robust::forked() && !LENT.get()) {
+            (self.let_go)(&held);
+        }
+    }
+}
+
+impl fmt::Debug for Movable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Movable").field("held", &self.held()).finish_non_exhaustive()
+    }
+}
+
+/// A movable thing's place in a message that is being sent; a message that is not sent after all leaves it where it was.
+#[derive(Debug)]
+struct Leaving(Arc<Movable>);
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        self.0.leaving.store(false, Ordering::Release);
+    }
+}
+
+/// Drops what was only lent by a record that stays: what has one owner is not let go of.
+pub fn returning(drop: impl FnOnce()) {
+    struct Reset(bool);
+    impl Drop for Reset {
+        fn drop(&mut self) {
+            LENT.set(self.0);
+        }
+    }
+    let _reset = Reset(LENT.replace(true));
+    drop();
 }
 
 impl Outgoing {
@@ -43,8 +105,9 @@ impl Outgoing {
     /// The message has committed: what moves with it belongs to the receiver.
     #[inline]
     pub fn gone(&self) {
-        for moved in self.0.iter().flat_map(|b| &b.moves) {
-            moved.store(true, Ordering::Release);
+        for Leaving(movable) in self.0.iter().flat_map(|b| &b.moves) {
+            // The list of references still holds it.
+            drop(movable.held.lock().unwrap_or_else(PoisonError::into_inner).take());
         }
     }
 }
@@ -64,6 +127,8 @@ enum Carries {
 thread_local! {
     // Const and without Drop, so that handles may be sent from exit handlers too.
     static INNERMOST: Cell<*const Frame> = const { Cell::new(ptr::null()) };
+    /// See [`returning`].
+    static LENT: Cell<bool> = const { Cell::new(false) };
 }
 
 struct Close(*const Frame);
@@ -104,14 +169,14 @@ pub fn decoding<R>(arena: &'static Arena, references: &[Arc<Held>], decode: impl
 }
 
 /// Enters a reference into the list of the message that is being encoded; its position.
-fn enter(held: &Arc<Held>, moved: Option<&Arc<AtomicBool>>) -> Result<u32, &'static str> {
+fn enter(held: &Arc<Held>, leaving: Option<Leaving>) -> Result<u32, &'static str> {
     let Some(Frame { arena, carries: Carries::Encoding(outgoing) }) = innermost() else { return Err(OUTSIDE) };
     if !ptr::eq(*arena, held.arena()) {
         return Err(FOREIGN);
     }
     let mut baggage = outgoing.take().0.unwrap_or_default();
     baggage.references.push(held.clone());
-    baggage.moves.extend(moved.cloned());
+    baggage.moves.extend(leaving);
     let position = baggage.references.len() as u32 - 1;
     outgoing.set(Outgoing(Some(baggage)));
     Ok(position)
@@ -125,9 +190,16 @@ pub fn serialize<S: Serializer>(held: &Arc<Held>, serializer: S) -> Result<S::Ok
     }
 }
 
-/// As [`serialize`], for a thing that has one owner: `moved` is set when its message has committed.
-pub fn serialize_moving<S: Serializer>(held: &Arc<Held>, moved: &Arc<AtomicBool>, serializer: S) -> Result<S::Ok, S::Error> {
-    match enter(held, Some(moved)) {
+/// As [`serialize`], for a thing that has one owner: it is gone when its message has committed.
+pub fn serialize_moving<S: Serializer>(movable: &Arc<Movable>, serializer: S) -> Result<S::Ok, S::Error> {
+    let position = match movable.leaving.swap(true, Ordering::Acquire) {
+        true => Err(MOVED),
+        false => {
+            let leaving = Leaving(movable.clone());
+            movable.held().ok_or(MOVED).and_then(|held| enter(&held, Some(leaving)))
+        }
+    };
+    match position {
         Ok(position) => serializer.serialize_u32(position),
         Err(why) => Err(ser::Error::custom(why)),
     }

@@ -118,7 +118,8 @@ impl Slab {
         Ok(None)
     }
 
-    fn claim_at(&self, memory: &Memory, index: u64, claim: &impl Fn(u64) -> u64) -> Result<bool, Error> {
+    /// Takes this entry if it is free; its bit may stay set, which only costs the next who looks.
+    pub(crate) fn claim_at(&self, memory: &Memory, index: u64, claim: &impl Fn(u64) -> u64) -> Result<bool, Error> {
         let state = self.state(memory, index)?;
         let old = state.load(Ordering::Relaxed);
         // Acquire pairs with the Release in `give_back`: what the last owner did is over.

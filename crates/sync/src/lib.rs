@@ -1,10 +1,27 @@
 //! Floor 2 of multiproc: what processes share besides messages.
 //!
-//! Internal to multiproc, no semver promise.
+//! Internal to multiproc, no semver promise. Reading order: [`error`] -> `handle` (what all handles have in common) -> [`lock`] ->
+//! [`value`] -> [`atomic`] -> [`event`] -> [`semaphore`] -> [`permit`].
+
+pub mod atomic;
+pub mod error;
+pub mod event;
+mod handle;
+pub mod lock;
+pub mod permit;
+pub mod semaphore;
+pub mod value;
+
+pub use atomic::{Atomic, AtomicPrimitive};
+pub use error::{AcquireError, Death, LockError};
+pub use event::Event;
+pub use lock::{Lock, LockGuard, Recovery};
+pub use permit::OwnedPermit;
+pub use semaphore::{Permit, Semaphore};
+pub use value::{Value, ValueGuard};
 
 use multiproc_shm::objects::Kind;
 
 /// Every kind of object that this floor puts into an arena.
-pub static KINDS: &[&Kind] = &[&LOCK];
-/// Placeholder until locks stand here.
-pub static LOCK: Kind = Kind::plain(1, "Lock");
+pub static KINDS: &[&Kind] =
+    &[&lock::LOCK, &value::VALUE, &atomic::ATOMIC, &event::EVENT, &semaphore::SEMAPHORE, &permit::PERMIT];

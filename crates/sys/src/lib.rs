@@ -5,7 +5,7 @@
 //! no semver promise.
 //!
 //! Reading order: [`clock`] -> [`fence`] -> [`futex`] -> [`robust`] (what the kernel does when a thread dies) ->
-//! [`memfd`] -> [`pidfd`] -> [`spawn`] -> [`image`] -> [`signal`] -> [`poll`] -> [`limits`] -> [`crash`].
+//! [`memfd`] -> [`pidfd`] -> [`spawn`] -> [`image`] -> [`signal`] -> [`thread`] -> [`poll`] -> [`limits`] -> [`crash`].
 
 pub mod clock;
 pub mod crash;
@@ -21,3 +21,4 @@ pub mod robust;
 pub mod signal;
 pub mod spawn;
 pub mod spin;
+pub mod thread;

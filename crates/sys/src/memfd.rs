@@ -78,7 +78,8 @@ pub(crate) fn move_high(fd: OwnedFd) -> io::Result<OwnedFd> {
 
 /// A second descriptor for the same file, at least 10 and close-on-exec.
 pub(crate) fn duplicate_high(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
-    let new = fcntl(fd, FcntlArg::F_DUPFD_CLOEXEC(FIRST_FD))?;
+    // EINVAL says that RLIMIT_NOFILE allows no such number: none is left.
+    let new = fcntl(fd, FcntlArg::F_DUPFD_CLOEXEC(FIRST_FD)).map_err(|e| if e == Errno::EINVAL { Errno::EMFILE } else { e })?;
     // SAFETY: the kernel has just made this descriptor, nobody else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(new) })
 }

@@ -74,6 +74,15 @@ impl PidFd {
         Ok(PidFd(memfd::move_high(fd)?))
     }
 
+    /// Whether a descriptor is a pidfd, of whatever process.
+    pub fn is_pidfd(fd: BorrowedFd<'_>) -> bool {
+        let info = ptr::null::<libc::siginfo_t>();
+        // Signal 0 is never delivered: the kernel only looks at the descriptor (EBADF if it is none) and at our rights (EPERM).
+        // SAFETY: a null siginfo asks the kernel to fill one in as kill(2) does.
+        let sent = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd.as_raw_fd(), 0, info, 0) };
+        sent == 0 || Errno::last() != Errno::EBADF
+    }
+
     /// Names the calling process.
     ///
     /// # Errors
@@ -249,5 +258,7 @@ mod tests {
         let me = PidFd::open_self().unwrap();
         assert!(!me.is_dead());
         me.send_signal(0).unwrap();
+        assert!(PidFd::is_pidfd(me.as_fd()));
+        assert!(!PidFd::is_pidfd(std::fs::File::open("/dev/null").unwrap().as_fd()));
     }
 }

@@ -71,6 +71,21 @@ pub fn poll_readable(fds: &[BorrowedFd<'_>], timeout: Option<Duration>, ready: &
     }
 }
 
+/// As [`poll_readable`] without a timeout, for a few descriptors that are known beforehand; it allocates nothing.
+///
+/// # Errors
+/// Only for want of kernel memory.
+pub fn poll_each<const N: usize>(fds: [BorrowedFd<'_>; N]) -> io::Result<[bool; N]> {
+    let mut polled = fds.map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+    loop {
+        match ppoll(&mut polled, None, None) {
+            Err(Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
+            Ok(_) => return Ok(polled.map(|fd| fd.any().unwrap_or(true))),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -19,7 +19,6 @@
 
 use crate::memfd;
 use std::cell::{Cell, UnsafeCell};
-use std::marker::PhantomData;
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize, Ordering, compiler_fence};
 
@@ -38,6 +37,8 @@ pub const MAX_HELD: usize = 1_900;
 
 const INLINE_HELD: usize = 16;
 
+const _: () = assert!(std::mem::offset_of!(Sentinel, next) == NODE_OFFSET);
+
 /// struct robust_list_head of linux/futex.h.
 #[repr(C)]
 struct Head {
@@ -49,6 +50,7 @@ struct Head {
 /// A private list entry in the layout that the kernel and libc expect: a word of 0, libc's `prev`, and the link.
 #[repr(C, align(8))]
 struct Sentinel {
+    // Never written: as a word like any other it would be free.
     word: u32,
     _pad: [u32; 5],
     prev: *mut u8,
@@ -63,25 +65,32 @@ impl Sentinel {
 
 struct Local {
     tid: Cell<u32>,
-    head: Cell<*mut Head>,
+    /// Words held.
     count: Cell<usize>,
-    inline: [Cell<*const AtomicU32>; INLINE_HELD],
-    overflow: Cell<*mut [Cell<*const AtomicU32>; MAX_HELD]>,
+    /// How many fit into `held`.
+    room: Cell<usize>,
+    /// The words held, oldest first, behind the sentinel S: `inline`, or a box from [`Thread::reserve_more`].
+    held: Cell<*const Place>,
+    head: Cell<*mut Head>,
     first: UnsafeCell<Sentinel>,
     last: UnsafeCell<Sentinel>,
+    inline: [Place; INLINE_HELD + 1],
 }
+
+type Place = Cell<*const AtomicU32>;
 
 thread_local! {
     // Const and without Drop: usable at every moment of a thread's life, in exit handlers too.
     static LOCAL: Local = const {
         Local {
             tid: Cell::new(0),
-            head: Cell::new(ptr::null_mut()),
             count: Cell::new(0),
-            inline: [const { Cell::new(ptr::null()) }; INLINE_HELD],
-            overflow: Cell::new(ptr::null_mut()),
+            room: Cell::new(INLINE_HELD),
+            held: Cell::new(ptr::null()),
+            head: Cell::new(ptr::null_mut()),
             first: UnsafeCell::new(Sentinel::new()),
             last: UnsafeCell::new(Sentinel::new()),
+            inline: [const { Cell::new(ptr::null()) }; INLINE_HELD + 1],
         }
     };
 }
@@ -100,14 +109,10 @@ pub enum Unusable {
     TooManyHeld,
 }
 
-/// The calling thread's place in the kernel's robust list. Neither `Send` nor `Sync`.
-///
-/// One word: with the thread's id beside it, results that carry it were put together in memory from parts and read back whole, which waits
-/// for the store buffer.
+/// The calling thread's place in the kernel's robust list: one word, so that it is passed in a register. Neither `Send` nor `Sync`.
 #[derive(Clone, Copy, Debug)]
 pub struct Thread {
     local: NonNull<Local>,
-    _not_send: PhantomData<*mut ()>,
 }
 
 /// Whether a plain fork made this process after its parent had used shared words.
@@ -127,7 +132,7 @@ pub fn current() -> Result<Thread, Unusable> {
         if local.tid.get() == 0 || forked() {
             return attach(local);
         }
-        Ok(Thread { local: NonNull::from(local), _not_send: PhantomData })
+        Ok(Thread { local: NonNull::from(local) })
     })
 }
 
@@ -160,7 +165,8 @@ fn attach(local: &Local) -> Result<Thread, Unusable> {
     // SAFETY: as above.
     unsafe { (*first).prev = head.as_ptr().cast() };
     // libc keeps the previous entry's link in the pointer in front of each link, in the head's too.
-    let in_front = old.cast::<*mut u8>().wrapping_sub(1);
+    // The lowest bit of a pointer says that the entry is a mutex with priority inheritance.
+    let in_front = old.map_addr(|a| a & !1).cast::<*mut u8>().wrapping_sub(1);
     // SAFETY: `old` is an entry of libc's list for this thread or the head itself, both with that pointer in front.
     unsafe { in_front.write(node(last)) };
     compiler_fence(Ordering::SeqCst);
@@ -169,8 +175,15 @@ fn attach(local: &Local) -> Result<Thread, Unusable> {
     // SAFETY: as above; volatile, since the kernel reads it at any moment.
     unsafe { head_next.write_volatile(node(first)) };
     local.head.set(head.as_ptr());
+    local.inline[0].set(sentinel_word(local));
+    local.held.set(local.inline.as_ptr());
     local.tid.set(gettid());
-    Ok(Thread { local: NonNull::from(local), _not_send: PhantomData })
+    Ok(Thread { local: NonNull::from(local) })
+}
+
+/// S as a word like any other: its link lies as far behind it.
+fn sentinel_word(local: &Local) -> *const AtomicU32 {
+    local.last.get().cast_const().cast()
 }
 
 /// Whether no thread with this id exists. An id that a peer made up may name any thread; nothing is sent to it.
@@ -197,6 +210,7 @@ fn registered_head() -> Option<NonNull<Head>> {
     (offset == -(NODE_OFFSET as isize)).then_some(head)
 }
 
+#[inline]
 fn node_of(word: *const AtomicU32) -> *mut u8 {
     word.cast::<u8>().wrapping_add(NODE_OFFSET).cast_mut()
 }
@@ -221,9 +235,8 @@ impl Thread {
 
     #[inline]
     fn pending_slot(self) -> *mut *mut u8 {
-        let head = self.local().head.get();
-        // SAFETY: the head is libc's own for this thread and lives as long as it.
-        unsafe { &raw mut (*head).pending }
+        // SAFETY: `attach` stored the head, which is libc's own for this thread and lives as long as it.
+        unsafe { &raw mut (*self.local().head.get()).pending }
     }
 
     /// Names the word whose sleepers the kernel must look after if this thread dies from here on.
@@ -252,105 +265,117 @@ impl Thread {
         compiler_fence(Ordering::SeqCst);
     }
 
+    /// Whether one more word can be held without [`reserve`](Thread::reserve).
+    #[inline]
+    pub fn has_room(self) -> bool {
+        self.local().count.get() < self.local().room.get()
+    }
+
     /// Makes room for one more held word; to be called before the word is taken, since it may allocate.
     #[inline]
     pub fn reserve(self) -> Result<(), Unusable> {
-        let local = self.local();
-        if local.count.get() < INLINE_HELD || !local.overflow.get().is_null() && local.count.get() < MAX_HELD {
-            return Ok(());
-        }
-        self.reserve_overflow()
+        if self.has_room() { Ok(()) } else { self.reserve_more() }
     }
 
     #[cold]
-    fn reserve_overflow(self) -> Result<(), Unusable> {
+    fn reserve_more(self) -> Result<(), Unusable> {
         let local = self.local();
-        if !local.overflow.get().is_null() {
+        if local.room.get() == MAX_HELD {
             return Err(Unusable::TooManyHeld);
         }
-        let boxed: Box<[Cell<*const AtomicU32>; MAX_HELD]> = Box::new([const { Cell::new(ptr::null()) }; MAX_HELD]);
+        let boxed: Box<[Place]> = (0..=MAX_HELD).map(|_| Cell::new(ptr::null())).collect();
         for (to, from) in boxed.iter().zip(&local.inline) {
             to.set(from.get());
         }
-        local.overflow.set(Box::into_raw(boxed));
+        local.held.set(Box::into_raw(boxed).cast_const().cast());
+        local.room.set(MAX_HELD);
         Ok(())
     }
 
+    /// The place of the `i`-th word held; the 0th is the sentinel.
     #[inline]
-    fn held(&self) -> &[Cell<*const AtomicU32>] {
+    fn place(&self, i: usize) -> &Place {
         let local = self.local();
-        // SAFETY: null, or the box that `reserve_overflow` made and only `unlink` of this thread frees.
-        match unsafe { local.overflow.get().as_ref() } {
-            Some(overflow) => overflow,
-            None => &local.inline,
-        }
+        debug_assert!(i <= local.room.get());
+        // SAFETY: callers stay below `room` + 1, the length of what `held` points to since `attach`.
+        let place = unsafe { local.held.get().add(i) };
+        // SAFETY: it lies in `inline` or in the box that only `drop_box` frees, when no word is held and no reference is out.
+        unsafe { &*place }
     }
 
     /// Enters `word`, which holds this thread's TID, into the list. Room was made by [`reserve`](Thread::reserve).
+    ///
+    /// The private array is ahead of the kernel's list, here and in [`unlink`](Thread::unlink), so that a signal handler that locks and unlocks in between
+    /// leaves the list as it must become.
     ///
     /// # Safety
     /// The word has a link of a pointer's size at [`NODE_OFFSET`] that nothing else uses, and stays mapped until [`unlink`](Thread::unlink).
     #[inline]
     pub unsafe fn link(self, word: &AtomicU32) {
         let count = self.local().count.get();
-        let held = self.held();
-        let below = match count.checked_sub(1) {
-            Some(top) => node_of(held[top].get()),
-            None => self.last_node(),
-        };
+        let below = node_of(self.place(count).get());
         // SAFETY: the caller vouches for the link.
         let link = unsafe { &*node_of(word).cast::<AtomicUsize>() };
         // Relaxed: only this thread writes it, and the kernel reads it after the thread's last instruction.
         link.store(below as usize, Ordering::Relaxed);
+        self.place(count + 1).set(word);
         compiler_fence(Ordering::SeqCst);
-        self.set_first(node_of(word));
-        held[count].set(word);
         self.local().count.set(count + 1);
         compiler_fence(Ordering::SeqCst);
+        self.set_first(node_of(word));
     }
 
     /// Takes `word` out of the list; false when this thread does not hold it.
     #[inline]
     pub fn unlink(self, word: &AtomicU32) -> bool {
         let count = self.local().count.get();
-        let held = self.held();
-        let Some(at) = held[..count].iter().rposition(|w| ptr::eq(w.get(), word)) else {
-            return false;
-        };
-        let below = if at == 0 { self.last_node() } else { node_of(held[at - 1].get()) };
-        if at + 1 == count {
+        if count == 0 || !ptr::eq(self.place(count).get(), word) || count == 1 && self.local().room.get() != INLINE_HELD {
+            return self.unlink_slow(word);
+        }
+        let below = node_of(self.place(count - 1).get());
+        self.local().count.set(count - 1);
+        compiler_fence(Ordering::SeqCst);
+        self.set_first(below);
+        true
+    }
+
+    /// Takes out a word that is not the newest, or the last of many.
+    #[cold]
+    fn unlink_slow(self, word: &AtomicU32) -> bool {
+        let count = self.local().count.get();
+        let Some(at) = (1..=count).rev().find(|&i| ptr::eq(self.place(i).get(), word)) else { return false };
+        let below = node_of(self.place(at - 1).get());
+        if at == count {
+            self.local().count.set(count - 1);
+            compiler_fence(Ordering::SeqCst);
             self.set_first(below);
         } else {
             // SAFETY: the word above is held by this thread, so its link is in use for nothing else.
-            let link = unsafe { &*node_of(held[at + 1].get()).cast::<AtomicUsize>() };
+            let link = unsafe { &*node_of(self.place(at + 1).get()).cast::<AtomicUsize>() };
             // Relaxed: as in `link`.
             link.store(below as usize, Ordering::Relaxed);
-            for i in at..count - 1 {
-                held[i].set(held[i + 1].get());
+            for i in at..count {
+                self.place(i).set(self.place(i + 1).get());
             }
+            compiler_fence(Ordering::SeqCst);
+            self.local().count.set(count - 1);
         }
-        compiler_fence(Ordering::SeqCst);
-        self.local().count.set(count - 1);
         if count == 1 {
-            self.drop_overflow();
+            self.drop_box();
         }
         true
     }
 
-    #[inline]
-    fn drop_overflow(self) {
-        let overflow = self.local().overflow.replace(ptr::null_mut());
-        if !overflow.is_null() {
-            // SAFETY: it came from Box::into_raw and nothing else refers to it: no word is held.
-            drop(unsafe { Box::from_raw(overflow) });
+    fn drop_box(self) {
+        let local = self.local();
+        if local.room.get() == INLINE_HELD {
+            return;
         }
-    }
-
-    #[inline]
-    fn last_node(self) -> *mut u8 {
-        let last = self.local().last.get();
-        // SAFETY: the link lies inside the sentinel, which lives as long as the thread.
-        unsafe { &raw mut (*last).next }.cast()
+        let places = ptr::slice_from_raw_parts_mut(local.held.get().cast_mut(), MAX_HELD + 1);
+        local.held.set(local.inline.as_ptr());
+        local.room.set(INLINE_HELD);
+        // SAFETY: it came from Box::into_raw with this length, and nothing refers to it: no word is held.
+        drop(unsafe { Box::from_raw(places) });
     }
 
     #[inline]
@@ -370,6 +395,7 @@ impl Thread {
 pub fn wakes_for_the_dead() -> bool {
     use crate::clock::Deadline;
     use crate::futex;
+    use std::thread::Builder;
     use std::time::Duration;
     // For tests of the other way.
     if std::env::var_os("MULTIPROC_WAIT_SLICES").is_some() {
@@ -379,7 +405,7 @@ pub fn wakes_for_the_dead() -> bool {
     struct Cell64(AtomicU32, [u32; 15]);
     let cell = Cell64(AtomicU32::new(WAITERS), [0; 15]);
     std::thread::scope(|scope| {
-        let sleeper = scope.spawn(|| {
+        let sleeper = Builder::new().spawn_scoped(scope, || {
             let deadline = Deadline::after(Duration::from_millis(200));
             // Acquire pairs with the Release store of the dying thread.
             while cell.0.load(Ordering::Acquire) == WAITERS {
@@ -389,14 +415,20 @@ pub fn wakes_for_the_dead() -> bool {
             }
             true
         });
-        let dying = scope.spawn(|| {
+        let dying = Builder::new().spawn_scoped(scope, || {
             if let Ok(thread) = current() {
                 let _stays_pending = thread.set_pending(&cell.0);
                 cell.0.store(0, Ordering::Release);
             }
         });
-        let _ = dying.join();
-        sleeper.join().unwrap_or(false)
+        // Without room for two threads nobody knows: slices are always right.
+        let died = dying.is_ok_and(|thread| thread.join().is_ok());
+        if !died {
+            cell.0.store(0, Ordering::Release);
+            futex::wake_all(&cell.0);
+        }
+        let woken = sleeper.is_ok_and(|thread| thread.join().unwrap_or(false));
+        died && woken
     })
 }
 

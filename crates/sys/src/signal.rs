@@ -7,7 +7,6 @@
 
 use crate::{limits, memfd::PAGE};
 use nix::errno::Errno;
-use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, mprotect};
 use nix::sys::prctl;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill};
 use nix::unistd::Pid;
@@ -15,7 +14,6 @@ use std::ffi::{CString, c_int, c_void};
 use std::io;
 use std::marker::PhantomData;
 use std::mem::{self, MaybeUninit};
-use std::num::NonZeroUsize;
 use std::ptr;
 use std::sync::OnceLock;
 
@@ -187,15 +185,8 @@ fn install_stack() -> io::Result<()> {
     // SAFETY: getauxval takes any number.
     let frame = unsafe { libc::getauxval(libc::AT_MINSIGSTKSZ) } as usize;
     let size = (frame + (16 << 10)).max(32 << 10).next_multiple_of(PAGE);
-    let length = NonZeroUsize::new(size + PAGE).ok_or(Errno::ENOMEM)?;
-    let flags = MapFlags::MAP_PRIVATE | MapFlags::MAP_STACK | MapFlags::MAP_NORESERVE;
-    // SAFETY: the kernel chooses the address, so no mapping in use is replaced.
-    let guard = unsafe { mmap_anonymous(None, length, ProtFlags::PROT_NONE, flags) }?;
-    // SAFETY: the mapping is one page longer than `size`.
-    let base = unsafe { guard.byte_add(PAGE) };
-    // SAFETY: the range is our own fresh mapping.
-    unsafe { mprotect(base, size, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE) }?;
-    let stack = libc::stack_t { ss_sp: base.as_ptr(), ss_flags: 0, ss_size: size };
+    let base = crate::thread::guarded_stack(size)?;
+    let stack = libc::stack_t { ss_sp: base, ss_flags: 0, ss_size: size };
     // SAFETY: the memory is ours, large enough and never unmapped.
     Errno::result(unsafe { libc::sigaltstack(&raw const stack, ptr::null_mut()) })?;
     Ok(())

@@ -8,7 +8,8 @@
 //!
 //! | other word | meaning | written by | if the writer dies there |
 //! |---|---|---|---|
-//! | `owner` | slot and pid of the last owner, for reports and repair | the owner, right after the CAS | names the owner before it; the TID in `word` decides |
+//! | `owner` | slot, TID and pid of the owner, for reports and repair; 0 when it is free in good order, or the death is noted in `died` | the owner, right after the CAS; 0 by it before it unlocks | 0, or names an owner that is dead for sure: the TID beside it must be that in `word` |
+//! | `died` | the owner that died, as long as `OWNER_DIED` stands; 0: one that had not named itself | who finds it first | names an earlier one |
 //! | `idle_wakes` | the last unlock woke nobody | the owner | at most one flush more or less |
 //! | `link` | the kernel's list; never read by us | the owner | private to it |
 //!
@@ -33,7 +34,8 @@ pub struct RawLock {
     word: AtomicU32,
     idle_wakes: AtomicU32,
     owner: AtomicU64,
-    _unused: [AtomicU64; 2],
+    died: AtomicU64,
+    _unused: AtomicU64,
     link: AtomicUsize,
     _rest: [AtomicU64; 3],
 }
@@ -46,8 +48,34 @@ const _: () = assert!(size_of::<RawLock>() == 64);
 pub struct Who {
     /// The thread that owns the lock.
     pub thread: Thread,
-    /// Its process's roster slot (high half) and pid (low half).
-    pub tag: u64,
+    process: u64,
+}
+
+// An owner word: slot:12 | TID:30 | pid:22. The kernel's pids end below 2^22.
+const SLOT_SHIFT: u32 = 52;
+const TID_SHIFT: u32 = 22;
+const PID_MASK: u64 = (1 << TID_SHIFT) - 1;
+
+impl Who {
+    /// `thread` of the process that [`process`](Who::process) describes.
+    #[inline]
+    pub fn new(thread: Thread, process: u64) -> Who {
+        Who { thread, process }
+    }
+
+    /// A process's roster slot and pid in one word.
+    pub fn process(slot: u32, pid: u32) -> u64 {
+        u64::from(slot) << SLOT_SHIFT | u64::from(pid) & PID_MASK
+    }
+
+    #[inline]
+    fn owner_word(self) -> u64 {
+        self.process | u64::from(self.thread.tid()) << TID_SHIFT
+    }
+}
+
+fn slot_and_pid(owner: u64) -> (u32, u32) {
+    ((owner >> SLOT_SHIFT) as u32, (owner & PID_MASK) as u32)
 }
 
 /// In what state the lock was found.
@@ -73,9 +101,6 @@ pub enum LockFailed {
     Unusable(Unusable),
 }
 
-/// Bound of a sleep that may not have been announced by WAITERS any more when its word changed.
-const NO_DEADLINE: Option<Deadline> = None;
-
 impl RawLock {
     /// A free lock.
     pub const fn new() -> RawLock {
@@ -83,7 +108,8 @@ impl RawLock {
             word: AtomicU32::new(0),
             idle_wakes: AtomicU32::new(0),
             owner: AtomicU64::new(0),
-            _unused: [const { AtomicU64::new(0) }; 2],
+            died: AtomicU64::new(0),
+            _unused: AtomicU64::new(0),
             link: AtomicUsize::new(0),
             _rest: [const { AtomicU64::new(0) }; 3],
         }
@@ -92,7 +118,7 @@ impl RawLock {
     /// Takes the lock, waiting as long as it must.
     #[inline]
     pub fn lock(&self, who: Who) -> Result<Acquired, LockFailed> {
-        self.acquire(who, Some(NO_DEADLINE))
+        self.acquire(who, Some(None))
     }
 
     /// Takes the lock, waiting until `deadline` (`None`: for ever).
@@ -109,34 +135,75 @@ impl RawLock {
 
     #[inline]
     fn acquire(&self, who: Who, wait: Option<Option<Deadline>>) -> Result<Acquired, LockFailed> {
+        if self.lock_free(who) { Ok(Acquired::Clean) } else { self.acquire_slow(who, wait) }
+    }
+
+    /// Takes the lock if it is free, in good order, and nobody waits for it: the fast path of all the others.
+    #[inline]
+    pub fn lock_free(&self, who: Who) -> bool {
         let me = who.thread;
-        me.reserve().map_err(LockFailed::Unusable)?;
+        if !me.has_room() {
+            return false;
+        }
         let pending = me.set_pending(&self.word);
         crash::point("lock.pending");
         // Acquire pairs with the Release stores in `unlock`.
-        let found = match self.word.compare_exchange(0, me.tid(), Ordering::Acquire, Ordering::Relaxed) {
-            Ok(_) => Acquired::Clean,
-            Err(_) => match self.acquire_slow(me, wait) {
-                Ok(found) => found,
-                Err(why) => {
-                    me.restore_pending(pending);
-                    return Err(why);
-                }
-            },
-        };
+        let taken = self.word.compare_exchange(0, me.tid(), Ordering::Acquire, Ordering::Relaxed).is_ok();
+        if taken {
+            self.enter(who);
+        }
+        me.restore_pending(pending);
+        taken
+    }
+
+    /// The word is ours: names the owner and has the kernel know of it.
+    #[inline]
+    fn enter(&self, who: Who) {
         crash::point("lock.taken");
         // Relaxed: read by reports and by the repair after the owner's end.
-        self.owner.store(who.tag, Ordering::Relaxed);
+        self.owner.store(who.owner_word(), Ordering::Relaxed);
         crash::point("lock.owner_named");
         // SAFETY: `link` lies at NODE_OFFSET (checked above) and a held lock's memory is not freed.
-        unsafe { me.link(&self.word) };
+        unsafe { who.thread.link(&self.word) };
         crash::point("lock.linked");
-        me.restore_pending(pending);
-        Ok(found)
     }
 
     #[cold]
-    fn acquire_slow(&self, me: Thread, wait: Option<Option<Deadline>>) -> Result<Acquired, LockFailed> {
+    fn acquire_slow(&self, who: Who, wait: Option<Option<Deadline>>) -> Result<Acquired, LockFailed> {
+        let me = who.thread;
+        me.reserve().map_err(LockFailed::Unusable)?;
+        let pending = me.set_pending(&self.word);
+        let found = self.take_word(me, wait);
+        if let Ok(found) = found {
+            if found == Acquired::OwnerDied {
+                self.note_death();
+            }
+            self.enter(who);
+        }
+        me.restore_pending(pending);
+        found
+    }
+
+    /// Remembers who died: the owner word still names it, unless it has been reported before.
+    #[cold]
+    fn note_death(&self) {
+        let dead = self.owner.load(Ordering::Relaxed);
+        if dead != 0 {
+            self.died.store(dead, Ordering::Relaxed);
+        }
+    }
+
+    /// Roster slot and pid of the owner that died, 0 and 0 if it had not named itself; meaningful to who has found `OWNER_DIED` and still holds the lock.
+    pub fn dead_owner(&self) -> (u32, u32) {
+        slot_and_pid(self.died.load(Ordering::Relaxed))
+    }
+
+    /// Forgets who died: the owner vouches for what the lock guards.
+    pub fn forget_death(&self) {
+        self.died.store(0, Ordering::Relaxed);
+    }
+
+    fn take_word(&self, me: Thread, wait: Option<Option<Deadline>>) -> Result<Acquired, LockFailed> {
         let mut spins = spin::limit() / 2;
         loop {
             let seen = self.word.load(Ordering::Relaxed);
@@ -193,12 +260,19 @@ impl RawLock {
         crash::point("unlock.pending");
         me.unlink(&self.word);
         crash::point("unlock.unlinked");
-        // Release pairs with the Acquire in `acquire`.
-        if self.word.compare_exchange(me.tid(), mark, Ordering::Release, Ordering::Relaxed).is_err() {
+        if !self.free_without_waiters(me, mark) {
             self.release_slow(me, mark);
         }
         crash::point("unlock.done");
         me.restore_pending(pending);
+    }
+
+    #[inline]
+    fn free_without_waiters(&self, me: Thread, mark: u32) -> bool {
+        // Relaxed: ordered by the Release that frees the word. As late as may be: who dies from here on dies nameless.
+        self.owner.store(0, Ordering::Relaxed);
+        // Release pairs with the Acquire in `acquire`.
+        self.word.compare_exchange(me.tid(), mark, Ordering::Release, Ordering::Relaxed).is_ok()
     }
 
     #[cold]
@@ -209,7 +283,7 @@ impl RawLock {
             // Drops WAITERS and wakes all in one call: nobody sleeps on a word that lacks the bit.
             futex::clear_top_bit_and_wake_all(&self.word);
             crash::point("unlock.flushed");
-            if self.word.compare_exchange(me.tid(), mark, Ordering::Release, Ordering::Relaxed).is_ok() {
+            if self.free_without_waiters(me, mark) {
                 return;
             }
         }
@@ -241,21 +315,22 @@ impl RawLock {
         word & OWNER_DIED != 0 && word & TID_MASK == 0
     }
 
-    /// Roster slot and pid of the last owner.
+    /// Roster slot and pid of the owner; 0 and 0 while nobody has it, or the owner has not named itself yet.
     pub fn last_owner(&self) -> (u32, u32) {
-        let tag = self.owner.load(Ordering::Relaxed);
-        ((tag >> 32) as u32, tag as u32)
+        slot_and_pid(self.owner.load(Ordering::Relaxed))
     }
 
-    /// Does for a dead owner what the kernel could not (its list was lost): marks the word if `slot` owned it, and wakes all.
+    /// Does for a dead owner what the kernel could not (its list was lost): marks the word if a thread of `slot` owned it, and wakes all.
     ///
-    /// To be called only when the process of that slot is known to be dead. A live owner that has not named itself yet is told from the one
-    /// before it by its thread: that exists.
+    /// To be called only when the process of that slot is known to be dead. An owner word that is left over from that process while another
+    /// thread has just taken the lock names another TID than the word; then the lock is marked only if that thread does not exist.
     pub fn mark_dead(&self, slot: u32) {
-        let seen = self.word.load(Ordering::Relaxed);
+        // Acquire pairs with the Release in `unlock`: whoever has the word, the owner word is at least as new as what its predecessor left.
+        let seen = self.word.load(Ordering::Acquire);
+        let owner = self.owner.load(Ordering::Relaxed);
         let tid = seen & TID_MASK;
-        let (named, pid) = self.last_owner();
-        if tid == 0 || !(robust::is_gone(tid) || named == slot && pid == tid) {
+        let named = (owner >> TID_SHIFT) as u32 & TID_MASK == tid && slot_and_pid(owner).0 == slot;
+        if tid == 0 || !(named || robust::is_gone(tid)) {
             return;
         }
         let marked = WAITERS | OWNER_DIED;
@@ -293,7 +368,7 @@ mod tests {
     use std::time::Duration;
 
     fn who() -> Who {
-        Who { thread: current().unwrap(), tag: 7 << 32 | 9 }
+        Who::new(current().unwrap(), Who::process(7, 9))
     }
 
     #[test]
@@ -341,14 +416,47 @@ mod tests {
     }
 
     #[test]
-    fn only_the_words_of_the_dead_are_marked_by_hand() {
+    fn who_died_before_it_named_itself_is_not_taken_for_its_predecessor() {
         let lock: &'static RawLock = Box::leak(Box::new(RawLock::new()));
         let _ = lock.lock(who()).unwrap();
-        // As if its list had been lost: this thread holds it, and the name is still that of a dead process.
-        lock.mark_dead(7);
-        assert!(lock.held_by(who().thread));
         lock.unlock(who().thread);
+        // What the kernel leaves of an owner that was killed right after its CAS.
+        lock.word.store(OWNER_DIED, Ordering::Relaxed);
+        assert_eq!(lock.lock(who()), Ok(Acquired::OwnerDied));
+        assert_eq!(lock.dead_owner(), (0, 0));
+        lock.unlock(who().thread);
+    }
+
+    #[test]
+    fn the_repair_for_a_dead_slot_leaves_a_new_owner_alone() {
+        let lock: &'static RawLock = Box::leak(Box::new(RawLock::new()));
+        std::thread::spawn(|| {
+            let _ = lock.lock(who()).unwrap();
+        })
+        .join()
+        .unwrap();
+        // Another thread has taken over and not named itself yet; the owner word is the dead one's.
+        let me = who().thread.tid();
+        let taken = me | WAITERS;
+        lock.word.store(taken, Ordering::Relaxed);
+        lock.mark_dead(7);
+        assert_eq!(lock.word.load(Ordering::Relaxed), taken);
+        // A dead owner whose list the kernel did not walk.
+        let owner = Who::process(7, 9) | u64::from(me) << TID_SHIFT;
+        lock.owner.store(owner, Ordering::Relaxed);
+        lock.mark_dead(8);
+        assert_eq!(lock.word.load(Ordering::Relaxed), taken);
+        lock.mark_dead(7);
+        assert_eq!(lock.lock(who()), Ok(Acquired::OwnerDied));
+        assert_eq!(lock.dead_owner(), (7, 9));
+        lock.unlock(who().thread);
+    }
+
+    #[test]
+    fn a_lock_of_a_thread_that_is_gone_is_marked_by_hand() {
+        let lock: &'static RawLock = Box::leak(Box::new(RawLock::new()));
         let gone = std::thread::spawn(|| who().thread.tid()).join().unwrap();
+        // It died before it named itself, and its list was lost.
         lock.word.store(gone, Ordering::Relaxed);
         lock.mark_dead(7);
         assert!(lock.owner_died());

@@ -1,0 +1,319 @@
+//! [`Semaphore`]: a number of permits, each of which knows who has it.
+//!
+//! There is no counter. Each process has an entry in the ledger with the permits it has, each owned permit an entry of its own; what is
+//! free is the rest. So a dead process's permits come back by clearing its entry, and nothing can drift.
+//!
+//! | word | meaning | written by | if the writer dies there |
+//! |---|---|---|---|
+//! | `gate` | one taker at a time; a waiter keeps it | takers | `OWNER_DIED`: nothing to mend |
+//! | `freed` | the waiting taker, a [`WaitWord`] | see there | see there |
+//! | `ledger[slot]` | permits of that process; the increment is the commit | owner of `gate` of that process; releasers of it | it had the permit: its entry is cleared by the cleaner |
+//! | `owned[i]` | reference of an owned permit; its store is the commit | owner of `gate`; who drops the permit; the collector | a permit object that is not entered: it is freed and was never counted |
+//! | `owned_high` | entries of `owned` in use | owner of `gate` | one too many |
+
+use crate::error::AcquireError;
+use crate::handle::handle;
+use crate::permit::OwnedPermit;
+use multiproc_shm::memory::Shared;
+use multiproc_shm::objects::{Kind, Object, type_hash};
+use multiproc_shm::raw::{LockFailed, RawLock, WaitWord, Who};
+use multiproc_shm::{Arena, Error, Held, Role};
+use multiproc_sys::clock::Deadline;
+use multiproc_sys::{crash, robust};
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// Processes of a tree: the roster's bound.
+const SLOTS: usize = 1024;
+/// Owned permits of one semaphore that can be out at the same time.
+const MAX_OWNED: usize = 1024;
+
+/// See the module head.
+#[derive(Debug)]
+#[repr(C, align(64))]
+pub(crate) struct SemaphoreCell {
+    gate: RawLock,
+    freed: WaitWord,
+    permits: AtomicU32,
+    owned_high: AtomicU32,
+    recovered: AtomicU32,
+    ledger: [AtomicU32; SLOTS],
+    owned: [AtomicU64; MAX_OWNED],
+}
+
+#[allow(unsafe_code)]
+// SAFETY: `repr(C)` of atomics and types that are `Shared`.
+unsafe impl Shared for SemaphoreCell {}
+
+/// Semaphores in the object table.
+pub(crate) static SEMAPHORE: Kind = Kind { slot_died, in_use, ..Kind::plain(5, "Semaphore") };
+
+pub(crate) fn cell_of(arena: &Arena, object: Object) -> Result<&'static SemaphoreCell, Error> {
+    if object.size < size_of::<SemaphoreCell>() as u64 {
+        return Err(Error::Corrupted(&"a semaphore's cell"));
+    }
+    arena.memory().at(object.offset)
+}
+
+fn slot_died(arena: &Arena, object: Object, slot: u32) -> Result<(), Error> {
+    let cell = cell_of(arena, object)?;
+    cell.gate.mark_dead(slot);
+    let Some(entry) = cell.ledger.get(slot as usize) else { return Ok(()) };
+    let mut had = 0;
+    cell.freed.commit_and_kick(arena.who()?.thread, || had = entry.swap(0, Ordering::AcqRel));
+    cell.recovered.fetch_add(had, Ordering::Relaxed);
+    Ok(())
+}
+
+fn in_use(arena: &Arena, object: Object) -> Result<bool, Error> {
+    Ok(cell_of(arena, object)?.gate.is_held())
+}
+
+/// A number of permits that processes and threads share. A handle is two words, cheap to clone, and travels in arguments, results and messages.
+///
+/// # Crash safety
+/// The permits of a process that dies come back, and [`take_recovered`](Semaphore::take_recovered) counts them.
+///
+/// # Python
+/// `multiprocessing.Semaphore` and `BoundedSemaphore`: a permit is a value that is given back by dropping it, so there is nothing
+/// to release too often. A killed holder loses nothing for the others.
+///
+/// # Examples
+/// ```
+/// let two = multiproc::Semaphore::new(2)?;
+/// let a = two.acquire()?;
+/// let b = two.acquire()?;
+/// assert!(two.try_acquire().is_err());
+/// drop(a);
+/// assert_eq!(two.available(), 1);
+/// # drop(b);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[doc(alias = "BoundedSemaphore")]
+pub struct Semaphore {
+    pub(crate) held: Arc<Held>,
+    cell: &'static SemaphoreCell,
+}
+
+handle!(Semaphore, &SEMAPHORE, type_hash::<Semaphore>());
+
+/// How long to wait.
+#[derive(Clone, Copy)]
+enum Patience {
+    None,
+    Until(Option<Deadline>),
+}
+
+impl Semaphore {
+    /// A semaphore with so many permits.
+    ///
+    /// # Errors
+    /// No permits at all, or the arena is full.
+    pub fn new(permits: u32) -> Result<Semaphore, Error> {
+        Semaphore::new_in(Arena::of_the_tree()?, permits)
+    }
+
+    /// As [`new`](Semaphore::new), in a given arena.
+    ///
+    /// # Errors
+    /// As [`new`](Semaphore::new).
+    #[doc(hidden)]
+    pub fn new_in(arena: &'static Arena, permits: u32) -> Result<Semaphore, Error> {
+        if permits == 0 {
+            return Err(Error::Invalid(&"a semaphore has at least one permit"));
+        }
+        let size = size_of::<SemaphoreCell>() as u64;
+        let held = arena.new_object(&SEMAPHORE, type_hash::<Semaphore>(), size, Role::Plain, |object| {
+            cell_of(arena, object)?.permits.store(permits, Ordering::Relaxed);
+            Ok(())
+        })?;
+        Semaphore::from_held(held)
+    }
+
+    fn from_held(held: Arc<Held>) -> Result<Semaphore, Error> {
+        let cell = held.cell()?;
+        Ok(Semaphore { held, cell })
+    }
+
+    /// Takes a permit, waiting until one is free.
+    ///
+    /// # Errors
+    /// Only in a process that was made by a plain `fork()`, or if shared memory is corrupted.
+    pub fn acquire(&self) -> Result<Permit, AcquireError> {
+        self.acquire_within(Patience::Until(None))
+    }
+
+    /// Takes a permit if one is free.
+    ///
+    /// # Errors
+    /// [`AcquireError::WouldBlock`]: none is, or another process is taking one at that moment and may get the last.
+    pub fn try_acquire(&self) -> Result<Permit, AcquireError> {
+        self.acquire_within(Patience::None)
+    }
+
+    /// As [`acquire`](Semaphore::acquire), waiting at most `timeout`.
+    ///
+    /// # Errors
+    /// [`AcquireError::TimedOut`], never early.
+    pub fn acquire_timeout(&self, timeout: Duration) -> Result<Permit, AcquireError> {
+        self.acquire_within(Patience::Until(Deadline::after(timeout)))
+    }
+
+    /// As [`acquire`](Semaphore::acquire), waiting at most until `deadline`.
+    ///
+    /// # Errors
+    /// [`AcquireError::TimedOut`], never early.
+    pub fn acquire_deadline(&self, deadline: Instant) -> Result<Permit, AcquireError> {
+        self.acquire_within(Patience::Until(Deadline::at(deadline)))
+    }
+
+    /// Takes a permit that can travel in arguments, results and messages; it comes back when it is dropped, wherever it is then, or when
+    /// whoever has it dies. At most 1,024 of them are out at a time.
+    ///
+    /// # Errors
+    /// As [`acquire`](Semaphore::acquire), or the arena is full.
+    pub fn acquire_owned(&self) -> Result<OwnedPermit, AcquireError> {
+        self.taking(Patience::Until(None), |_| self.enter_owned())
+    }
+
+    /// As [`acquire_owned`](Semaphore::acquire_owned) if a permit is free.
+    ///
+    /// # Errors
+    /// As [`try_acquire`](Semaphore::try_acquire).
+    pub fn try_acquire_owned(&self) -> Result<OwnedPermit, AcquireError> {
+        self.taking(Patience::None, |_| self.enter_owned())
+    }
+
+    /// As [`acquire_owned`](Semaphore::acquire_owned), waiting at most `timeout`.
+    ///
+    /// # Errors
+    /// [`AcquireError::TimedOut`], never early.
+    pub fn acquire_owned_timeout(&self, timeout: Duration) -> Result<OwnedPermit, AcquireError> {
+        self.taking(Patience::Until(Deadline::after(timeout)), |_| self.enter_owned())
+    }
+
+    fn acquire_within(&self, patience: Patience) -> Result<Permit, AcquireError> {
+        self.taking(patience, |_| {
+            crash::point("semaphore.before_commit");
+            self.my_entry()?.fetch_add(1, Ordering::AcqRel);
+            crash::point("semaphore.committed");
+            Ok(Permit { semaphore: self.clone() })
+        })
+    }
+
+    fn my_entry(&self) -> Result<&'static AtomicU32, Error> {
+        self.cell.ledger.get(self.held.arena().my_slot() as usize).ok_or(Error::Corrupted(&"a slot's index"))
+    }
+
+    /// Waits at the gate until a permit is free, and takes it by `commit`.
+    fn taking<R>(&self, patience: Patience, commit: impl FnOnce(Who) -> Result<R, Error>) -> Result<R, AcquireError> {
+        let (arena, index, cell) = (self.held.arena(), self.held.object().index, self.cell);
+        let who = arena.who()?;
+        let found = match (cell.gate.try_lock(who), patience) {
+            (Err(LockFailed::Held), Patience::Until(deadline)) => {
+                arena.note_blocked(Some(index));
+                let found = cell.gate.lock_until(who, deadline);
+                arena.note_blocked(None);
+                found
+            }
+            (other, _) => other,
+        };
+        // A dead predecessor leaves nothing to mend.
+        let _either = found.map_err(AcquireError::from_raw)?;
+        let free = || self.available() > 0;
+        if matches!(patience, Patience::Until(_)) && !free() && cell.owned_high.load(Ordering::Relaxed) > 0 {
+            // A permit may have been lost with a message that nobody will ever get: only a collection finds it.
+            let _ = arena.collect();
+        }
+        let taken = match patience {
+            _ if free() => commit(who).map_err(AcquireError::from),
+            Patience::None => Err(AcquireError::WouldBlock),
+            Patience::Until(deadline) if arena.wait_alone(index, &cell.freed, deadline, free) => {
+                commit(who).map_err(AcquireError::from)
+            }
+            Patience::Until(_) => Err(AcquireError::TimedOut),
+        };
+        cell.gate.unlock(who.thread);
+        taken
+    }
+
+    /// Makes an owned permit and enters it. Under the gate.
+    fn enter_owned(&self) -> Result<OwnedPermit, Error> {
+        let cell = self.cell;
+        let high = (cell.owned_high.load(Ordering::Relaxed) as usize).min(MAX_OWNED);
+        let free = cell.owned[..high].iter().position(|e| e.load(Ordering::Acquire) == 0);
+        let entry = free.or((high < MAX_OWNED).then_some(high)).ok_or(Error::Full(&"owned permits"))?;
+        let (permit, id) = OwnedPermit::make(self, entry as u32)?;
+        crash::point("semaphore.permit_made");
+        cell.owned_high.fetch_max(entry as u32 + 1, Ordering::AcqRel);
+        // Release: the commit.
+        cell.owned[entry].store(id, Ordering::Release);
+        crash::point("semaphore.permit_entered");
+        Ok(permit)
+    }
+
+    /// How many permits are free at this moment.
+    #[doc(alias = "get_value")]
+    pub fn available(&self) -> u32 {
+        let cell = self.cell;
+        let slots = (self.held.arena().slots_high() as usize).min(SLOTS);
+        let high = (cell.owned_high.load(Ordering::Acquire) as usize).min(MAX_OWNED);
+        let by_processes: u32 = cell.ledger[..slots].iter().map(|e| e.load(Ordering::Acquire)).fold(0, u32::saturating_add);
+        let owned = cell.owned[..high].iter().filter(|e| e.load(Ordering::Acquire) != 0).count() as u32;
+        cell.permits.load(Ordering::Relaxed).saturating_sub(by_processes).saturating_sub(owned)
+    }
+
+    /// How many permits there are.
+    pub fn permits(&self) -> u32 {
+        self.cell.permits.load(Ordering::Relaxed)
+    }
+
+    /// How many permits came back from dead processes since the last call.
+    pub fn take_recovered(&self) -> u32 {
+        self.cell.recovered.swap(0, Ordering::Relaxed)
+    }
+}
+
+/// Takes an owned permit's entry out, if it is still entered, and wakes a waiter.
+pub(crate) fn leave_owned(arena: &Arena, cell: &SemaphoreCell, entry: u32, id: u64, died: bool) -> Result<(), Error> {
+    let Some(entry) = cell.owned.get(entry as usize) else { return Ok(()) };
+    let mut was = false;
+    cell.freed.commit_and_kick(arena.who()?.thread, || {
+        was = entry.compare_exchange(id, 0, Ordering::AcqRel, Ordering::Relaxed).is_ok();
+    });
+    if was && died {
+        cell.recovered.fetch_add(1, Ordering::Relaxed);
+    }
+    Ok(())
+}
+
+impl fmt::Debug for Semaphore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Semaphore")
+            .field("id", &self.held.object().index)
+            .field("available", &self.available())
+            .field("permits", &self.permits())
+            .finish()
+    }
+}
+
+/// A permit of a [`Semaphore`]; dropping it gives it back. Belongs to the process and may go to another thread of it.
+#[must_use = "the permit is given back when it is dropped"]
+#[derive(Debug)]
+pub struct Permit {
+    semaphore: Semaphore,
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        // In a process made by fork() the permit is the parent's.
+        let Ok(me) = robust::current() else { return };
+        if let Ok(entry) = self.semaphore.my_entry() {
+            self.semaphore.cell.freed.commit_and_kick(me, || {
+                let _ = entry.fetch_update(Ordering::AcqRel, Ordering::Relaxed, |n| n.checked_sub(1));
+            });
+        }
+    }
+}

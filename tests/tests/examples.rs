@@ -1,0 +1,235 @@
+//! Runs the examples with small intervals and checks what they print, that they succeed, and that no process of theirs is left.
+//!
+//! A process of an example is known by a variable in its environment, which its children inherit. They also inherit its
+//! standard output, so the pipe's end is the end of the last of them: the event that a run waits for, with a limit.
+
+use std::ffi::OsStr;
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError, mpsc};
+use std::time::{Duration, Instant};
+use std::{fs, thread};
+
+/// The small examples in learning order.
+const NAMES: [&str; 8] =
+    ["start_and_join", "worker_struct", "producer_consumer", "counters", "daemon_workers", "long_task", "monitor", "kill_nine"];
+const EXAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples");
+/// When the watchdog ends a run.
+const LIMIT: Duration = Duration::from_secs(120);
+const MARK: &str = "MULTIPROC_TEST_RUN";
+
+fn mark() -> String {
+    static RUNS: AtomicU32 = AtomicU32::new(0);
+    // Relaxed: a counter.
+    format!("{}-{}", std::process::id(), RUNS.fetch_add(1, Ordering::Relaxed))
+}
+
+/// The example's binary beside this one, built if it is not there or older than its source: `cargo test` has built it unless it was told
+/// to test this package alone.
+fn binary(name: &str) -> PathBuf {
+    static BUILD: Mutex<()> = Mutex::new(());
+    let me = std::env::current_exe().expect("this test has a path");
+    let profile = me.parent().and_then(Path::parent).expect("tests lie in target/PROFILE/deps");
+    let path = profile.join("examples").join(name);
+    let _one_at_a_time = BUILD.lock().unwrap_or_else(PoisonError::into_inner);
+    let changed = |path: &Path| fs::metadata(path).and_then(|m| m.modified()).ok();
+    if changed(&path) < changed(&Path::new(EXAMPLES).join(name).with_extension("rs")) {
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo.args(["build", "--package", "multiproc-examples", "--example", name, "--target-dir"]);
+        cargo.arg(profile.parent().expect("a profile lies in a target directory"));
+        match profile.file_name().and_then(OsStr::to_str) {
+            Some("debug") | None => {}
+            Some(other) => drop(cargo.args(["--profile", other])),
+        }
+        assert!(cargo.status().expect("cargo runs").success(), "{name} does not build");
+    }
+    path
+}
+
+/// `pid command-line` of the processes that carry the mark. Zombies have no environment and do not count.
+fn alive(mark: &str) -> Vec<String> {
+    let wanted = format!("{MARK}={mark}");
+    let processes = fs::read_dir("/proc").expect("/proc is mounted").flatten();
+    let ours = processes.filter(|p| {
+        let environ = fs::read(p.path().join("environ")).unwrap_or_default();
+        environ.split(|&b| b == 0).any(|v| v == wanted.as_bytes())
+    });
+    let line = |p: fs::DirEntry| {
+        let command = fs::read(p.path().join("cmdline")).unwrap_or_default();
+        format!("{} {}", p.file_name().display(), String::from_utf8_lossy(&command).replace('\0', " "))
+    };
+    ours.map(line).collect()
+}
+
+/// Sends what a stream says, line by line, until its end.
+fn follow(stream: impl Read + Send + 'static, is_error: bool, to: mpsc::Sender<(bool, String)>) {
+    thread::spawn(move || {
+        for line in BufReader::new(stream).lines() {
+            let line = line.unwrap_or_else(|e| format!("unreadable: {e}"));
+            if to.send((is_error, line)).is_err() {
+                break;
+            }
+        }
+    });
+}
+
+/// Runs an example and returns the lines of its standard output.
+fn run(name: &str, args: &[&str]) -> Vec<String> {
+    let mark = mark();
+    let mut command = Command::new(binary(name));
+    command.args(args).env(MARK, &mark).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child: Child = command.spawn().expect("the example starts");
+    let (to, lines) = mpsc::channel();
+    follow(child.stdout.take().expect("stdout is piped"), false, to.clone());
+    follow(child.stderr.take().expect("stderr is piped"), true, to);
+
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let deadline = Instant::now() + LIMIT;
+    loop {
+        match lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            Ok((false, line)) => out.push(line),
+            Ok((true, line)) => err.push(line),
+            Err(mpsc::RecvTimeoutError::Disconnected) => break,
+            Err(mpsc::RecvTimeoutError::Timeout) => {
+                let left = alive(&mark);
+                let _ = child.kill();
+                let _ = child.wait();
+                panic!("{name} {args:?} did not end; left {left:#?}, stdout {out:#?}, stderr {err:#?}");
+            }
+        }
+    }
+    let status = child.wait().expect("the example is this process's child");
+    assert!(status.success(), "{name} {args:?}: {status}, stdout {out:#?}, stderr {err:#?}");
+    assert_eq!(err, [""; 0], "{name} {args:?}: stderr");
+    assert_eq!(alive(&mark), [""; 0], "{name} {args:?} has left processes");
+    out
+}
+
+/// The number that follows `before` in `line`.
+fn number_after(line: &str, before: &str) -> Option<u64> {
+    let digits = line.strip_prefix(before)?;
+    digits[..digits.find(|c: char| !c.is_ascii_digit()).unwrap_or(digits.len())].parse().ok()
+}
+
+#[test]
+fn start_and_join() {
+    let expected =
+        ["MainProcess has started Process-1 and Process-2", "there are 1229 primes below 10000 and 1033 from there to 20000"];
+    assert_eq!(run("start_and_join", &[]), expected);
+}
+
+#[test]
+fn worker_struct_is_seeded_and_keeps_its_state() {
+    let one = ["first die: [96, 95, 97, 99, 91, 122] in 600 rolls", "second die: [98, 95, 107, 94, 93, 113] in 600 rolls"];
+    assert_eq!(run("worker_struct", &["1"]), one);
+    let two = run("worker_struct", &["2"]);
+    assert_eq!(two[0], one[1].replace("second", "first"));
+    assert_ne!(two[1], one[0].replace("first", "second"));
+}
+
+#[test]
+fn producer_consumer() {
+    let refused = "one more is refused: the queue is closed";
+    assert_eq!(run("producer_consumer", &["5000"]), ["consumed 5000 items, their sum is 12502500", refused]);
+    assert_eq!(run("producer_consumer", &["0"]), ["consumed 0 items, their sum is 0", refused]);
+}
+
+#[test]
+fn counters_are_exact() {
+    let expected =
+        ["expected             20000", "atomic               20000", "value, its own lock  20000", "value, separate lock 20000"];
+    assert_eq!(run("counters", &["2000"]), expected);
+}
+
+#[test]
+fn daemon_workers_end_with_the_program() {
+    let mut expected = vec!["each of 5 workers has counted to 10: true".to_owned()];
+    expected.extend((0..5).map(|n| format!("still running: counter-{n}")));
+    expected.push("the program ends".into());
+    assert_eq!(run("daemon_workers", &["1", "10"]), expected);
+}
+
+#[test]
+fn long_task_reports_while_it_runs() {
+    let mut lines = run("long_task", &["5", "100000"]);
+    assert_eq!(lines.pop().as_deref(), Some("below 100000, 77031 has the longest chain: 350 steps"));
+    assert!(!lines.is_empty(), "there is a tick before the result");
+    let mut last = 0;
+    for (line, tick) in lines.iter().zip(1..) {
+        let done = number_after(line, &format!("tick {tick}: ")).unwrap_or_else(|| panic!("tick {tick} is {line:?}"));
+        assert!((last..100).contains(&done), "{done} after {last}");
+        assert_eq!(*line, format!("tick {tick}: {done} % done"));
+        last = done;
+    }
+}
+
+#[test]
+fn monitor_gets_the_permit_of_a_killed_job_back() {
+    // The jobs would wait for an hour, so what happens depends on nothing but the order of the ticks.
+    let mut lines = run("monitor", &["20", "12", "3600000", "2"]);
+    let death = &mut lines[6];
+    let pid = number_after(death, "process job-3 (pid ").unwrap_or_else(|| panic!("no death: {death:?}"));
+    *death = death.replace(&pid.to_string(), "PID");
+    let took = number_after(&lines[13], "12 ticks took ").unwrap_or_else(|| panic!("no time: {:?}", lines[13]));
+    assert!(took >= 12 * 20, "{took} ms");
+
+    let scheduled = |tick| format!("tick {tick}: job-{tick} is scheduled");
+    let full = |tick| format!("tick {tick}: no permit is free, 5 jobs wait");
+    let mut expected: Vec<String> = (1..=5).map(scheduled).collect();
+    expected.extend([full(6), "process job-3 (pid PID) was ended by SIGKILL; its permit is back".into(), scheduled(7)]);
+    expected.extend((8..=12).map(full));
+    expected.extend([format!("12 ticks took {took} ms"), "0 fired, 5 called off, 1 killed".into()]);
+    assert_eq!(lines, expected);
+}
+
+#[test]
+fn monitor_never_schedules_more_than_five() {
+    let mut lines = run("monitor", &["5", "60", "40", "1"]);
+    let tally = lines.pop().unwrap_or_default();
+    let counts: Vec<i32> = tally.split(|c: char| !c.is_ascii_digit()).filter_map(|n| n.parse().ok()).collect();
+    // A job says that it fires before it gives its permit back, so those that have not said so have permits.
+    let (mut ticks, mut scheduled, mut fired, mut killed) = (0, 0, 0, 0);
+    for line in &lines {
+        let is_tick = line.starts_with(&format!("tick {}: ", ticks + 1));
+        ticks += i32::from(is_tick);
+        scheduled += i32::from(is_tick && line.ends_with(" is scheduled"));
+        fired += i32::from(line.ends_with(" fires"));
+        killed += i32::from(line.ends_with("was ended by SIGKILL; its permit is back"));
+        assert!(scheduled - fired - killed <= 5, "at {line:?} in {lines:#?}");
+    }
+    assert_eq!(ticks, 60);
+    assert!(scheduled > 5, "permits come back: {lines:#?}");
+    assert_eq!(counts.iter().sum::<i32>(), scheduled, "{tally}");
+    assert_eq!(counts[2], killed, "{tally}");
+    // The killed job may have said that it fires, too.
+    assert!((counts[0]..=counts[0] + killed).contains(&fired), "{fired}, {tally}");
+}
+
+#[test]
+fn kill_nine() {
+    let expected = [
+        "victim: ended by SIGKILL",
+        "lock: its owner died; recovered; fit for use",
+        "value: 100",
+        "job: send the letter, attempt 2",
+        "messages lost: 0, waiting: 0",
+    ];
+    assert_eq!(run("kill_nine", &[]), expected);
+}
+
+#[test]
+fn each_example_is_introduced() {
+    let read = |name: &str| fs::read_to_string(Path::new(EXAMPLES).join(name)).unwrap_or_else(|e| panic!("{name}: {e}"));
+    let readme = read("README.md");
+    let mut rest = readme.as_str();
+    for name in NAMES {
+        let row = rest.find(&format!("| [{name}]({name}.rs) |")).unwrap_or_else(|| panic!("{name} has no row in its place"));
+        rest = &rest[row..];
+        let source = read(&format!("{name}.rs"));
+        let head: Vec<_> = source.lines().take_while(|l| l.starts_with("//!")).collect();
+        assert!(head.iter().any(|l| l.starts_with("//! Python: ")), "{name} names the Python idiom");
+        assert!(head.iter().any(|l| l.contains("//! Run: `cargo run ") && l.contains(name)), "{name} names its command");
+    }
+}
