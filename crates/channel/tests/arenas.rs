@@ -98,21 +98,28 @@ fn handles_move_while_collections_run() {
     use std::sync::atomic::{AtomicBool, Ordering};
     const ROUNDS: u32 = 20_000;
     let arena = arena(None);
-    type Parcel = Queue<u32>;
+    // What is inside a parcel is referred to by the parcel's record alone.
+    type Parcel = Queue<Queue<u32>>;
     let there: Queue<Parcel> = Queue::bounded_in(arena, 4).unwrap();
     let back: Queue<Parcel> = Queue::bounded_in(arena, 4).unwrap();
     for n in 0..2 {
+        let inside = Queue::bounded_in(arena, 2).unwrap();
+        inside.put(n).unwrap();
         let parcel = Queue::bounded_in(arena, 2).unwrap();
-        parcel.put(n).unwrap();
+        parcel.put(inside).unwrap();
         there.put(parcel).unwrap();
     }
     let done = AtomicBool::new(false);
     let moves = |from: &Queue<Parcel>, to: &Queue<Parcel>, by_lease: bool| {
-        for _ in 0..ROUNDS {
+        for round in 0..ROUNDS {
             let parcel = if by_lease { from.lease().map(|l| l.ack()) } else { from.get() };
             let parcel = parcel.expect("a handle on its way was freed");
-            let n = parcel.get().unwrap();
-            parcel.put(n).unwrap();
+            if round % 64 == 0 {
+                let inside = parcel.get().expect("what a handle on its way refers to was freed");
+                let n = inside.get().unwrap();
+                inside.put(n).unwrap();
+                parcel.put(inside).unwrap();
+            }
             to.put(parcel).unwrap();
         }
     };
