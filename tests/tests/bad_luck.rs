@@ -1,5 +1,8 @@
 //! Bad input and bad luck: one row a clause. Each ends with a clear error or the right result, nobody hangs, and nothing stays: no process
 //! (the end of the shared pipe says so), no descriptor, no file in /dev/shm or the temporary directory.
+//!
+//! Rows that need more than a program of their own stand where their subject is tested: worker count 0, missing, unreadable and shrinking files,
+//! and a closed pipe on stdout in `word_count.rs`; `kill -9` of the coordinator in `ends.rs`; what must not compile below.
 
 use multiproc_tests::scene::Scene;
 use multiproc_tests::watchdog::watch;
