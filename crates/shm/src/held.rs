@@ -157,9 +157,12 @@ impl Arena {
         Ok(())
     }
 
+    /// Whether there are records in the object, and references in them.
     fn carries_references(&self, object: Object) -> Result<bool, Error> {
-        let mut any = false;
-        (self.kind_of(object.index)?.trace)(self, object, &mut |_| any = true)?;
+        let (kind, mut any) = (self.kind_of(object.index)?, false);
+        if kind.channel {
+            (kind.trace)(self, object, &mut |_| any = true)?;
+        }
         Ok(any)
     }
 
