@@ -19,8 +19,7 @@ use cell::{End, QueueCell};
 use multiproc_shm::blocks::BlockId;
 use multiproc_shm::raw::{Acquired, LockFailed, RawLock, WaitWord, Who};
 use multiproc_shm::{Arena, Error, Held};
-use multiproc_sys::clock::{Deadline, now_nanos};
-use multiproc_sys::futex::Wait;
+use multiproc_sys::clock::Deadline;
 use multiproc_sys::spin;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
@@ -148,39 +147,15 @@ impl Ring {
             Err(LockFailed::Held) => {}
             other => return other.map_err(failed),
         }
-        self.note_blocked(true);
+        self.arena().note_blocked(Some(self.index()));
         let got = lock.lock_until(who, deadline).map_err(failed);
-        self.note_blocked(false);
+        self.arena().note_blocked(None);
         got
     }
 
-    /// The one blocking loop: until `ready` says so, spin a little, announce the sleep, look again, sleep. The caller holds its side's lock.
+    /// The one way of waiting, while holding the side's lock: see [`Arena::wait_alone`].
     fn wait(&self, word: &WaitWord, deadline: Option<Deadline>, ready: impl Fn() -> bool) -> Result<(), GaveUp> {
-        if spin::until(&ready) {
-            return Ok(());
-        }
-        self.note_blocked(true);
-        let mut timed_out = false;
-        while !timed_out {
-            word.prepare();
-            if ready() {
-                break;
-            }
-            timed_out = word.sleep(deadline) == Wait::TimedOut && !ready();
-        }
-        word.finish();
-        self.note_blocked(false);
-        if timed_out { Err(GaveUp::TimedOut) } else { Ok(()) }
-    }
-
-    /// Notes in the roster what this process waits for; reports and the exit path read it.
-    #[cold]
-    fn note_blocked(&self, on: bool) {
-        if let Ok(slot) = self.arena().slot(self.arena().my_slot()) {
-            // Relaxed: for reports.
-            slot.blocked_since.store(if on { now_nanos() } else { 0 }, Ordering::Relaxed);
-            slot.blocked_on.store(if on { u64::from(self.index()) + 1 } else { 0 }, Ordering::Relaxed);
-        }
+        if self.arena().wait_alone(self.index(), word, deadline, ready) { Ok(()) } else { Err(GaveUp::TimedOut) }
     }
 }
 
