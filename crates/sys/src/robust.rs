@@ -397,6 +397,7 @@ pub fn wakes_for_the_dead() -> bool {
     use crate::futex;
     use std::thread::Builder;
     use std::time::Duration;
+    const PATIENCE: Duration = Duration::from_millis(200);
     // For tests of the other way.
     if std::env::var_os("MULTIPROC_WAIT_SLICES").is_some() {
         return false;
@@ -404,31 +405,26 @@ pub fn wakes_for_the_dead() -> bool {
     #[repr(C, align(64))]
     struct Cell64(AtomicU32, [u32; 15]);
     let cell = Cell64(AtomicU32::new(WAITERS), [0; 15]);
-    std::thread::scope(|scope| {
-        let sleeper = Builder::new().spawn_scoped(scope, || {
-            let deadline = Deadline::after(Duration::from_millis(200));
-            // Acquire pairs with the Release store of the dying thread.
-            while cell.0.load(Ordering::Acquire) == WAITERS {
-                if futex::wait(&cell.0, WAITERS, deadline) == futex::Wait::TimedOut {
-                    return false;
-                }
-            }
+    let asleep = || futex::wait(&cell.0, WAITERS, Deadline::after(PATIENCE)) == futex::Wait::LookAgain;
+    // The word keeps its top bit: kernels that look at the whole word do not wake for it.
+    let die = || {
+        current().is_ok_and(|thread| {
+            let _stays_pending = thread.set_pending(&cell.0);
             true
-        });
-        let dying = Builder::new().spawn_scoped(scope, || {
-            if let Ok(thread) = current() {
-                let _stays_pending = thread.set_pending(&cell.0);
-                cell.0.store(0, Ordering::Release);
-            }
-        });
+        })
+    };
+    std::thread::scope(|scope| {
         // Without room for two threads nobody knows: slices are always right.
-        let died = dying.is_ok_and(|thread| thread.join().is_ok());
-        if !died {
-            cell.0.store(0, Ordering::Release);
-            futex::wake_all(&cell.0);
+        let Ok(sleeper) = Builder::new().spawn_scoped(scope, asleep) else { return false };
+        // Who dies before the other sleeps wakes nobody, so they go on dying until it has woken, or has lost patience.
+        while !sleeper.is_finished() {
+            let died = Builder::new().spawn_scoped(scope, die).is_ok_and(|thread| thread.join().unwrap_or(false));
+            if !died {
+                futex::wake_all(&cell.0);
+                return false;
+            }
         }
-        let woken = sleeper.is_ok_and(|thread| thread.join().unwrap_or(false));
-        died && woken
+        sleeper.join().unwrap_or(false)
     })
 }
 
