@@ -247,6 +247,22 @@ fn a_dead_side_ends_the_other() {
 }
 
 #[test]
+fn a_worker_that_drops_its_sender_is_no_sender_any_more() {
+    let _one = alone();
+    let (tx, rx) = channel::<u32>(2).unwrap();
+    let go = Queue::<()>::bounded(1).unwrap();
+    let p = Process::spawn((tx, go.clone()), |tx: Sender<u32>, go: Queue<()>| {
+        drop(tx);
+        go.get().unwrap();
+    })
+    .unwrap();
+    assert!(ends(&rx));
+    assert!(p.is_alive());
+    go.put(()).unwrap();
+    p.join().unwrap();
+}
+
+#[test]
 fn a_sender_on_its_way_keeps_its_channel() {
     let _one = alone();
     let q = Queue::<Sender<u32>>::bounded(4).unwrap();

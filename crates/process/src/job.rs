@@ -47,6 +47,8 @@ fn run_function<A: Args, R: Message>(call: Call<'_>) -> Returned {
     // SAFETY: the parent took both addresses from the same call with the same types, in the same file.
     let function = unsafe { A::at::<R>(call.function) };
     let args: A = message::decode::<A, Bincode>(call.arena, call.args, &call.references).map_err(Failed::Arguments)?;
+    // From here on the arguments alone hold what they hold: who drops a sender in the middle of the function has dropped it.
+    drop(call.references);
     let value = A::call(function, args);
     let mut bytes = Vec::new();
     let outgoing = message::encode::<R, Bincode>(call.arena, &value, &mut bytes).map_err(Failed::Result)?;
@@ -55,6 +57,7 @@ fn run_function<A: Args, R: Message>(call: Call<'_>) -> Returned {
 
 fn run_struct<T: Run>(call: Call<'_>) -> Returned {
     let task: T = message::decode::<T, Bincode>(call.arena, call.args, &call.references).map_err(Failed::Arguments)?;
+    drop(call.references);
     let value = task.run();
     let mut bytes = Vec::new();
     let outgoing = message::encode::<T::Output, Bincode>(call.arena, &value, &mut bytes).map_err(Failed::Result)?;

@@ -9,7 +9,7 @@ use crate::error::Error;
 use crate::holds::Table;
 use crate::memory::Shared;
 use crate::objects::{Kind, Object, ObjectState, RawRef};
-use multiproc_sys::robust;
+use multiproc_sys::{crash, robust};
 use std::collections::HashMap;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -257,8 +257,11 @@ impl Held {
         // Roles first: the hold keeps the object alive while its end is announced.
         for (part, table) in CHANNEL_ROLES {
             if self.role.includes(part) && !local.any(part) {
+                crash::point("held.before_role");
                 arena.holds.clear(&arena.memory, arena.my_slot(), table, object.index)?;
+                crash::point("held.role_cleared");
                 arena.role_cleared(object, part, table)?;
+                crash::point("held.role_told");
             }
         }
         if local.held.iter().all(Option::is_none) {
@@ -266,6 +269,7 @@ impl Held {
             shard.remove(&object.index);
             let carries = arena.carries_references(object)?;
             arena.holds.clear(&arena.memory, arena.my_slot(), Table::Hold, object.index)?;
+            crash::point("held.let_go");
             if !shared {
                 arena.end_object(object.index, object.generation)?;
             }
