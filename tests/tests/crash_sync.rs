@@ -457,7 +457,7 @@ fn run(op: Op, scene: Scene, k: u64) -> Result<u64, ()> {
     let ended = thread::scope(|s| {
         let hold = by_kernel_alone.then(|| testing::hold_collections().unwrap());
         let lock_waiter = || Waiter::start(s, || drop(kit.lock.lock()));
-        let value_waiter = || Waiter::start(s, || kit.value.update(|v| *v = *v).unwrap());
+        let value_waiter = || Waiter::start(s, || kit.value.update(|_| ()).unwrap());
         let event_waiter = || Waiter::start(s, || kit.event.wait().unwrap());
         let permit_waiter = || Waiter::start(s, || drop(kit.semaphore.acquire().unwrap()));
         let start = || kit.stage.set(2);
@@ -529,6 +529,11 @@ fn run(op: Op, scene: Scene, k: u64) -> Result<u64, ()> {
             kit.event.set().unwrap();
         }
         waiters.into_iter().for_each(Waiter::must_go_on);
+        if by_kernel_alone {
+            let patience = Duration::from_secs(8);
+            assert!(!matches!(kit.lock.lock_timeout(patience), Err(LockError::TimedOut)), "the lock is lost");
+            assert!(kit.value.lock_timeout(patience).is_ok(), "the value is lost");
+        }
         drop(hold);
         child.join().map_err(drop)
     });
@@ -675,7 +680,7 @@ fn two(first: Op, second: Op, k1: u64, k2: u64) -> [bool; 2] {
         }
         let third = Waiter::start(s, || match second {
             Op::Lock | Op::Recover => drop(kit.lock.lock()),
-            Op::ValueUpdate => kit.value.update(|v| *v = *v).unwrap(),
+            Op::ValueUpdate => kit.value.update(|_| ()).unwrap(),
             Op::EventWait => kit.event.wait().unwrap(),
             _ => drop(kit.semaphore.acquire().unwrap()),
         });
