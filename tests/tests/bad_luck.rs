@@ -1,5 +1,8 @@
 //! Bad input and bad luck: one row a clause. Each ends with a clear error or the right result, nobody hangs, and nothing stays: no process
 //! (the end of the shared pipe says so), no descriptor, no file in /dev/shm or the temporary directory.
+//!
+//! Clauses that take more than a row stand where their subject is tested: a file that shrinks in `word_count.rs`, `kill -9` of the coordinator in
+//! `ends.rs`; what must not compile below.
 
 use multiproc_tests::scene::Scene;
 use multiproc_tests::watchdog::watch;
@@ -41,6 +44,75 @@ const ROWS: &[Row] = &[
     row("stdin closed", "exec <&-", "work", "sum 10100"),
     row("stderr closed", "exec 2>&-", "work", "sum 10100"),
 ];
+
+struct WordCountRow {
+    clause: &'static str,
+    /// Shell commands; `$wc` is the program, `$dir` an empty directory.
+    run: &'static str,
+    code: i32,
+    /// What the output of both streams contains.
+    says: &'static [&'static str],
+}
+
+const WORD_COUNT_ROWS: &[WordCountRow] = &[
+    WordCountRow { clause: "worker count 0", run: "$wc --workers 0 $dir", code: 2, says: &["--workers", "0"] },
+    WordCountRow {
+        clause: "a missing file",
+        run: "echo word >$dir/a; $wc $dir/a $dir/missing",
+        code: 2,
+        says: &["missing", "No such file", "1 word"],
+    },
+    WordCountRow {
+        clause: "an unreadable file",
+        run: "echo word >$dir/a; $wc $dir/a /proc/self/mem",
+        code: 2,
+        says: &["/proc/self/mem", "1 word"],
+    },
+    WordCountRow {
+        clause: "a closed pipe on stdout",
+        run: "seq -f 'w%g' 1 50000 | tr 0-9 a-j >$dir/a; { $wc --top 0 $dir/a; echo code $? >&2; } | head -n 1",
+        code: 0,
+        says: &["code 0"],
+    },
+    WordCountRow {
+        clause: "kill -9 of workers at any time",
+        run: "seq -f 'w%g' 1 50000 | tr 0-9 a-j >$dir/a; $wc --chaos 10 --top 1 $dir/a",
+        code: 0,
+        says: &["killed 10", "lost 0"],
+    },
+];
+
+/// The example beside this test, built if it is not there.
+fn word_count() -> PathBuf {
+    let deps = std::env::current_exe().expect("this test");
+    let program = deps.ancestors().nth(2).expect("the profile's directory").join("examples/word_count");
+    if !program.exists() {
+        let built = Command::new(env!("CARGO")).args(["build", "-p", "multiproc-examples", "--example", "word_count"]).status();
+        assert!(built.is_ok_and(|s| s.success()), "the example builds");
+    }
+    program
+}
+
+#[test]
+fn every_clause_about_word_count() {
+    let program = word_count();
+    let _watched = watch(120);
+    let mut failed = Vec::new();
+    for (n, WordCountRow { clause, run, code, says }) in WORD_COUNT_ROWS.iter().enumerate() {
+        let dir = std::env::temp_dir().join(format!("multiproc-bad-luck-{}-{n}", std::process::id()));
+        std::fs::create_dir_all(&dir).expect("a directory");
+        let script = format!("exec 2>&1; {run}");
+        let done = Command::new("sh").args(["-c", &script]).env("wc", &program).env("dir", &dir).output().expect("sh");
+        std::fs::remove_dir_all(&dir).expect("our directory");
+        let out = String::from_utf8_lossy(&done.stdout);
+        let ok = done.status.code() == Some(*code) && says.iter().all(|s| out.contains(s));
+        println!("{} {clause}: {}", if ok { "ok  " } else { "FAIL" }, out.lines().last().unwrap_or_default());
+        if !ok {
+            failed.push(format!("{clause}: {}, {out:?}", done.status));
+        }
+    }
+    assert!(failed.is_empty(), "{failed:#?}");
+}
 
 fn listing(dir: &Path) -> BTreeSet<PathBuf> {
     std::fs::read_dir(dir).map(|d| d.flatten().map(|e| e.path()).collect()).unwrap_or_default()

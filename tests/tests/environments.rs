@@ -55,6 +55,20 @@ fn a_small_number_of_descriptors() {
 }
 
 #[test]
+fn a_start_that_fails_runs_nothing() {
+    let _watched = watch(60);
+    let (out, status) = play("", "no room for a pidfd");
+    assert_eq!((out.trim(), status.success()), ("10 failed, 0 ran, children left: false", true));
+}
+
+#[test]
+fn a_forked_process_is_told_that_the_child_is_not_its_own() {
+    let _watched = watch(60);
+    let (out, status) = play("", "join after fork");
+    assert_eq!((out.trim(), status.success()), ("exit code 7, the child lives: true", true));
+}
+
+#[test]
 fn too_few_descriptors() {
     let _watched = watch(60);
     for limit in 4..=24 {

@@ -735,3 +735,26 @@ fn a_dropped_handle_leaves_the_process_alone() {
     assert_eq!(text, "went on");
     eventually(|| multiproc::active_children().iter().all(|c| c.is_alive()));
 }
+
+#[test]
+fn joining_closes_the_pipe_to_a_child_that_reads_to_the_end() {
+    let _watched = watch(60);
+    let mut child = Process::builder()
+        .stdin(Stdio::Piped)
+        .spawn((), || std::io::read_to_string(std::io::stdin()).expect("text").len())
+        .unwrap();
+    std::io::Write::write_all(child.stdin.as_mut().unwrap(), b"hello").unwrap();
+    assert_eq!(child.join().unwrap(), 5);
+}
+
+#[test]
+fn a_start_that_fails_leaves_channels_as_they_were() {
+    let _watched = watch(60);
+    let (tx, rx) = multiproc::channel::<u32>(4).unwrap();
+    let carrier = multiproc::Queue::<multiproc::Sender<u32>>::bounded(4).unwrap();
+    assert!(Process::builder().env("BAD=KEY", "x").spawn((tx.clone(),), |tx| tx.put(1).unwrap()).is_err());
+    carrier.put(tx).unwrap();
+    assert!(rx.try_get().unwrap_err().is_empty(), "the only sender is on its way");
+    drop(carrier.get().unwrap());
+    assert!(rx.try_get().unwrap_err().is_end());
+}

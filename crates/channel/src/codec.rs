@@ -111,7 +111,10 @@ impl<T: Serialize + DeserializeOwned> Codec<T> for Bincode {
 
     #[inline]
     fn decode(bytes: &[u8]) -> Result<T, CodecError> {
-        let decoded = if bytes.len() <= SMALL {
+        let decoded = if !std::mem::needs_drop::<T>() {
+            // A type that owns no memory allocates for no length, and counting costs as much again as decoding.
+            bincode::serde::decode_from_slice(bytes, config!())
+        } else if bytes.len() <= SMALL {
             bincode::serde::decode_from_slice(bytes, config!().with_limit::<SMALL_LIMIT>())
         } else if bytes.len() <= MEDIUM {
             bincode::serde::decode_from_slice(bytes, config!().with_limit::<MEDIUM_LIMIT>())

@@ -28,15 +28,20 @@ pub struct Lease<T> {
 impl<T> Lease<T> {
     pub(crate) fn take<C: Codec<T>>(ring: &Ring, patience: Patience) -> Result<Lease<T>, GetError> {
         let (leased, references) = ring.lease(patience)?;
+        // Made first, so that a message whose `Deserialize` panics goes back.
+        let mut lease = Lease { ring: ring.clone(), leased: Some(leased), value: None };
         let mut bytes = Vec::new();
-        let copied = ring.copy_payload(leased.block, &mut bytes);
+        let copied = lease.leased.as_ref().map_or(Ok(()), |leased| ring.copy_payload(leased.block, &mut bytes));
         ring.hand_over();
         let decoded = message::decode::<T, C>(ring.arena(), &bytes, &references).map_err(GetError::Decode);
         match copied.map_err(GetError::from).and(decoded) {
-            Ok(value) => Ok(Lease { ring: ring.clone(), leased: Some(leased), value: Some(value) }),
+            Ok(value) => {
+                lease.value = Some(value);
+                Ok(lease)
+            }
             Err(e) => {
                 // It would not decode the next time either.
-                ring.acknowledge(&leased)?;
+                lease.leased.take().map_or(Ok(()), |leased| ring.acknowledge(&leased))?;
                 Err(e)
             }
         }

@@ -91,3 +91,57 @@ fn memory_that_is_used_up_hands_the_value_back_and_comes_again() {
     assert_eq!(arena.audit().unwrap().of_messages, 0);
     assert_eq!(arena.audit().unwrap().of_objects, 0);
 }
+
+/// Protocol T on the shipping code: a handle that is always on its way is never freed, and one that is dropped always is.
+#[test]
+fn handles_move_while_collections_run() {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    const ROUNDS: u32 = 20_000;
+    let arena = arena(None);
+    // What is inside a parcel is referred to by the parcel's record alone.
+    type Parcel = Queue<Queue<u32>>;
+    let there: Queue<Parcel> = Queue::bounded_in(arena, 4).unwrap();
+    let back: Queue<Parcel> = Queue::bounded_in(arena, 4).unwrap();
+    for n in 0..2 {
+        let inside = Queue::bounded_in(arena, 2).unwrap();
+        inside.put(n).unwrap();
+        let parcel = Queue::bounded_in(arena, 2).unwrap();
+        parcel.put(inside).unwrap();
+        there.put(parcel).unwrap();
+    }
+    let done = AtomicBool::new(false);
+    let moves = |from: &Queue<Parcel>, to: &Queue<Parcel>, by_lease: bool| {
+        for round in 0..ROUNDS {
+            let parcel = if by_lease { from.lease().map(|l| l.ack()) } else { from.get() };
+            let parcel = parcel.expect("a handle on its way was freed");
+            if round % 64 == 0 {
+                let inside = parcel.get().expect("what a handle on its way refers to was freed");
+                let n = inside.get().unwrap();
+                inside.put(n).unwrap();
+                parcel.put(inside).unwrap();
+            }
+            to.put(parcel).unwrap();
+        }
+    };
+    let collections = std::thread::scope(|s| {
+        let collector = s.spawn(|| {
+            let mut n = 0;
+            while !done.load(Ordering::Relaxed) {
+                arena.collect().unwrap();
+                n += 1;
+            }
+            n
+        });
+        let movers = [s.spawn(|| moves(&there, &back, false)), s.spawn(|| moves(&back, &there, true))];
+        let ended = movers.map(|m| m.join());
+        done.store(true, Ordering::Relaxed);
+        assert!(ended.iter().all(Result::is_ok));
+        collector.join().unwrap()
+    });
+    println!("{ROUNDS} rounds, {collections} collections");
+    let left = there.len() + back.len();
+    assert_eq!(left, 2);
+    drop((there, back));
+    arena.collect().unwrap();
+    assert_eq!(arena.audit().unwrap().objects, 0);
+}

@@ -2,8 +2,8 @@
 #![allow(unsafe_code)]
 
 use multiproc::{Codec, CodecError, GetError, Queue};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// A fork copies what other threads hold.
@@ -14,7 +14,8 @@ extern "C" fn on_alarm(_: libc::c_int) {
     ALARMS.fetch_add(1, Ordering::Relaxed);
 }
 
-struct Alarms;
+/// The timer, and a thread that sends the same signal to the test's own thread: the timer's go to whichever thread the kernel likes.
+struct Alarms(Arc<AtomicBool>);
 
 impl Alarms {
     /// SIGALRM at 1 kHz, without SA_RESTART.
@@ -25,7 +26,18 @@ impl Alarms {
         // SAFETY: the handler only counts.
         assert_eq!(unsafe { libc::sigaction(libc::SIGALRM, &raw const action, std::ptr::null_mut()) }, 0);
         Alarms::every(1000);
-        Alarms
+        let alarms = Alarms(Arc::new(AtomicBool::new(true)));
+        let (on, pid) = (alarms.0.clone(), std::process::id());
+        // SAFETY: no arguments.
+        let tid = unsafe { libc::gettid() };
+        std::thread::spawn(move || {
+            while on.load(Ordering::Relaxed) {
+                // SAFETY: a signal to a thread of this process, whose handler only counts.
+                unsafe { libc::syscall(libc::SYS_tgkill, pid, tid, libc::SIGALRM) };
+                std::thread::sleep(Duration::from_micros(900));
+            }
+        });
+        alarms
     }
 
     fn every(micros: i64) {
@@ -39,6 +51,7 @@ impl Alarms {
 impl Drop for Alarms {
     fn drop(&mut self) {
         Alarms::every(0);
+        self.0.store(false, Ordering::Relaxed);
     }
 }
 

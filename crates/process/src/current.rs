@@ -1,7 +1,7 @@
 //! Who am I, who is my parent, who are my children, how many cpus are mine.
 
+use crate::child::Child;
 use crate::error::Error;
-use crate::process::Child;
 use crate::signal::Signal;
 use crate::{keeper, tree};
 use multiproc_shm::arena::SlotId;

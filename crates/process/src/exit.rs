@@ -4,7 +4,7 @@
 //! status: with one other than 0 the others are ended too. `_exit`, abort and signals do not run it: then the kernel ends the children.
 #![allow(unsafe_code)]
 
-use crate::process::Child;
+use crate::child::Child;
 use crate::signal::Signal;
 use crate::worker::Outcome;
 use crate::{keeper, tree};

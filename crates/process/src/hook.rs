@@ -33,9 +33,9 @@ pub(crate) fn ran() -> bool {
     RAN.load(Ordering::Relaxed)
 }
 
-/// Whether this process carries a marker that did not come from a parent of ours.
+/// Whether this process carries a marker that did not come from a parent of ours, or one that waits for `init()` in vain.
 pub(crate) fn refused() -> bool {
-    REFUSED.load(Ordering::Relaxed)
+    REFUSED.load(Ordering::Relaxed) || WAITING.lock().unwrap_or_else(std::sync::PoisonError::into_inner).is_some()
 }
 
 /// Whether the program called [`init`].

@@ -4,14 +4,15 @@
 //! their death signal to the thread that made them; it watches them by pidfd and cleans up after them; and in a worker it
 //! watches the parent and ends the process with it. Between such events it sleeps in poll(2) and wakes for nothing.
 
+use crate::child::Child;
 use crate::error::{Error, Kind};
-use crate::process::Child;
 use crate::start::{self, Start};
 use multiproc_shm::Arena;
 use multiproc_shm::arena::SlotId;
 use multiproc_shm::roster::SlotState;
 use multiproc_sys::pidfd::PidFd;
 use multiproc_sys::poll::{Kick, poll_each, poll_readable};
+use multiproc_sys::spawn;
 use multiproc_sys::thread::{self, Lasting};
 use multiproc_sys::{futex, signal, spin};
 use std::io;
@@ -199,9 +200,15 @@ fn run(keeper: &'static Keeper) {
 fn launch(arena: &'static Arena, keeper: &'static Keeper, start: Start, seed: ChildSeed) -> Result<Arc<Child>, Error> {
     let own = own_pidfd()?;
     let inherit = [arena.fd(), own];
+    // There must be room for its pidfd: a child that runs although its start has failed would be nobody's.
+    let room = own.try_clone_to_owned().map_err(|e| explain(&e))?;
     let pid = start::start(&start, &inherit).map_err(|e| explain(&e))?;
+    drop(room);
     // The child is not reaped before its pidfd says so, here: the pid cannot have been given to another.
-    let pidfd = PidFd::open(pid).map_err(|e| explain(&e))?;
+    let pidfd = PidFd::open(pid).map_err(|e| {
+        spawn::end_unwatched(pid);
+        explain(&e)
+    })?;
     let child = Arc::new(Child::new(seed, pid, pidfd));
     keeper.lock_children().push(child.clone());
     Ok(child)

@@ -5,11 +5,13 @@
 //! - [`args`]: what can be run, and with what; [`signal`], [`stdio`], [`error`]: the small types;
 //! - `tree`: the arena of this process's tree; `marker`: what a child is told; `job`: what it shall do;
 //! - `keeper`: the one thread that starts, watches and reaps; `start`: the start method;
-//! - [`process`]: the handle and the builder;
+//! - `child`: what a parent knows of a child; [`process`]: the handle; [`builder`]: the settings, and the start;
 //! - `hook`: how a child gets from `.init_array` to `worker`, which runs the job; `panics`: its last words;
 //! - `exit`: how a process with children ends; [`current`]: who am I, who are they.
 
 pub mod args;
+pub mod builder;
+mod child;
 pub mod current;
 pub mod error;
 mod exit;
@@ -26,10 +28,11 @@ mod tree;
 mod worker;
 
 pub use args::{Args, Run};
+pub use builder::Builder;
 pub use current::{ChildInfo, ProcessInfo, active_children, cpu_count, current_process, parent_process};
 pub use error::{Error, ProcessError};
 pub use hook::init;
-pub use process::{Builder, Process};
+pub use process::Process;
 pub use signal::Signal;
 pub use start::StartMethod;
 pub use stdio::Stdio;

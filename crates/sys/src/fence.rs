@@ -7,11 +7,11 @@
 /// As `std::sync::atomic::fence(Ordering::SeqCst)`.
 #[inline(always)]
 pub fn full() {
-    #[cfg(all(target_arch = "x86_64", not(miri), not(loom)))]
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
     {
         // SAFETY: ors 0 into the word at the stack pointer, which is mapped: nothing changes. Not `nomem`: the compiler moves no access across it.
         unsafe { std::arch::asm!("lock or dword ptr [rsp], 0", options(nostack)) };
     }
-    #[cfg(not(all(target_arch = "x86_64", not(miri), not(loom))))]
+    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
     std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
 }

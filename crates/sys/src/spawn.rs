@@ -197,6 +197,16 @@ fn is_closed(fd: c_int) -> bool {
     unsafe { libc::fcntl(fd, libc::F_GETFD) == -1 }
 }
 
+/// Kills a child that [`spawn`] has just started and that nobody watches, and waits for its end. Its pid cannot have been given to another: it
+/// has not been waited for.
+pub fn end_unwatched(pid: u32) {
+    let pid = pid as libc::pid_t;
+    // SAFETY: touches no memory.
+    unsafe { libc::kill(pid, libc::SIGKILL) };
+    // SAFETY: a null status is allowed.
+    unsafe { libc::waitpid(pid, std::ptr::null_mut(), 0) };
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -31,6 +31,8 @@ fn main() {
         "foreign wait" => foreign_wait(),
         "descriptors" => descriptors(),
         "fork" => fork(),
+        "no room for a pidfd" => no_room_for_a_pidfd(),
+        "join after fork" => join_after_fork(),
         other => panic!("no scene {other}"),
     }
 }
@@ -454,4 +456,47 @@ fn fork() {
     say(format!("fork {} alive {}", libc::WEXITSTATUS(status), p.is_alive()));
     p.kill().unwrap();
     assert!(p.join().is_err());
+}
+
+/// Starts that fail for want of descriptors: none of them runs, none leaves a child behind.
+fn no_room_for_a_pidfd() {
+    let ran = multiproc::Atomic::new(0u32).unwrap();
+    Process::spawn((), || ()).unwrap().join().unwrap();
+    let limit = libc::rlimit { rlim_cur: 24, rlim_max: 24 };
+    // SAFETY: reads the struct.
+    assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) }, 0);
+    let mut full = Vec::new();
+    while let Ok(file) = std::fs::File::open("/dev/null") {
+        full.push(file);
+    }
+    let failed = (0..10)
+        .filter(|_| {
+            Process::spawn((ran.clone(),), |ran| {
+                ran.add(1);
+            })
+            .is_err()
+        })
+        .count();
+    drop(full);
+    // SAFETY: no status is asked for.
+    let children = unsafe { libc::waitpid(-1, ptr::null_mut(), libc::WNOHANG) };
+    say(format_args!("{failed} failed, {} ran, children left: {}", ran.get(), children >= 0));
+}
+
+/// The handle of a child, in a process that fork() made: an answer, not a wait for ever.
+fn join_after_fork() {
+    let child = Process::spawn((), for_ever).unwrap();
+    // SAFETY: the forked process only joins, reports by its exit code, and leaves.
+    let forked = unsafe { libc::fork() };
+    if forked == 0 {
+        let refused = child.kill().is_err() && child.join().is_err();
+        // SAFETY: ends the process at once.
+        unsafe { libc::_exit(if refused { 7 } else { 1 }) };
+    }
+    let mut status = 0;
+    // SAFETY: waits for the child that was just forked.
+    unsafe { libc::waitpid(forked, &raw mut status, 0) };
+    say(format_args!("exit code {}, the child lives: {}", libc::WEXITSTATUS(status), child.is_alive()));
+    child.kill().unwrap();
+    assert!(child.join().is_err());
 }

@@ -24,33 +24,48 @@ pub(crate) enum Form {
     Block = 2,
 }
 
-/// The head of a record.
+/// The head of a record without its check. One word, so that it is moved whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Head {
-    pub(crate) form: Form,
-    pub(crate) len: u32,
-    pub(crate) references: u16,
-}
+pub(crate) struct Head(u64);
 
 impl Head {
     #[inline]
+    pub(crate) fn new(form: Form, len: u32, references: u16) -> Head {
+        Head(u64::from(len) | u64::from(references) << 32 | (form as u64) << 48)
+    }
+
+    #[inline]
+    pub(crate) fn form(self) -> Form {
+        if self.0 >> 48 == Form::Inline as u64 { Form::Inline } else { Form::Block }
+    }
+
+    /// Bytes of the payload.
+    #[inline]
+    pub(crate) fn len(self) -> u64 {
+        u64::from(self.0 as u32)
+    }
+
+    /// Number of references behind it.
+    #[inline]
+    pub(crate) fn references(self) -> u64 {
+        u64::from((self.0 >> 32) as u16)
+    }
+
+    #[inline]
     pub(crate) fn size(self) -> u64 {
-        HEAD + u64::from(self.len).next_multiple_of(8) + u64::from(self.references) * 8
+        HEAD + self.len().next_multiple_of(8) + self.references() * 8
     }
 
     #[inline]
     fn to_word(self, seq: u32) -> u64 {
-        u64::from(self.len) | u64::from(self.references) << 32 | (self.form as u64) << 48 | u64::from(seq & 0xff) << 56
+        self.0 | u64::from(seq & 0xff) << 56
     }
 
     #[inline]
     fn from_word(word: u64, seq: u32) -> Option<Head> {
-        let form = match word >> 48 & 0xff {
-            1 => Form::Inline,
-            2 => Form::Block,
-            _ => return None,
-        };
-        (word >> 56 == u64::from(seq & 0xff)).then_some(Head { form, len: word as u32, references: (word >> 32) as u16 })
+        let form = word >> 48 & 0xff;
+        let known = form == Form::Inline as u64 || form == Form::Block as u64;
+        (known && word >> 56 == u64::from(seq & 0xff)).then_some(Head(word & ((1 << 56) - 1)))
     }
 }
 
@@ -87,10 +102,10 @@ impl Bytes {
     #[inline]
     pub(crate) fn read_payload(self, arena: &Arena, at: End, head: Head, into: &mut Vec<u8>) -> Result<(), Error> {
         let place = self.place(at.position() + HEAD);
-        let first = u64::from(head.len).min(self.len - place);
+        let first = head.len().min(self.len - place);
         arena.memory().read(self.start + place, first, into)?;
-        if first < u64::from(head.len) {
-            arena.memory().read(self.start, u64::from(head.len) - first, into)?;
+        if first < head.len() {
+            arena.memory().read(self.start, head.len() - first, into)?;
         }
         Ok(())
     }
@@ -108,7 +123,7 @@ impl Bytes {
         // Relaxed: the commit publishes.
         self.word(arena, at.position())?.store(head.to_word(at.seq()), Ordering::Relaxed);
         self.write(arena, at.position() + HEAD, payload)?;
-        let list = at.position() + HEAD + u64::from(head.len).next_multiple_of(8);
+        let list = at.position() + HEAD + head.len().next_multiple_of(8);
         for (i, reference) in references.enumerate() {
             self.word(arena, list + i as u64 * 8)?.store(reference.0, Ordering::Relaxed);
         }
@@ -122,14 +137,14 @@ impl Bytes {
         let head = Head::from_word(word, at.seq()).ok_or(Error::Corrupted(&"a record's head"))?;
         let fits = head.size() <= tail.bytes_since(at)
             && head.size() <= self.len
-            && (head.form == Form::Inline || (head.len == 8 && head.references == 0));
+            && (head.form() == Form::Inline || (head.len() == 8 && head.references() == 0));
         if fits { Ok(head) } else { Err(Error::Corrupted(&"a record's length")) }
     }
 
     /// Calls `visit` for each reference of the record at `at`.
     pub(crate) fn references(self, arena: &Arena, at: End, head: Head, visit: &mut dyn FnMut(RawRef)) -> Result<(), Error> {
-        let list = at.position() + HEAD + u64::from(head.len).next_multiple_of(8);
-        for i in 0..u64::from(head.references) {
+        let list = at.position() + HEAD + head.len().next_multiple_of(8);
+        for i in 0..head.references() {
             visit(RawRef(self.word(arena, list + i * 8)?.load(Ordering::Relaxed)));
         }
         Ok(())

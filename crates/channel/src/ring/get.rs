@@ -145,10 +145,10 @@ impl Ring {
         references: &mut References,
     ) -> Result<Option<BlockId>, GetError> {
         let First { bytes, at, head } = first;
-        let block = match head.form {
+        let block = match head.form() {
             Form::Inline => {
                 bytes.read_payload(self.arena(), at, head, into)?;
-                if head.references > 0 {
+                if head.references() > 0 {
                     *references = self.adopt_inline(first)?;
                 }
                 None

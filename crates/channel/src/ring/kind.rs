@@ -69,7 +69,7 @@ fn each_lease(arena: &Arena, cell: &QueueCell, mut visit: impl FnMut(BlockId) ->
 /// References in the records and leases. What is read while it moves is stamped by its mover, so reading it wrong frees nothing.
 fn trace(arena: &Arena, object: Object, visit: &mut dyn FnMut(RawRef)) -> Result<(), Error> {
     let cell = cell(arena, object)?;
-    each_record(arena, cell, |bytes, at, head| match head.form {
+    each_record(arena, cell, |bytes, at, head| match head.form() {
         Form::Inline => bytes.references(arena, at, head, visit),
         Form::Block => {
             if let Some(block) = BlockId::from_word(bytes.payload_word(arena, at)?) {
@@ -205,7 +205,7 @@ fn end(arena: &Arena, object: Object) -> Result<(), Error> {
         }
         Ok(())
     };
-    each_record(arena, cell, |bytes, at, head| match (head.form, bytes.payload_word(arena, at)?) {
+    each_record(arena, cell, |bytes, at, head| match (head.form(), bytes.payload_word(arena, at)?) {
         (Form::Block, word) => BlockId::from_word(word).map_or(Ok(()), free_message),
         _ => Ok(()),
     })?;

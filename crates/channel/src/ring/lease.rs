@@ -48,7 +48,7 @@ impl Ring {
     fn lease_first(&self, who: Who, first: First) -> Result<(Leased, References), GetError> {
         let seq = first.at.seq();
         let entry = self.free_entry()?;
-        let block = match first.head.form {
+        let block = match first.head.form() {
             Form::Block => self.block_of(first)?,
             Form::Inline => self.copy_to_block(first)?,
         };
@@ -79,7 +79,7 @@ impl Ring {
     }
 
     fn copy_to_block(&self, first: First) -> Result<BlockId, Error> {
-        let mut payload = Vec::with_capacity(first.head.len as usize);
+        let mut payload = Vec::with_capacity(first.head.len() as usize);
         first.bytes.read_payload(self.arena(), first.at, first.head, &mut payload)?;
         let mut references = Vec::new();
         first.bytes.references(self.arena(), first.at, first.head, &mut |r| references.push(r))?;
@@ -100,7 +100,7 @@ impl Ring {
             state @ BlockState::Leased { queue, seq, .. } if queue == self.index() && seq == head.seq() => {
                 let bytes = self.bytes()?.ok_or(Error::Corrupted(&"a queue without a ring"))?;
                 let record = bytes.read_head(self.arena(), head, self.tail())?;
-                let in_ring = record.form == Form::Block && bytes.payload_word(self.arena(), head)? == block.raw();
+                let in_ring = record.form() == Form::Block && bytes.payload_word(self.arena(), head)? == block.raw();
                 if in_ring {
                     self.arena().change_block_state(block, state, BlockState::Queue { queue, seq })?;
                 } else {

@@ -22,8 +22,8 @@ use multiproc_shm::{Arena, Error, Held};
 use multiproc_sys::clock::{Deadline, now_nanos};
 use multiproc_sys::futex::Wait;
 use multiproc_sys::spin;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 
 /// How long an operation may wait.
 #[derive(Clone, Copy, Debug)]
@@ -54,12 +54,14 @@ impl From<Error> for GaveUp {
 pub(crate) struct Ring {
     pub(crate) held: Arc<Held>,
     pub(crate) cell: &'static QueueCell,
+    /// Where the ring lies, once this handle has seen it: it never moves.
+    place: OnceLock<Bytes>,
 }
 
 impl Ring {
     pub(crate) fn new(held: Arc<Held>) -> Result<Ring, Error> {
         let cell = held.cell::<QueueCell>()?;
-        Ok(Ring { held, cell })
+        Ok(Ring { held, cell, place: OnceLock::new() })
     }
 
     #[inline]
@@ -81,7 +83,16 @@ impl Ring {
     /// The ring's bytes, once the first put has made them.
     #[inline]
     pub(crate) fn bytes(&self) -> Result<Option<Bytes>, Error> {
-        bytes_of(self.arena(), self.cell)
+        match self.place.get() {
+            Some(place) => Ok(Some(*place)),
+            None => self.find_bytes(),
+        }
+    }
+
+    #[cold]
+    fn find_bytes(&self) -> Result<Option<Bytes>, Error> {
+        let found = bytes_of(self.arena(), self.cell)?;
+        Ok(found.map(|place| *self.place.get_or_init(|| place)))
     }
 
     #[inline]

@@ -124,7 +124,7 @@ impl Ring {
     ) -> Result<(), PutFailed> {
         let tail = self.tail();
         let references = outgoing.references();
-        let inline = Head { form: Form::Inline, len: payload.len() as u32, references: references.len() as u16 };
+        let inline = Head::new(Form::Inline, payload.len() as u32, references.len() as u16);
         let fits = |size: u64, head: End| {
             // Every item that the bound still allows keeps room for its block record: bytes never hold up what items allow.
             let left = u64::from(self.capacity().saturating_sub(tail.items_since(head) + 1)) * BLOCK_RECORD;
@@ -138,7 +138,7 @@ impl Ring {
             }
         };
         let as_block = block.is_some() || !fits_now(inline.size());
-        let record = if as_block { Head { form: Form::Block, len: 8, references: 0 } } else { inline };
+        let record = if as_block { Head::new(Form::Block, 8, 0) } else { inline };
         if as_block && !fits_now(record.size()) {
             return Err(Error::Corrupted(&"a queue's ends").into());
         }

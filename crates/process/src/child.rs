@@ -1,0 +1,246 @@
+//! A child as its parent knows it: from its start until how it ended and what it returned have been handed out.
+
+use crate::error::{Error, Kind, ProcessError};
+use crate::keeper::ChildSeed;
+use crate::signal::Signal;
+use crate::worker::Outcome;
+use multiproc_channel::{Bincode, Message, message};
+use multiproc_shm::arena::SlotId;
+use multiproc_shm::blocks::{BlockId, BlockState};
+use multiproc_shm::roster::SlotState;
+use multiproc_shm::scope::References;
+use multiproc_shm::{Arena, record};
+use multiproc_sys::clock::Deadline;
+use multiproc_sys::pidfd::{ExitEvidence, PidFd};
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+/// A child as this process knows it; shared by its handle and the keeper.
+#[derive(Debug)]
+pub(crate) struct Child {
+    pub(crate) slot: SlotId,
+    pub(crate) pid: u32,
+    pub(crate) name: String,
+    pub(crate) daemon: bool,
+    /// Until the end has been told: handles that are kept cost no descriptor.
+    pidfd: Mutex<Option<Arc<PidFd>>>,
+    ended: AtomicBool,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug)]
+enum State {
+    Running,
+    /// Known to the keeper, which has not finished cleaning up.
+    Ending(Ended),
+    Ended(Ended),
+}
+
+#[derive(Debug)]
+struct Ended {
+    evidence: ExitEvidence,
+    outcome: Outcome,
+    last_words: Option<String>,
+    began: bool,
+    value: Option<ResultBlock>,
+}
+
+/// A return value that waits in the arena; this process owns the block and the references in it.
+#[derive(Debug)]
+struct ResultBlock {
+    arena: &'static Arena,
+    block: BlockId,
+    references: References,
+}
+
+impl ResultBlock {
+    /// Takes the result over from a dead child: references first, then the block.
+    fn claim(arena: &'static Arena, slot: u32, word: u64) -> Option<ResultBlock> {
+        let block = BlockId::from_word(word)?;
+        let references = record::adopt(arena, block).ok()?;
+        let mine = BlockState::Filling(arena.my_slot());
+        if !arena.change_block_state(block, BlockState::Slot(slot), mine).ok()? {
+            return None;
+        }
+        let _ = record::arrived(arena, &references);
+        Some(ResultBlock { arena, block, references })
+    }
+
+    fn decode<R: Message>(self) -> Result<R, multiproc_channel::CodecError> {
+        let corrupted = multiproc_channel::CodecError::decode;
+        let head = record::head(self.arena, self.block).map_err(corrupted)?;
+        let mut bytes = Vec::new();
+        self.arena.memory().read(head.payload, head.len, &mut bytes).map_err(corrupted)?;
+        message::decode::<R, Bincode>(self.arena, &bytes, &self.references)
+    }
+}
+
+impl Drop for ResultBlock {
+    fn drop(&mut self) {
+        if !multiproc_sys::robust::forked() {
+            let _ = self.arena.free(self.block);
+        }
+    }
+}
+
+impl Child {
+    pub(crate) fn new(seed: ChildSeed, pid: u32, pidfd: PidFd) -> Child {
+        let ChildSeed { slot, name, daemon } = seed;
+        let state = Mutex::new(State::Running);
+        let pidfd = Mutex::new(Some(Arc::new(pidfd)));
+        Child { slot, pid, name, daemon, pidfd, ended: AtomicBool::new(false), state, changed: Condvar::new() }
+    }
+
+    pub(crate) fn pidfd(&self) -> Option<Arc<PidFd>> {
+        self.pidfd.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn is_alive(&self) -> bool {
+        self.pidfd().is_some_and(|pidfd| !pidfd.is_dead())
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn end_is_known(&self) -> bool {
+        matches!(*self.state(), State::Ending(_))
+    }
+
+    /// The keeper has seen the pidfd end: takes the exit status and what the child left in its slot.
+    pub(crate) fn collect_end(&self, arena: &'static Arena) {
+        let evidence = self.pidfd().and_then(|pidfd| pidfd.reap().ok()).unwrap_or(ExitEvidence::Unknown);
+        let ended = self.read_slot(arena, evidence);
+        *self.state() = State::Ending(ended);
+    }
+
+    fn read_slot(&self, arena: &'static Arena, evidence: ExitEvidence) -> Ended {
+        let SlotId { index, generation } = self.slot;
+        let nothing = Ended { evidence, outcome: Outcome::None, last_words: None, began: false, value: None };
+        let Ok(slot) = arena.slot(index) else { return nothing };
+        let (state, now) = slot.state().unwrap_or((SlotState::Free, generation));
+        if now != generation {
+            return nothing;
+        }
+        // Acquire pairs with the Release of the child's last stores, which its death has ended anyway.
+        let value = ResultBlock::claim(arena, index, slot.result.load(Ordering::Acquire));
+        let ended = Ended {
+            evidence,
+            outcome: Outcome::from_word(slot.outcome.load(Ordering::Acquire)),
+            last_words: read_text(arena, slot.last_words.load(Ordering::Acquire)),
+            began: state == SlotState::Live,
+            value,
+        };
+        if state == SlotState::Reserved {
+            let _ = arena.abandon_slot(index, generation);
+        } else {
+            let _ = arena.slot_is_dead(index);
+            slot.release();
+        }
+        ended
+    }
+
+    /// Whether everything that the dead child held has been given back.
+    pub(crate) fn is_cleaned_up(&self, arena: &Arena) -> bool {
+        let state = arena.slot(self.slot.index).and_then(|slot| slot.state());
+        state.map_or(true, |(state, generation)| generation != self.slot.generation || state == SlotState::Free)
+    }
+
+    /// Tells who waits. After the slot was cleaned, so that who joins finds leases returned and channels closed.
+    pub(crate) fn announce_end(&self) {
+        *self.pidfd.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        let mut state = self.state();
+        if let State::Ending(ended) = std::mem::replace(&mut *state, State::Running) {
+            *state = State::Ended(ended);
+            self.ended.store(true, Ordering::Release);
+        }
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    /// Waits until the child has ended and everything is cleaned up; false when time is up.
+    pub(crate) fn wait(&self, deadline: Option<Deadline>) -> bool {
+        let mut state = self.state();
+        if multiproc_sys::robust::forked() {
+            // The keeper that would tell is the parent's.
+            return matches!(*state, State::Ended(_));
+        }
+        while !matches!(*state, State::Ended(_)) {
+            match deadline {
+                None => state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+                Some(d) if d.passed() => return false,
+                Some(d) => state = self.changed.wait_timeout(state, d.remaining()).unwrap_or_else(PoisonError::into_inner).0,
+            }
+        }
+        true
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) -> Result<(), Error> {
+        if multiproc_sys::robust::forked() {
+            return Err(Error::new(Kind::System, "this process was made by fork(): the child is its parent's"));
+        }
+        let ended = |e| Error::because(Kind::Ended, format!("process {} has ended", self.name), e);
+        let Some(pidfd) = self.pidfd() else {
+            return Err(Error::new(Kind::Ended, format!("process {} has ended", self.name)));
+        };
+        match pidfd.send_signal(signal.0) {
+            Ok(()) => Ok(()),
+            Err(e) if e.raw_os_error() == Some(3) => Err(ended(e)),
+            Err(e) => Err(Error::because(Kind::System, format!("{signal} could not be sent to process {}", self.name), e)),
+        }
+    }
+
+    pub(crate) fn exit_status(&self) -> Option<ExitStatus> {
+        match &*self.state() {
+            State::Ended(ended) => ended.evidence.to_wait_status().map(ExitStatus::from_raw),
+            _ => None,
+        }
+    }
+
+    /// The value or the reason for its absence, once.
+    pub(crate) fn take<R: Message>(&self) -> Result<R, ProcessError> {
+        let (name, pid) = (self.name.clone(), self.pid);
+        let mut state = self.state();
+        let State::Ended(ended) = &mut *state else { return Err(ProcessError::Unknown { name, pid }) };
+        if let Some(value) = ended.value.take() {
+            ended.outcome = Outcome::Fetched;
+            drop(state);
+            return value.decode().map_err(|source| ProcessError::Undecodable { name, source });
+        }
+        let words = ended.last_words.clone();
+        let (message, location, backtrace) = words.as_deref().map(crate::panics::split).unwrap_or_default();
+        let aborted = matches!(ended.evidence, ExitEvidence::Signaled { signal: 6, .. });
+        Err(match (ended.outcome, ended.evidence) {
+            (Outcome::Fetched, _) => ProcessError::AlreadyJoined { name },
+            (Outcome::Panicked, _) => ProcessError::Panicked { name, pid, message, location, backtrace },
+            (_, _) if aborted && words.is_some() => ProcessError::Panicked { name, pid, message, location, backtrace },
+            (Outcome::StackOverflow, _) => ProcessError::StackOverflow { name, pid },
+            (Outcome::Arguments | Outcome::Refused, _) => ProcessError::NotStarted { name, pid, reason: message },
+            (Outcome::Result, _) => ProcessError::Unsendable { name, reason: message },
+            (_, ExitEvidence::Exited(code)) if !ended.began => {
+                ProcessError::NotStarted { name, pid, reason: format!("it exited with code {code} before it reported") }
+            }
+            (_, ExitEvidence::Exited(code)) => ProcessError::Exited { name, pid, code },
+            (_, ExitEvidence::Signaled { signal, core }) => {
+                ProcessError::Signaled { name, pid, signal: Signal(signal), core_dumped: core }
+            }
+            (Outcome::Exited(code), ExitEvidence::Unknown) => ProcessError::Exited { name, pid, code },
+            (_, ExitEvidence::Unknown) => ProcessError::Unknown { name, pid },
+        })
+    }
+}
+
+fn read_text(arena: &Arena, word: u64) -> Option<String> {
+    let block = BlockId::from_word(word)?;
+    let head = record::head(arena, block).ok()?;
+    let mut bytes = Vec::new();
+    arena.memory().read(head.payload, head.len, &mut bytes).ok()?;
+    Some(String::from_utf8_lossy(&bytes).into_owned())
+}
