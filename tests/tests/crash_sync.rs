@@ -529,6 +529,11 @@ fn run(op: Op, scene: Scene, k: u64) -> Result<u64, ()> {
             kit.event.set().unwrap();
         }
         waiters.into_iter().for_each(Waiter::must_go_on);
+        if by_kernel_alone {
+            let patience = Duration::from_secs(8);
+            assert!(!matches!(kit.lock.lock_timeout(patience), Err(LockError::TimedOut)), "the lock is lost");
+            assert!(kit.value.lock_timeout(patience).is_ok(), "the value is lost");
+        }
         drop(hold);
         child.join().map_err(drop)
     });

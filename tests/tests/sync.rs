@@ -375,21 +375,37 @@ fn more_locks_than_the_kernel_walks_are_refused_and_nothing_breaks() {
     assert!(locks[1_900..].iter().all(|l| l.try_lock().is_ok()));
 }
 
+/// Locks all, unlocks some in no order, and keeps the rest for good.
+fn keep_some(locks: &[Lock]) {
+    let mut guards: Vec<_> = locks.iter().map(|l| Some(l.lock().unwrap())).collect();
+    for i in [0, 23, 5, 6, 7, 17, 1, 22] {
+        guards[i] = None;
+    }
+    guards[5] = Some(locks[5].lock().unwrap());
+    mem::forget(guards);
+}
+
 #[test]
 fn locks_are_released_in_any_order_and_what_is_left_is_marked() {
     let _watch = watch();
-    let locks: Vec<Lock> = (0..24).map(|_| Lock::new().unwrap()).collect();
-    killed_with(locks.clone(), |locks| {
-        let mut guards: Vec<_> = locks.iter().map(|l| Some(l.lock().unwrap())).collect();
-        for i in [0, 23, 5, 6, 7, 17, 1, 22] {
-            guards[i] = None;
+    // By the kernel when a thread ends; by it and the cleaner when a process is killed.
+    for in_thread in [true, false] {
+        let locks: Vec<Lock> = (0..24).map(|_| Lock::new().unwrap()).collect();
+        if in_thread {
+            thread::scope(|s| {
+                s.spawn(|| keep_some(&locks));
+            });
+        } else {
+            killed_with(locks.clone(), |locks| {
+                keep_some(&locks);
+                die();
+            });
         }
-        guards[5] = Some(locks[5].lock().unwrap());
-        die();
-    });
-    for (i, lock) in locks.iter().enumerate() {
-        let free = [0, 23, 6, 7, 17, 1, 22].contains(&i);
-        assert_eq!(lock.try_lock().is_ok(), free, "lock {i}");
+        for (i, lock) in locks.iter().enumerate() {
+            let free = [0, 23, 6, 7, 17, 1, 22].contains(&i);
+            let found = lock.try_lock();
+            assert!(if free { found.is_ok() } else { matches!(found, Err(LockError::OwnerDied(_))) }, "lock {i}: {found:?}");
+        }
     }
 }
 

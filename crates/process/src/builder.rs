@@ -13,6 +13,7 @@ use multiproc_channel::Message;
 use multiproc_shm::arena::SlotId;
 use multiproc_shm::blocks::{BlockId, BlockState};
 use multiproc_shm::{Arena, Held, record};
+use multiproc_sys::crash;
 use std::ffi::{CString, OsStr, OsString};
 use std::marker::PhantomData;
 use std::os::fd::AsRawFd;
@@ -169,6 +170,7 @@ impl Builder {
                 return Err(e);
             }
         };
+        crash::point("spawn.started");
         outgoing.gone();
         Ok(Process {
             child,
@@ -184,11 +186,14 @@ impl Builder {
 fn hand_over(arena: &'static Arena, slot: SlotId, name: &str, payload: &[u8], references: &[Arc<Held>]) -> Result<(), Error> {
     record::announce(arena, references)?;
     let block = record::write(arena, payload, references.iter().map(|h| h.reference()))?;
+    crash::point("spawn.args_written");
     arena.set_block_state(block, BlockState::Slot(slot.index))?;
+    crash::point("spawn.args_owned");
     let entry = arena.slot(slot.index)?;
     entry.set_name(name);
     // Release: the commit of the arguments.
     entry.args.store(BlockId::to_word(Some(block)), Ordering::Release);
+    crash::point("spawn.args_named");
     record::committed(arena, references)?;
     Ok(())
 }

@@ -17,6 +17,7 @@ use multiproc_shm::blocks::{BlockId, BlockState};
 use multiproc_shm::roster::Slot;
 use multiproc_shm::scope::References;
 use multiproc_shm::{Arena, record};
+use multiproc_sys::crash;
 use multiproc_sys::pidfd::PidFd;
 use multiproc_sys::{inherit, memfd, signal};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -241,9 +242,12 @@ fn leave_result(
 ) -> Result<(), multiproc_shm::Error> {
     record::announce(arena, references)?;
     let block = record::write(arena, bytes, references.iter().map(|h| h.reference()))?;
+    crash::point("result.written");
     arena.set_block_state(block, BlockState::Slot(arena.my_slot()))?;
+    crash::point("result.owned");
     slot.outcome.store(Outcome::Returned.to_word(), Ordering::Release);
     // Release: the commit of the result.
     slot.result.store(BlockId::to_word(Some(block)), Ordering::Release);
+    crash::point("result.named");
     record::committed(arena, references)
 }
