@@ -13,7 +13,8 @@
 //! | flag `RELEASED` | the parent has taken what a dead child left behind | parent | who cleans the parent's slot frees the child's |
 //! | flag `CLEANED` | everything but the slot itself has been taken back | cleaner, last | done again, which is harmless |
 //! | `hands` | queue and item that a thread has taken and not yet handed to its caller | that thread, around the commit of a get | reported as lost, if the commit came |
-//! | `blocked_on` | the object a thread waits for | that thread | shown until the slot is cleaned |
+//! | `blocked_on`, `blocked_since` | the object a thread waits for, and since when | that thread | shown until the slot is cleaned |
+//! | `pid`, name, `parent` with its generation | who it is, and whose child | the child; the parent before the start | as it is |
 
 use crate::error::Error;
 use crate::layout::SLOT_SIZE;

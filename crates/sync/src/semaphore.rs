@@ -10,6 +10,8 @@
 //! | `ledger[slot]` | permits of that process; the increment is the commit | owner of `gate` of that process; releasers of it | it had the permit: its entry is cleared by the cleaner |
 //! | `owned[i]` | reference of an owned permit; its store is the commit | owner of `gate`; who drops the permit; the collector | a permit object that is not entered: it is freed and was never counted |
 //! | `owned_high` | entries of `owned` in use | owner of `gate` | one too many |
+//! | `permits` | how many there are, a constant | creator | - |
+//! | `recovered` | permits that came back from the dead | cleaner | one report less |
 
 use crate::error::AcquireError;
 use crate::handle::handle;
