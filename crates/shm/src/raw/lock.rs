@@ -456,6 +456,10 @@ mod tests {
     fn a_lock_of_a_thread_that_is_gone_is_marked_by_hand() {
         let lock: &'static RawLock = Box::leak(Box::new(RawLock::new()));
         let gone = std::thread::spawn(|| who().thread.tid()).join().unwrap();
+        // The kernel lets `join` return a moment before the thread is gone.
+        while !robust::is_gone(gone) {
+            std::thread::yield_now();
+        }
         // It died before it named itself, and its list was lost.
         lock.word.store(gone, Ordering::Relaxed);
         lock.mark_dead(7);
