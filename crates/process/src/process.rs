@@ -67,11 +67,11 @@ use std::time::Duration;
 #[must_use = "dropping the handle discards the return value; the process goes on"]
 pub struct Process<R> {
     pub(crate) child: Arc<Child>,
-    /// The child's stdin, when the builder asked for [`Stdio::Piped`].
+    /// The child's stdin, when the builder asked for [`Stdio::Piped`](crate::Stdio::Piped).
     pub stdin: Option<PipeWriter>,
-    /// The child's stdout, when the builder asked for [`Stdio::Piped`].
+    /// The child's stdout, when the builder asked for [`Stdio::Piped`](crate::Stdio::Piped).
     pub stdout: Option<PipeReader>,
-    /// The child's stderr, when the builder asked for [`Stdio::Piped`].
+    /// The child's stderr, when the builder asked for [`Stdio::Piped`](crate::Stdio::Piped).
     pub stderr: Option<PipeReader>,
     pub(crate) _returns: PhantomData<fn() -> R>,
 }

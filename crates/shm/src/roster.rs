@@ -36,7 +36,7 @@ pub struct Slot {
     state: AtomicU64,
     /// The process's id, in its own pid namespace.
     pub pid: AtomicU32,
-    /// Slot of the parent; its own for the coordinator. While the slot is reserved, [`reserved_by`](Slot::reserved_by) counts.
+    /// Slot of the parent; its own for the coordinator. While the slot is reserved, `reserved_by` counts.
     pub parent: AtomicU32,
     /// Generation of the parent's slot.
     pub parent_generation: AtomicU32,
