@@ -33,7 +33,7 @@ fn find_limit() -> u32 {
 const LONGEST_PAUSE: u32 = 16;
 
 /// A peer that is at it gets the time to do more than one step.
-const FIRST_PAUSE: u32 = 8;
+const FIRST_PAUSE: u32 = 16;
 
 /// Spins until `done` says so or the limit is reached, looking less and less often; returns the last answer.
 #[inline]
