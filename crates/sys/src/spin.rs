@@ -29,25 +29,22 @@ fn find_limit() -> u32 {
     rounds
 }
 
-/// Between two looks at most this many rounds pass: looking takes the cache line from who is about to write it.
-const LONGEST_PAUSE: u32 = 16;
+/// Rounds between two looks, about 0.4 us: looking takes the cache line from who is about to write it, and a peer that is at it gets the
+/// time to do more than one step.
+const PAUSE: u32 = 16;
 
-/// A peer that is at it gets the time to do more than one step.
-const FIRST_PAUSE: u32 = 16;
-
-/// Spins until `done` says so or the limit is reached, looking less and less often; returns the last answer.
+/// Spins until `done` says so or the limit is reached; returns the last answer.
 #[inline]
 pub fn until(mut done: impl FnMut() -> bool) -> bool {
-    let (mut left, mut pause) = (limit(), FIRST_PAUSE);
+    let mut left = limit();
     while left > 0 {
         if done() {
             return true;
         }
-        for _ in 0..pause {
+        for _ in 0..PAUSE {
             std::hint::spin_loop();
         }
-        left = left.saturating_sub(pause);
-        pause = (pause * 2).min(LONGEST_PAUSE);
+        left = left.saturating_sub(PAUSE);
     }
     done()
 }
