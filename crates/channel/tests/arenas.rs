@@ -1,25 +1,14 @@
 //! Queues in arenas of their own: two in one process, and one whose memory is used up.
 
-use multiproc_channel::{Codec, CodecError, KINDS, Queue};
+mod common;
+
+use common::Raw;
+use multiproc_channel::{KINDS, Queue};
 use multiproc_shm::{Arena, Options};
 use std::time::Duration;
 
 fn arena(limit: Option<u64>) -> &'static Arena {
     Arena::create(&Options { size: 1 << 30, limit, build: 1, kinds: KINDS }).unwrap()
-}
-
-#[derive(Debug)]
-struct Raw;
-
-impl Codec<Vec<u8>> for Raw {
-    fn encode(value: &Vec<u8>, into: &mut Vec<u8>) -> Result<(), CodecError> {
-        into.extend_from_slice(value);
-        Ok(())
-    }
-
-    fn decode(bytes: &[u8]) -> Result<Vec<u8>, CodecError> {
-        Ok(bytes.to_vec())
-    }
 }
 
 #[test]

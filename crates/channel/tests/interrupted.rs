@@ -1,7 +1,10 @@
 //! What a program does to the process around a queue: a timer signal a thousand times a second, a plain fork().
 #![allow(unsafe_code)]
 
-use multiproc::{Codec, CodecError, GetError, Queue};
+mod common;
+
+use common::Raw;
+use multiproc::{GetError, Queue};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -52,20 +55,6 @@ impl Drop for Alarms {
     fn drop(&mut self) {
         Alarms::every(0);
         self.0.store(false, Ordering::Relaxed);
-    }
-}
-
-#[derive(Debug)]
-struct Raw;
-
-impl Codec<Vec<u8>> for Raw {
-    fn encode(value: &Vec<u8>, into: &mut Vec<u8>) -> Result<(), CodecError> {
-        into.extend_from_slice(value);
-        Ok(())
-    }
-
-    fn decode(bytes: &[u8]) -> Result<Vec<u8>, CodecError> {
-        Ok(bytes.to_vec())
     }
 }
 

@@ -14,11 +14,11 @@ use crate::raw::{RawLock, Who};
 use crate::roster::{Slot, SlotState};
 use crate::slab::{Slab, SlabControl, TAG_SHIFT};
 use multiproc_sys::robust;
-use multiproc_sys::{crash, fence, limits};
+use multiproc_sys::{crash, limits};
 use std::hash::{BuildHasher, RandomState};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 const MAGIC: u64 = u64::from_le_bytes(*b"mltiproc");
 /// Changes whenever the meaning of shared memory does.
@@ -507,7 +507,7 @@ impl Arena {
     #[inline]
     pub fn stamp(&self, index: u32) -> Result<(), Error> {
         // Pairs with the collector's fence: either it sees the new reference, or we see that it is active.
-        fence::full();
+        fence(Ordering::SeqCst);
         let epoch = self.header.collection.load(Ordering::Relaxed);
         if epoch != 0 {
             // Release pairs with the collector's Acquire look at the stamps.
@@ -529,7 +529,7 @@ impl Arena {
 
     /// Whether some slot has this role on `index`.
     pub(crate) fn anybody_has(&self, table: Table, index: u32) -> Result<bool, Error> {
-        fence::full();
+        fence(Ordering::SeqCst);
         for slot in 0..self.slots_high() {
             if self.slot(slot)?.state()?.0 != SlotState::Free && self.holds.get(&self.memory, slot, table, index)? {
                 return Ok(true);

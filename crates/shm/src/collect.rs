@@ -1,7 +1,7 @@
 //! Cleaning up after dead processes, and freeing what nobody references (Protocol T).
 //!
 //! # The one rule for every move of a reference
-//! (1) write the new reference: a hold bit, or the commit of a record; (2) a full fence; (3) if a collection is active, stamp
+//! (1) write the new reference: a hold bit, or the commit of a record; (2) `fence(SeqCst)`; (3) if a collection is active, stamp
 //! the object with its epoch by `fetch_max`; (4) only then remove the old reference. A death leaves one reference too many, never one too few.
 //!
 //! # A collection
@@ -19,8 +19,8 @@ use crate::objects::{ObjectState, RawRef};
 use crate::raw::LockFailed;
 use crate::record;
 use crate::roster::{Slot, SlotState};
-use multiproc_sys::{crash, fence};
-use std::sync::atomic::Ordering;
+use multiproc_sys::crash;
+use std::sync::atomic::{Ordering, fence};
 
 /// Traffic in handles can ask for one collection after the other; the rest is for the next caller.
 const MAX_ROUNDS: u32 = 100;
@@ -237,7 +237,7 @@ impl Arena {
         epoch.store(now, Ordering::Relaxed);
         active.store(now, Ordering::Relaxed);
         // Pairs with the fence in `Arena::stamp`.
-        fence::full();
+        fence(Ordering::SeqCst);
         crash::point("collect.active");
         let high = self.objects.high();
         let mut marks = Marks { arena: self, epoch: now, flags: vec![0; high as usize], work: Vec::new() };

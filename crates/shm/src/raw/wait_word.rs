@@ -11,10 +11,9 @@
 
 use multiproc_sys::clock::Deadline;
 use multiproc_sys::crash;
-use multiproc_sys::fence;
 use multiproc_sys::futex::{self, Wait};
 use multiproc_sys::robust::{Thread, WAITERS};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering, fence};
 
 /// See the module head.
 #[derive(Debug, Default)]
@@ -27,7 +26,7 @@ impl WaitWord {
     pub fn prepare(&self) {
         // Relaxed: ordered by the fence, which pairs with the one in `kick`.
         self.0.store(WAITERS, Ordering::Relaxed);
-        fence::full();
+        fence(Ordering::SeqCst);
     }
 
     /// Sleeps unless somebody has kicked since [`prepare`](WaitWord::prepare).
@@ -79,7 +78,7 @@ impl WaitWord {
     #[inline]
     pub fn kick(&self, count: u32) {
         // Pairs with the fence in `prepare`.
-        fence::full();
+        fence(Ordering::SeqCst);
         if self.0.load(Ordering::Relaxed) != 0 {
             self.kick_slow(count);
         }
