@@ -443,9 +443,8 @@ fn run(op: Op, scene: Scene, k: u64) -> Result<u64, ()> {
     doing(|| format!("{op:?}, {scene:?}, step {k}"));
     let kit = Kit::new();
     if scene == Scene::AfterDeath {
-        thread::scope(|s| {
-            s.spawn(|| mem::forget(kit.lock.lock()));
-        });
+        // Joined, so that the kernel has walked its list: the end of a scope alone does not wait for that.
+        thread::scope(|s| s.spawn(|| mem::forget(kit.lock.lock())).join().unwrap());
     }
     let child = Process::spawn((kit.clone(), op, k), victim).unwrap();
     let pid = child.pid();

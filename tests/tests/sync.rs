@@ -392,9 +392,8 @@ fn locks_are_released_in_any_order_and_what_is_left_is_marked() {
     for in_thread in [true, false] {
         let locks: Vec<Lock> = (0..24).map(|_| Lock::new().unwrap()).collect();
         if in_thread {
-            thread::scope(|s| {
-                s.spawn(|| keep_some(&locks));
-            });
+            // The end of a scope waits for the closure; `join` waits for the thread's end, and so for the kernel's walk.
+            thread::scope(|s| s.spawn(|| keep_some(&locks)).join().unwrap());
         } else {
             killed_with(locks.clone(), |locks| {
                 keep_some(&locks);
