@@ -147,6 +147,16 @@ impl Child {
         ended
     }
 
+    /// Nobody will hear of its end: its descriptor was closed by who did not own it.
+    pub(crate) fn lose(&self) {
+        // The number may be another file's by now: it is not closed.
+        let pidfd = self.pidfd.lock().unwrap_or_else(PoisonError::into_inner).take();
+        std::mem::forget(pidfd);
+        let evidence = ExitEvidence::Unknown;
+        *self.state() = State::Ending(Ended { evidence, outcome: Outcome::None, last_words: None, began: true, value: None });
+        self.announce_end();
+    }
+
     /// Whether everything that the dead child held has been given back.
     pub(crate) fn is_cleaned_up(&self, arena: &Arena) -> bool {
         let state = arena.slot(self.slot.index).and_then(|slot| slot.state());

@@ -17,7 +17,7 @@ use multiproc_sys::thread::{self, Lasting};
 use multiproc_sys::{futex, signal, spin};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::atomic::{AtomicU32, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering, fence};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -45,6 +45,8 @@ struct Keeper {
     own: OnceLock<PidFd>,
     /// 0 until the keeper holds the life word.
     alive: AtomicU32,
+    /// Its descriptors are gone.
+    blind: AtomicBool,
 }
 
 static KEEPER: OnceLock<Keeper> = OnceLock::new();
@@ -78,6 +80,7 @@ pub(crate) fn start(arena: &'static Arena, parent: Option<(PidFd, SlotId)>) -> i
             children: Mutex::default(),
             own: OnceLock::new(),
             alive: AtomicU32::new(0),
+            blind: AtomicBool::new(false),
         });
     }
     // Blocked here and inherited by the thread, so that no signal is ever handled there.
@@ -105,11 +108,13 @@ fn keep() {
     futex::wake_all(&keeper.alive);
     if let Some((parent, _)) = &keeper.parent {
         // Most workers have no children, and their keeper allocates nothing.
-        while let [gone, kicked] = poll_each([parent.as_fd(), keeper.kick.as_fd()]).unwrap_or([false; 2])
-            && !kicked
-        {
-            if gone {
-                signal::kill_self();
+        loop {
+            match poll_each([parent.as_fd(), keeper.kick.as_fd()]) {
+                Ok([true, _]) => signal::kill_self(),
+                Ok([_, true]) => break,
+                Err(e) if is_closed(&e) => blind(keeper),
+                // Only a lack of kernel memory; what is ready stays so.
+                _ => std::thread::yield_now(),
             }
         }
     }
@@ -156,7 +161,10 @@ fn run(keeper: &'static Keeper) {
         let pidfds: Vec<_> = watched.iter().filter_map(|c| c.pidfd()).collect();
         fds.extend(pidfds.iter().map(|pidfd| pidfd.as_fd()));
         let timeout = look_again.then_some(if ended.is_empty() { ORPHAN_CHECK } else { CLEANING_CHECK });
-        if poll_readable(&fds, timeout, &mut ready).is_err() {
+        if let Err(e) = poll_readable(&fds, timeout, &mut ready) {
+            if is_closed(&e) {
+                blind(keeper);
+            }
             // Only a lack of kernel memory; what is ready stays so.
             std::thread::yield_now();
             continue;
@@ -197,6 +205,32 @@ fn run(keeper: &'static Keeper) {
     }
 }
 
+fn is_closed(e: &io::Error) -> bool {
+    e.raw_os_error() == Some(9)
+}
+
+/// The rest of the keeper's life when the program has closed descriptors that are not its own. It sees no child end any more and starts none,
+/// which it says to who waits; the parent's end it still sees, in the roster.
+fn blind(keeper: &'static Keeper) -> ! {
+    keeper.blind.store(true, Ordering::SeqCst);
+    // Who asks later sees `blind`, or fails to kick.
+    keeper.requests.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    for child in keeper.lock_children().drain(..) {
+        child.lose();
+    }
+    let parent = keeper.parent.is_some().then(|| keeper.arena.slot(keeper.arena.my_slot())).and_then(Result::ok);
+    let parent = parent.and_then(|mine| keeper.arena.slot(mine.parent.load(Ordering::Relaxed)).ok());
+    match parent {
+        Some(parent) => {
+            parent.life.wait_for_death(None);
+            signal::kill_self()
+        }
+        None => loop {
+            std::thread::park();
+        },
+    }
+}
+
 fn launch(arena: &'static Arena, keeper: &'static Keeper, start: Start, seed: ChildSeed) -> Result<Arc<Child>, Error> {
     let own = own_pidfd()?;
     let inherit = [arena.fd(), own];
@@ -219,6 +253,7 @@ fn explain(e: &io::Error) -> Error {
         Some(2) => {
             (Kind::System, "the program cannot be executed again: /proc is not mounted, or the working directory does not exist")
         }
+        Some(7) => (Kind::Resources, "the environment leaves no room for what a worker is told"),
         Some(11 | 12 | 23 | 24) => (Kind::Resources, "no further process can be started"),
         _ => (Kind::System, "the process cannot be started"),
     };
@@ -237,7 +272,11 @@ pub(crate) fn request(start: Start, child: ChildSeed) -> Result<Arc<Child>, Erro
     let (reply, answer) = sync_channel(1);
     let request = Request { start, child, reply };
     keeper.requests.lock().unwrap_or_else(PoisonError::into_inner).push(request);
-    keeper.kick.kick();
+    let kicked = keeper.kick.kick();
+    if kicked.is_err() || keeper.blind.load(Ordering::SeqCst) {
+        keeper.requests.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        return Err(Error::new(Kind::System, "this process has closed descriptors of multiproc's and starts no more children"));
+    }
     answer.recv().map_err(|_| gone())?
 }
 
