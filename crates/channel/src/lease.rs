@@ -23,13 +23,14 @@ pub struct Lease<T> {
     ring: Ring,
     leased: Option<Leased>,
     value: Option<T>,
+    life: u32,
 }
 
 impl<T> Lease<T> {
     pub(crate) fn take<C: Codec<T>>(ring: &Ring, patience: Patience) -> Result<Lease<T>, GetError> {
         let (leased, references) = ring.lease(patience)?;
         // Made first, so that a message whose `Deserialize` panics goes back.
-        let mut lease = Lease { ring: ring.clone(), leased: Some(leased), value: None };
+        let mut lease = Lease { ring: ring.clone(), leased: Some(leased), value: None, life: robust::life() };
         let mut bytes = Vec::new();
         let copied = lease.leased.as_ref().map_or(Ok(()), |leased| ring.copy_payload(leased.block, &mut bytes));
         ring.hand_over();
@@ -50,7 +51,7 @@ impl<T> Lease<T> {
     /// Done: the message is not delivered again.
     #[doc(alias = "task_done")]
     pub fn ack(mut self) -> T {
-        if let Some(leased) = self.leased.take().filter(|_| !robust::forked()) {
+        if let Some(leased) = self.leased.take().filter(|_| robust::life() == self.life) {
             // Fails only in corrupted memory, of which the next operation tells.
             let _ = self.ring.acknowledge(&leased);
         }
@@ -76,7 +77,8 @@ impl<T> Deref for Lease<T> {
 
 impl<T> Drop for Lease<T> {
     fn drop(&mut self) {
-        if robust::forked() {
+        // In a process made by fork() the lease is the parent's.
+        if robust::life() != self.life {
             return;
         }
         // What moves with the message goes first: the next holder decodes it anew.

@@ -79,7 +79,8 @@ pub use multiproc_channel::{
 #[doc(inline)]
 pub use multiproc_process::{
     Args, Builder, ChildInfo, Error, MemoryUsage, Process, ProcessError, ProcessInfo, Run, Signal, StartMethod, Stdio,
-    active_children, cpu_count, current_process, init, memory_usage, parent_process, set_memory_limit, worker_init,
+    active_children, after_fork_child, cpu_count, current_process, init, memory_usage, parent_process, set_memory_limit,
+    worker_init,
 };
 #[doc(inline)]
 pub use multiproc_shm::Error as ShmError;

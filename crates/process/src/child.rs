@@ -12,6 +12,7 @@ use multiproc_shm::scope::References;
 use multiproc_shm::{Arena, record};
 use multiproc_sys::clock::Deadline;
 use multiproc_sys::pidfd::{ExitEvidence, PidFd};
+use multiproc_sys::robust;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -29,6 +30,8 @@ pub(crate) struct Child {
     ended: AtomicBool,
     state: Mutex<State>,
     changed: Condvar,
+    /// The life of this process in which the child was started: in another one it is somebody else's.
+    life: u32,
 }
 
 #[derive(Debug)]
@@ -54,6 +57,7 @@ struct ResultBlock {
     arena: &'static Arena,
     block: BlockId,
     references: References,
+    life: u32,
 }
 
 impl ResultBlock {
@@ -66,7 +70,7 @@ impl ResultBlock {
             return None;
         }
         let _ = record::arrived(arena, &references);
-        Some(ResultBlock { arena, block, references })
+        Some(ResultBlock { arena, block, references, life: robust::life() })
     }
 
     fn decode<R: Message>(self) -> Result<R, multiproc_channel::CodecError> {
@@ -80,7 +84,7 @@ impl ResultBlock {
 
 impl Drop for ResultBlock {
     fn drop(&mut self) {
-        if !multiproc_sys::robust::forked() {
+        if robust::life() == self.life {
             let _ = self.arena.free(self.block);
         }
     }
@@ -91,7 +95,22 @@ impl Child {
         let ChildSeed { slot, name, daemon } = seed;
         let state = Mutex::new(State::Running);
         let pidfd = Mutex::new(Some(Arc::new(pidfd)));
-        Child { slot, pid, name, daemon, pidfd, ended: AtomicBool::new(false), state, changed: Condvar::new() }
+        Child {
+            slot,
+            pid,
+            name,
+            daemon,
+            pidfd,
+            ended: AtomicBool::new(false),
+            state,
+            changed: Condvar::new(),
+            life: robust::life(),
+        }
+    }
+
+    /// False in a process that a plain fork made: then whoever changes the state has remained in the parent.
+    fn is_ours(&self) -> bool {
+        robust::life() == self.life
     }
 
     pub(crate) fn pidfd(&self) -> Option<Arc<PidFd>> {
@@ -177,11 +196,11 @@ impl Child {
 
     /// Waits until the child has ended and everything is cleaned up; false when time is up.
     pub(crate) fn wait(&self, deadline: Option<Deadline>) -> bool {
-        let mut state = self.state();
-        if multiproc_sys::robust::forked() {
-            // The keeper that would tell is the parent's.
-            return matches!(*state, State::Ended(_));
+        if !self.is_ours() {
+            // The keeper that would tell is the parent's, and may have been telling when it was forked.
+            return self.state.try_lock().is_ok_and(|state| matches!(*state, State::Ended(_)));
         }
+        let mut state = self.state();
         while !matches!(*state, State::Ended(_)) {
             match deadline {
                 None => state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
@@ -193,7 +212,7 @@ impl Child {
     }
 
     pub(crate) fn signal(&self, signal: Signal) -> Result<(), Error> {
-        if multiproc_sys::robust::forked() {
+        if !self.is_ours() {
             return Err(Error::new(Kind::System, "this process was made by fork(): the child is its parent's"));
         }
         let ended = |e| Error::because(Kind::Ended, format!("process {} has ended", self.name), e);
@@ -208,6 +227,9 @@ impl Child {
     }
 
     pub(crate) fn exit_status(&self) -> Option<ExitStatus> {
+        if !self.is_ours() {
+            return None;
+        }
         match &*self.state() {
             State::Ended(ended) => ended.evidence.to_wait_status().map(ExitStatus::from_raw),
             _ => None,
@@ -217,6 +239,9 @@ impl Child {
     /// The value or the reason for its absence, once.
     pub(crate) fn take<R: Message>(&self) -> Result<R, ProcessError> {
         let (name, pid) = (self.name.clone(), self.pid);
+        if !self.is_ours() {
+            return Err(ProcessError::Unknown { name, pid });
+        }
         let mut state = self.state();
         let State::Ended(ended) = &mut *state else { return Err(ProcessError::Unknown { name, pid }) };
         if let Some(value) = ended.value.take() {

@@ -6,6 +6,8 @@
 
 use crate::child::Child;
 use crate::error::{Error, Kind};
+use crate::forked::Forked;
+use crate::replaceable::Replaceable;
 use crate::start::{self, Start};
 use multiproc_shm::Arena;
 use multiproc_shm::arena::SlotId;
@@ -47,9 +49,27 @@ struct Keeper {
     alive: AtomicU32,
     /// Its descriptors are gone.
     blind: AtomicBool,
+    /// In a process that a plain fork made.
+    after_fork: Option<AfterFork>,
 }
 
-static KEEPER: OnceLock<Keeper> = OnceLock::new();
+/// What the keeper of a process that a plain fork made does first.
+#[derive(Debug)]
+struct AfterFork {
+    parent: SlotId,
+    /// The thread that forked lives as long as its process: so the kernel may end this one with it.
+    by_main: bool,
+}
+
+/// Values of `alive`.
+const BEGINNING: u32 = 0;
+const ALIVE: u32 = 1;
+/// Only after a fork: there is a slot, and what the process holds is being registered.
+const HAS_SLOT: u32 = 2;
+/// Only after a fork: the process does not take part after all.
+const NOT_ALIVE: u32 = 3;
+
+static KEEPER: Replaceable<Keeper> = Replaceable::new();
 static THREAD: Lasting = Lasting { name: c"multiproc-keep", stack: STACK, body: keep };
 
 #[derive(Debug)]
@@ -72,27 +92,51 @@ pub(crate) struct ChildSeed {
 pub(crate) fn start(arena: &'static Arena, parent: Option<(PidFd, SlotId)>) -> io::Result<()> {
     // There already when an earlier attempt found no room for the thread.
     if KEEPER.get().is_none() {
-        let _ = KEEPER.set(Keeper {
-            arena,
-            parent,
-            kick: Kick::new()?,
-            requests: Mutex::default(),
-            children: Mutex::default(),
-            own: OnceLock::new(),
-            alive: AtomicU32::new(0),
-            blind: AtomicBool::new(false),
-        });
+        let _ = KEEPER.set(Keeper::new(arena, parent, None)?);
     }
     // Blocked here and inherited by the thread, so that no signal is ever handled there.
     let blocked = signal::block_all();
     thread::start(&THREAD, &blocked)
 }
 
+/// Starts a keeper in a process that a plain fork made, and returns when it has taken a slot. [`confirm`] is to follow.
+pub(crate) fn start_after_fork(arena: &'static Arena, parent: PidFd, id: SlotId, by_main: bool) -> Result<(), Error> {
+    // Its own slot is not known yet, and nothing asks for it.
+    let own = SlotId { index: u32::MAX, generation: 0 };
+    let keeper = Keeper::new(arena, Some((parent, own)), Some(AfterFork { parent: id, by_main })).map_err(|e| explain(&e))?;
+    let inherited = KEEPER.get();
+    let keeper = KEEPER.replace(keeper);
+    let blocked = signal::block_all();
+    thread::start(&THREAD, &blocked).map_err(|e| explain(&e))?;
+    drop(blocked);
+    while keeper.alive.load(Ordering::Acquire) == BEGINNING {
+        futex::wait(&keeper.alive, BEGINNING, None);
+    }
+    if keeper.alive.load(Ordering::Acquire) == NOT_ALIVE {
+        return Err(Error::new(
+            Kind::System,
+            "the process that forked this one is gone, or there is no room for another process",
+        ));
+    }
+    // The parent's keeper is to look after this process: the descriptor by which it is kicked has been inherited.
+    if let Some(parents) = inherited {
+        let _ = parents.kick.kick();
+    }
+    Ok(())
+}
+
+/// Has a keeper that was started after a fork begin its work, or end and with it this process's part in the tree.
+pub(crate) fn confirm(takes_part: bool) {
+    let Some(keeper) = KEEPER.get() else { return };
+    keeper.alive.store(if takes_part { ALIVE } else { NOT_ALIVE }, Ordering::Release);
+    futex::wake_all(&keeper.alive);
+}
+
 /// Waits until the keeper holds the life word and, in a worker, the slot is live.
 pub(crate) fn wait_until_alive() {
     let Some(keeper) = KEEPER.get() else { return };
     // Acquire pairs with the Release in `keep`.
-    let alive = || keeper.alive.load(Ordering::Acquire) != 0;
+    let alive = || keeper.alive.load(Ordering::Acquire) != BEGINNING;
     if spin::until(alive) {
         return;
     }
@@ -103,9 +147,15 @@ pub(crate) fn wait_until_alive() {
 
 fn keep() {
     let Some(keeper) = KEEPER.get() else { return };
-    begin_life(keeper.arena, keeper.parent.as_ref().map(|(_, slot)| *slot));
-    keeper.alive.store(1, Ordering::Release);
-    futex::wake_all(&keeper.alive);
+    if let Some(after_fork) = &keeper.after_fork {
+        if !begin_life_after_fork(keeper, after_fork) {
+            return;
+        }
+    } else {
+        begin_life(keeper.arena, keeper.parent.as_ref().map(|(_, slot)| *slot));
+        keeper.alive.store(ALIVE, Ordering::Release);
+        futex::wake_all(&keeper.alive);
+    }
     if let Some((parent, _)) = &keeper.parent {
         // Most workers have no children, and their keeper allocates nothing.
         loop {
@@ -119,6 +169,24 @@ fn keep() {
         }
     }
     run(keeper);
+}
+
+/// Takes a slot and its life word; false when this process does not take part after all.
+fn begin_life_after_fork(keeper: &Keeper, after_fork: &AfterFork) -> bool {
+    if after_fork.by_main {
+        let _ = signal::set_parent_death_signal(9);
+    }
+    let taken = keeper.arena.take_slot_after_fork(after_fork.parent);
+    keeper.alive.store(if taken.is_ok() { HAS_SLOT } else { NOT_ALIVE }, Ordering::Release);
+    futex::wake_all(&keeper.alive);
+    while keeper.alive.load(Ordering::Acquire) == HAS_SLOT {
+        futex::wait(&keeper.alive, HAS_SLOT, None);
+    }
+    let takes_part = keeper.alive.load(Ordering::Acquire) == ALIVE;
+    if !takes_part {
+        let _ = signal::set_parent_death_signal(0);
+    }
+    takes_part
 }
 
 /// Takes the life word, and in a worker the slot, or ends the process: its parent may be gone already.
@@ -152,6 +220,7 @@ fn run(keeper: &'static Keeper) {
     let parent = parent.as_ref().map(|(parent, _)| parent);
     let mut ready = Vec::new();
     let mut look_again = false;
+    let mut forked = Forked::default();
     loop {
         let children = keeper.lock_children().clone();
         let mut fds: Vec<BorrowedFd<'_>> = vec![keeper.kick.as_fd()];
@@ -160,6 +229,8 @@ fn run(keeper: &'static Keeper) {
         let (watched, ended): (Vec<_>, Vec<_>) = children.iter().partition(|c| !c.end_is_known());
         let pidfds: Vec<_> = watched.iter().filter_map(|c| c.pidfd()).collect();
         fds.extend(pidfds.iter().map(|pidfd| pidfd.as_fd()));
+        let first_forked = fds.len();
+        fds.extend(forked.fds());
         let timeout = look_again.then_some(if ended.is_empty() { ORPHAN_CHECK } else { CLEANING_CHECK });
         if let Err(e) = poll_readable(&fds, timeout, &mut ready) {
             if is_closed(&e) {
@@ -178,6 +249,7 @@ fn run(keeper: &'static Keeper) {
             any_ended = true;
         }
         drop(fds);
+        any_ended |= forked.collect_ends(arena, &ready[first_forked..]);
         // Closed before anybody is told: who has joined a child finds its descriptor gone.
         drop(pidfds);
         if any_ended || look_again {
@@ -196,6 +268,7 @@ fn run(keeper: &'static Keeper) {
         }
         if ready[0] {
             keeper.kick.drain();
+            look_again |= forked.look(arena);
             let requests = std::mem::take(&mut *keeper.requests.lock().unwrap_or_else(PoisonError::into_inner));
             for request in requests {
                 let reply = launch(arena, keeper, request.start, request.child);
@@ -261,6 +334,20 @@ fn explain(e: &io::Error) -> Error {
 }
 
 impl Keeper {
+    fn new(arena: &'static Arena, parent: Option<(PidFd, SlotId)>, after_fork: Option<AfterFork>) -> io::Result<Keeper> {
+        Ok(Keeper {
+            arena,
+            parent,
+            kick: Kick::new()?,
+            requests: Mutex::default(),
+            children: Mutex::default(),
+            own: OnceLock::new(),
+            alive: AtomicU32::new(BEGINNING),
+            blind: AtomicBool::new(false),
+            after_fork,
+        })
+    }
+
     fn lock_children(&self) -> std::sync::MutexGuard<'_, Vec<Arc<Child>>> {
         self.children.lock().unwrap_or_else(PoisonError::into_inner)
     }

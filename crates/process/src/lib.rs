@@ -7,6 +7,7 @@
 //! - `keeper`: the one thread that starts, watches and reaps; `start`: the start method;
 //! - `child`: what a parent knows of a child; [`process`]: the handle; [`builder`]: the settings, and the start;
 //! - `hook`: how a child gets from `.init_array` to `worker`, which runs the job; `panics`: its last words;
+//! - `forked`: processes that a plain fork made;
 //! - `exit`: how a process with children ends; [`current`]: who am I, who are they.
 
 pub mod args;
@@ -15,12 +16,14 @@ mod child;
 pub mod current;
 pub mod error;
 mod exit;
+mod forked;
 mod hook;
 mod job;
 mod keeper;
 mod marker;
 mod panics;
 pub mod process;
+mod replaceable;
 pub mod signal;
 mod start;
 pub mod stdio;
@@ -31,6 +34,7 @@ pub use args::{Args, Run};
 pub use builder::Builder;
 pub use current::{ChildInfo, ProcessInfo, active_children, cpu_count, current_process, parent_process};
 pub use error::{Error, ProcessError};
+pub use forked::after_fork_child;
 pub use hook::init;
 pub use process::Process;
 pub use signal::Signal;

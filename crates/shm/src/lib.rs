@@ -8,6 +8,7 @@
 //! - [`roster`]: one slot for each process; [`holds`]: one bit for each object and process;
 //! - [`arena`]: all of it together; [`waiting`]: sleeping with a note of what for; [`held`]: this process's references; [`record`]: references inside messages;
 //! - [`scope`]: how handles go through serde; [`collect`]: cleaning up after the dead, and tracing what nobody references;
+//! - [`rejoin`]: how a process that a plain fork made becomes one of the tree;
 //! - [`audit`]: what is in use, for tests and reports.
 
 pub mod arena;
@@ -22,6 +23,7 @@ pub mod memory;
 pub mod objects;
 pub mod raw;
 pub mod record;
+pub mod rejoin;
 pub mod roster;
 pub mod scope;
 pub mod slab;
