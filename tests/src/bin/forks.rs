@@ -377,7 +377,7 @@ fn refused() {
     let pid = forked(|| {
         // SAFETY: multiproc has not been used.
         unsafe { after_fork_child() }.unwrap();
-        i32::from(Process::spawn((20,), |x: i32| x + 1).unwrap().join().unwrap())
+        Process::spawn((20,), |x: i32| x + 1).unwrap().join().unwrap()
     });
     say(end_of(pid));
     let lock = Lock::new().unwrap();
@@ -419,7 +419,7 @@ fn many() {
                     join();
                     let _guard = lock.lock().unwrap();
                     queue.put(n).unwrap();
-                    if (i + n) % 3 == 0 {
+                    if (i + n).is_multiple_of(3) {
                         kill(std::process::id().cast_signed());
                     }
                     0
@@ -430,7 +430,7 @@ fn many() {
         got.sort_unstable();
         assert_eq!(got, [0, 1, 2, 3]);
         for (n, pid) in pids.into_iter().enumerate() {
-            assert_eq!(end_of(pid), if (i as usize + n) % 3 == 0 { -9 } else { 0 });
+            assert_eq!(end_of(pid), if (i as usize + n).is_multiple_of(3) { -9 } else { 0 });
         }
     };
     let descriptors = || std::fs::read_dir("/proc/self/fd").unwrap().count();
