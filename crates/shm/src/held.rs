@@ -10,6 +10,7 @@ use crate::holds::Table;
 use crate::memory::Shared;
 use crate::objects::{Kind, Object, ObjectState, RawRef};
 use multiproc_sys::{crash, robust};
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -72,6 +73,28 @@ impl Local {
     fn any(&self, role: Role) -> bool {
         self.held.iter().enumerate().any(|(bits, h)| h.is_some() && bits as u8 & role as u8 == role as u8)
     }
+}
+
+thread_local! {
+    // Const and without Drop, so that handles may be dropped in exit handlers too. See [`returning`].
+    static LENT: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether what is dropped on this thread at this moment stands in a record as well.
+pub(crate) fn is_lent() -> bool {
+    LENT.get()
+}
+
+/// Drops what stands in a record as well: what has one owner is not let go of, and nobody looks for what it leaves.
+pub fn returning(drop: impl FnOnce()) {
+    struct Reset(bool);
+    impl Drop for Reset {
+        fn drop(&mut self) {
+            LENT.set(self.0);
+        }
+    }
+    let _reset = Reset(LENT.replace(true));
+    drop();
 }
 
 const SHARDS: usize = 16;
@@ -274,7 +297,8 @@ impl Held {
                 arena.end_object(object.index, object.generation)?;
             }
             // What its records refer to may have lost its last sender or receiver with it.
-            if carries && !(shared && arena.anybody_has(Table::Hold, object.index)?) {
+            let told = carries || shared && !LENT.get() && (arena.kind_of(object.index)?.awaited)(arena, object)?;
+            if told && !(shared && arena.anybody_has(Table::Hold, object.index)?) {
                 arena.collect()?;
             }
         }
