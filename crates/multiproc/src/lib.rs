@@ -79,10 +79,12 @@ pub use multiproc_channel::{
 #[doc(inline)]
 pub use multiproc_process::{
     Args, Builder, ChildInfo, Error, MemoryUsage, Process, ProcessError, ProcessInfo, Run, Signal, StartMethod, Stdio,
-    active_children, cpu_count, current_process, init, memory_usage, parent_process, set_memory_limit, worker_init,
+    active_children, cpu_count, current_process, init, memory_usage, parent_process, set_memory_limit, stats, worker_init,
 };
 #[doc(inline)]
 pub use multiproc_shm::Error as ShmError;
+#[doc(inline)]
+pub use multiproc_shm::stats::{HolderStats, KindStats, Stats};
 #[doc(inline)]
 pub use multiproc_sync::{
     AcquireError, Atomic, AtomicPrimitive, Death, Event, Lock, LockError, LockGuard, OwnedPermit, Permit, Recovery, Semaphore,

@@ -80,6 +80,11 @@ pub(crate) fn start(arena: &'static Arena, parent: Option<(PidFd, SlotId)>) -> i
             alive: AtomicU32::new(0),
         });
     }
+    arena.kept_by(|| {
+        if let Some(keeper) = KEEPER.get() {
+            keeper.kick.kick();
+        }
+    });
     // Blocked here and inherited by the thread, so that no signal is ever handled there.
     let blocked = signal::block_all();
     thread::start(&THREAD, &blocked)
@@ -174,7 +179,7 @@ fn run(keeper: &'static Keeper) {
         drop(pidfds);
         if any_ended || look_again {
             // Errors mean corrupted shared memory; the operations of this process report it.
-            let collected = arena.collect();
+            let collected = arena.collect_as_keeper();
             look_again = collected.as_ref().is_ok_and(|done| done.orphans > 0);
             for child in watched.iter().chain(&ended).filter(|c| c.end_is_known()) {
                 // Another process may be collecting, and then it is that one that cleans.
@@ -188,6 +193,7 @@ fn run(keeper: &'static Keeper) {
         }
         if ready[0] {
             keeper.kick.drain();
+            arena.collect_if_wished();
             let requests = std::mem::take(&mut *keeper.requests.lock().unwrap_or_else(PoisonError::into_inner));
             for request in requests {
                 let reply = launch(arena, keeper, request.start, request.child);

@@ -167,6 +167,14 @@ pub fn punch(fd: BorrowedFd<'_>, offset: u64, len: u64) -> io::Result<()> {
     change_range(fd, FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE, offset, len)
 }
 
+/// Bytes that the kernel keeps for the file: whole pages, those of holes not among them.
+///
+/// # Errors
+/// Those of fstat(2).
+pub fn backed(fd: BorrowedFd<'_>) -> io::Result<u64> {
+    Ok(fstat(fd)?.st_blocks as u64 * 512)
+}
+
 fn change_range(fd: BorrowedFd<'_>, mode: FallocateFlags, offset: u64, len: u64) -> io::Result<()> {
     let offset = i64::try_from(offset).map_err(|_| Errno::EFBIG)?;
     let len = i64::try_from(len).map_err(|_| Errno::EFBIG)?;

@@ -271,6 +271,11 @@ impl Thread {
         self.local().count.get() < self.local().room.get()
     }
 
+    /// How many words this thread holds.
+    pub fn holds(self) -> usize {
+        self.local().count.get()
+    }
+
     /// Makes room for one more held word; to be called before the word is taken, since it may allocate.
     #[inline]
     pub fn reserve(self) -> Result<(), Unusable> {
