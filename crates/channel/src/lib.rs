@@ -12,7 +12,9 @@ mod ring;
 mod scratch;
 mod view;
 
-pub use codec::{Bincode, Buffer, Codec, CodecError, EncodeRef, Raw};
+#[cfg(feature = "postcard")]
+pub use codec::Postcard;
+pub use codec::{Bincode, Buffer, Codec, CodecError, EncodeRef, Plain, PlainVec, Raw};
 pub use error::{GetError, PutError};
 pub use lease::Lease;
 pub use message::Message;
