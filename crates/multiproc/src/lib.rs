@@ -71,10 +71,13 @@
 //! - *expected fn pointer, found closure*: the closure captures a variable; pass it as an argument.
 //! - A worker prints nothing of `main`'s set-up (a logger, a panic hook): `main` does not run in workers; register the set-up with [`worker_init`].
 
+#[cfg(feature = "postcard")]
+#[doc(inline)]
+pub use multiproc_channel::Postcard;
 #[doc(inline)]
 pub use multiproc_channel::{
-    Bincode, Codec, CodecError, DEFAULT_MAX_MESSAGE, GetError, Iter, Lease, MAX_CAPACITY, Message, PutError, Queue, Receiver,
-    Sender, channel,
+    Bincode, Buffer, Codec, CodecError, DEFAULT_MAX_MESSAGE, EncodeRef, GetError, Iter, Lease, MAX_CAPACITY, Message, Plain,
+    PlainVec, PutError, Queue, Raw, Receiver, Sender, channel,
 };
 #[doc(inline)]
 pub use multiproc_process::{
