@@ -1,6 +1,6 @@
 //! Floor 3 of multiproc: messages and the queues that carry them.
 //!
-//! Internal to multiproc, no semver promise. Reading order: [`codec`] (values to bytes) -> [`message`] (with handles) -> [`queue`] and [`lease`]
+//! Internal to multiproc, no semver promise. Reading order: [`codec`] (values to bytes) -> [`message`] (with handles; a large one in a block) -> [`queue`] and [`lease`]
 //! (the handles) -> `ring` (the protocol, with its tables of what a death leaves behind) -> [`error`].
 
 pub mod codec;
@@ -9,8 +9,10 @@ pub mod lease;
 pub mod message;
 pub mod queue;
 mod ring;
+mod scratch;
+mod view;
 
-pub use codec::{Bincode, Codec, CodecError};
+pub use codec::{Bincode, Buffer, Codec, CodecError, EncodeRef, Raw};
 pub use error::{GetError, PutError};
 pub use lease::Lease;
 pub use message::Message;

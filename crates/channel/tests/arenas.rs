@@ -1,9 +1,6 @@
 //! Queues in arenas of their own: two in one process, and one whose memory is used up.
 
-mod common;
-
-use common::Raw;
-use multiproc_channel::{KINDS, Queue};
+use multiproc_channel::{KINDS, Queue, Raw};
 use multiproc_shm::{Arena, Options};
 use std::time::Duration;
 

@@ -73,8 +73,8 @@
 
 #[doc(inline)]
 pub use multiproc_channel::{
-    Bincode, Codec, CodecError, DEFAULT_MAX_MESSAGE, GetError, Iter, Lease, MAX_CAPACITY, Message, PutError, Queue, Receiver,
-    Sender, channel,
+    Bincode, Buffer, Codec, CodecError, DEFAULT_MAX_MESSAGE, EncodeRef, GetError, Iter, Lease, MAX_CAPACITY, Message, PutError,
+    Queue, Raw, Receiver, Sender, channel,
 };
 #[doc(inline)]
 pub use multiproc_process::{

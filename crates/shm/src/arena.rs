@@ -300,6 +300,15 @@ impl Arena {
         }
     }
 
+    /// As [`allocate_range`](Arena::allocate_range), for room that one could do without: `None` when it is used up, and nothing is collected for it.
+    pub fn try_allocate_range(&self, range: u64, bytes: u64) -> Result<Option<BlockId>, Error> {
+        match self.blocks.allocate(&self.memory, self.account(), range, bytes, self.slot) {
+            Ok(block) => Ok(Some(block)),
+            Err(Error::OutOfMemory(_)) => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
     /// Frees a block that this process owns by protocol.
     pub fn free(&self, block: BlockId) -> Result<(), Error> {
         self.blocks.free(&self.memory, self.account(), block)

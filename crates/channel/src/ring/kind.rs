@@ -147,10 +147,9 @@ fn block_orphaned(arena: &Arena, object: Object, block: BlockId, slot: u32) -> R
     let cell = cell(arena, object)?;
     let is_first = |seq: u32| End::load(&cell.consumed.head).seq() == seq;
     match arena.block_state(block)? {
-        // The record is still in the ring; the next getter undoes the taking, or the queue's end frees it.
-        BlockState::Taken { seq, .. } if is_first(seq) => {}
-        // A lease may be out until the same number comes round again.
-        BlockState::Leased { seq, .. } if cell.consumed.is_taking(block) && is_first(seq) => {}
+        // The record is still in the ring; the next getter undoes the taking, or the queue's end frees it. A message may be read, and a lease be out,
+        // until the same number comes round again.
+        BlockState::Taken { seq, .. } | BlockState::Leased { seq, .. } if cell.consumed.is_taking(block) && is_first(seq) => {}
         state @ BlockState::Taken { slot: s, .. } if s == slot => {
             arena.free_if(block, state)?;
         }
