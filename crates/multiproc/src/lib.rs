@@ -23,6 +23,7 @@
 //! |---|---|
 //! | hand out work and collect results | [`Queue`], or its ends from [`channel`] |
 //! | hand out work that must not be lost | [`Queue::lease`] |
+//! | have two processes talk to each other | a [`pipe`], or [`one_way`] |
 //! | count | [`Atomic`] |
 //! | share a small value that is always whole | [`Value`] |
 //! | take turns | [`Lock`] |
@@ -73,8 +74,9 @@
 
 #[doc(inline)]
 pub use multiproc_channel::{
-    Bincode, Buffer, Codec, CodecError, DEFAULT_MAX_MESSAGE, EncodeRef, GetError, Iter, Lease, MAX_CAPACITY, Message, PutError,
-    Queue, Raw, Receiver, Sender, channel,
+    Bincode, Buffer, Codec, CodecError, Connection, ConnectionIter, DEFAULT_MAX_MESSAGE, EncodeRef, GetError, Iter, Lease,
+    MAX_CAPACITY, Message, PipeBuilder, PipeReceiver, PipeSender, PutError, Queue, Raw, Receiver, RecvError, SendError, Sender,
+    channel, one_way, pipe,
 };
 #[doc(inline)]
 pub use multiproc_process::{
