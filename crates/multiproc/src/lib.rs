@@ -23,6 +23,7 @@
 //! |---|---|
 //! | hand out work and collect results | [`Queue`], or its ends from [`channel`] |
 //! | hand out work that must not be lost | [`Queue::lease`] |
+//! | have two processes talk to each other | a [`pipe`], or [`one_way`] |
 //! | count | [`Atomic`] |
 //! | share a small value that is always whole | [`Value`] |
 //! | take turns | [`Lock`] |
@@ -76,8 +77,9 @@
 pub use multiproc_channel::Postcard;
 #[doc(inline)]
 pub use multiproc_channel::{
-    Bincode, Buffer, Codec, CodecError, DEFAULT_MAX_MESSAGE, EncodeRef, GetError, Iter, Lease, MAX_CAPACITY, Message, Plain,
-    PlainVec, PutError, Queue, Raw, Receiver, Sender, channel,
+    Bincode, Buffer, Codec, CodecError, Connection, ConnectionIter, DEFAULT_MAX_MESSAGE, EncodeRef, GetError, Iter, Lease,
+    MAX_CAPACITY, Message, PipeBuilder, PipeReceiver, PipeSender, Plain, PlainVec, PutError, Queue, Raw, Receiver, RecvError,
+    SendError, Sender, channel, one_way, pipe,
 };
 #[doc(inline)]
 pub use multiproc_process::{

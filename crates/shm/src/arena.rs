@@ -550,6 +550,11 @@ impl Arena {
         Ok(received == sent && !self.anybody_has(table, index)? && entry.sent.load(Ordering::SeqCst) == sent)
     }
 
+    /// Whether the process of a slot has a handle to the object at `index` with (all of) this role.
+    pub fn slot_has(&self, slot: u32, role: Role, index: u32) -> Result<bool, Error> {
+        role.tables().try_fold(true, |all, table| Ok(all && self.holds.get(&self.memory, slot, table, index)?))
+    }
+
     /// Whether some slot has this role on `index`.
     pub(crate) fn anybody_has(&self, table: Table, index: u32) -> Result<bool, Error> {
         fence(Ordering::SeqCst);

@@ -168,6 +168,8 @@ impl Arena {
             self.abandon_slot(slot, generation)?;
             return Ok(());
         }
+        // The kernel has woken one of those who sleep until its death, and that one may have died as well.
+        s.life.tell_of_death();
         let kept = !s.is_released() && !self.parent_gone(s)?;
         if s.is_cleaned() && kept {
             return Ok(());

@@ -298,14 +298,14 @@ impl Held {
         if local.held.iter().all(Option::is_none) {
             let shared = local.shared;
             shard.remove(&object.index);
-            let carries = arena.carries_references(object)?;
+            let awaited = shared && !LENT.get() && (arena.kind_of(object.index)?.awaited)(arena, object)?;
+            let told = awaited || arena.carries_references(object)?;
             arena.holds.clear(&arena.memory, arena.my_slot(), Table::Hold, object.index)?;
             crash::point("held.let_go");
             if !shared {
                 arena.end_object(object.index, object.generation)?;
             }
             // What its records refer to may have lost its last sender or receiver with it.
-            let told = carries || shared && !LENT.get() && (arena.kind_of(object.index)?.awaited)(arena, object)?;
             collect |= told && !(shared && arena.anybody_has(Table::Hold, object.index)?);
         }
         Ok(collect)

@@ -4,12 +4,13 @@
 //! What is particular to Linux lives here and nowhere else. This crate is internal to multiproc and makes
 //! no semver promise.
 //!
-//! Reading order: [`clock`] -> [`futex`] -> [`robust`] (what the kernel does when a thread dies) ->
+//! Reading order: [`clock`] -> [`futex`] -> [`futex_waitv`] -> [`robust`] (what the kernel does when a thread dies) ->
 //! [`memfd`] -> [`pidfd`] -> [`spawn`] -> [`image`] -> [`signal`] -> [`thread`] -> [`poll`] -> [`limits`] -> [`crash`].
 
 pub mod clock;
 pub mod crash;
 pub mod futex;
+pub mod futex_waitv;
 pub mod image;
 pub mod inherit;
 pub mod limits;
