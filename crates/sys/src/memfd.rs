@@ -6,6 +6,7 @@
 #![allow(unsafe_code)]
 
 use crate::limits;
+use crate::probe::{self, Feature};
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, FcntlArg, SealFlag, fallocate as nix_fallocate, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
@@ -40,7 +41,8 @@ pub fn create_sealed(name: &CStr, size: u64) -> io::Result<OwnedFd> {
     }
     let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
     let no_exec = MFdFlags::from_bits_retain(libc::MFD_NOEXEC_SEAL);
-    let file = match memfd_create(name, flags | no_exec) {
+    let sealed = || if probe::is_denied(Feature::NoexecSeal) { Err(Errno::EINVAL) } else { memfd_create(name, flags | no_exec) };
+    let file = match sealed() {
         Err(Errno::EINVAL) => memfd_create(name, flags),
         other => other,
     }?;

@@ -7,6 +7,7 @@
 #![allow(unsafe_code)]
 
 use crate::memfd;
+use crate::probe::{self, Feature};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::io;
@@ -15,9 +16,6 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr;
 use std::thread;
 use std::time::Duration;
-
-/// Set, this makes [`PidFd::reap`] do without PIDFD_GET_INFO, for tests of what older kernels give.
-const OLD_KERNEL: &str = "MULTIPROC_OLD_KERNEL";
 
 /// A descriptor for a process. Readable in poll(2) once the process is dead.
 #[derive(Debug)]
@@ -162,7 +160,7 @@ impl PidFd {
 
     /// The status that the kernel keeps with the descriptor after somebody has reaped the process.
     fn kept_status(&self) -> ExitEvidence {
-        if std::env::var_os(OLD_KERNEL).is_some() {
+        if probe::is_denied(Feature::ExitInfo) {
             return ExitEvidence::Unknown;
         }
         // A process whose parent ignores SIGCHLD reads as dead a moment before the kernel stores its status.
