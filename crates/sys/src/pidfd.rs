@@ -72,6 +72,21 @@ impl PidFd {
         Ok(PidFd(memfd::move_high(fd)?))
     }
 
+    /// Names the child that was started with the pid `pid` and that this process does not wait for otherwise.
+    ///
+    /// It may have ended, and where SIGCHLD is ignored or somebody waits for any child, its pid may be another's by now.
+    ///
+    /// # Errors
+    /// ESRCH if it has ended and somebody has reaped it; otherwise as [`open`](PidFd::open).
+    pub fn of_child(pid: u32) -> io::Result<PidFd> {
+        let pidfd = PidFd::open(pid)?;
+        // In this order: one that is no child any more has died before.
+        if !pidfd.is_child() && !pidfd.is_dead() {
+            return Err(Errno::ESRCH.into());
+        }
+        Ok(pidfd)
+    }
+
     /// Whether a descriptor is a pidfd, of whatever process.
     pub fn is_pidfd(fd: BorrowedFd<'_>) -> bool {
         let info = ptr::null::<libc::siginfo_t>();
@@ -241,6 +256,21 @@ mod tests {
         // Before Linux 6.15 nobody knows any more.
         let evidence = pidfd.reap().unwrap();
         assert!(matches!(evidence, ExitEvidence::Exited(9) | ExitEvidence::Unknown), "{evidence:?}");
+    }
+
+    #[test]
+    fn only_an_own_child_is_taken_for_one() {
+        let (mut child, _) = start("read line");
+        PidFd::of_child(child.id()).unwrap();
+        child.kill().unwrap();
+        assert!(PidFd::of_child(child.id()).is_ok(), "dead, and nobody has reaped it");
+        child.wait().unwrap();
+        let parent = std::os::unix::process::parent_id();
+        for pid in [child.id(), parent] {
+            // Where the parent is in another pid namespace, there is no such pid.
+            let error = PidFd::of_child(pid).unwrap_err();
+            assert!(matches!(error.raw_os_error(), Some(libc::ESRCH | libc::EINVAL)), "{error}");
+        }
     }
 
     #[test]
