@@ -1,15 +1,46 @@
-//! Guards for what a test changes of the machine: a memory cgroup of its own, a sysctl. Dropped, also by a panic, they give it back.
+//! Guards for what a test changes of the machine: a memory cgroup of its own, a sysctl.
+//!
+//! A process beside the test gives it back as soon as the test lets go of a pipe, which it does also when it is killed.
 
 use std::fs;
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+
+/// A shell that has done something and undoes it when this is dropped, or its owner has died.
+#[derive(Debug)]
+struct Guard(Child);
+
+impl Guard {
+    /// Has `change` done now, and `undo` then; both see `args` as `$0`, `$1`, and so on.
+    fn start(change: &str, undo: &str, args: &[&str]) -> io::Result<Guard> {
+        let script = format!("trap '' INT TERM HUP\n{change}\necho done\nread line\n{undo}");
+        let mut shell = Command::new("sh");
+        let mut shell = shell.args(["-c", &script]).args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let mut line = String::new();
+        BufReader::new(shell.stdout.take().expect("a pipe")).read_line(&mut line)?;
+        if line != "done\n" {
+            shell.wait()?;
+            return Err(io::Error::other("refused"));
+        }
+        Ok(Guard(shell))
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        drop(self.0.stdin.take());
+        let _ = self.0.wait();
+    }
+}
 
 /// A memory cgroup below that of this process (version 1), or beside it (version 2, where only leaves have processes). The processes in it have ended when it
 /// is dropped.
 #[derive(Debug)]
-pub struct MemoryGroup(PathBuf);
+pub struct MemoryGroup {
+    dir: PathBuf,
+    _guard: Guard,
+}
 
 impl MemoryGroup {
     /// Makes one that grants `limit` bytes, and no swap; the reason if this process may not.
@@ -18,18 +49,17 @@ impl MemoryGroup {
         let candidates: Vec<_> = membership.lines().filter_map(place_of).collect();
         let mut why = "no cgroup has a memory controller".to_owned();
         for (dir, limit_file, swap_file) in candidates {
-            let group = MemoryGroup(dir.join(format!("{name}-{}", std::process::id())));
-            let made = fs::create_dir(&group.0)
-                .and_then(|()| fs::write(group.0.join(limit_file), limit.to_string()))
-                .and_then(|()| fs::OpenOptions::new().append(true).open(group.entrance()).map(|_| ()));
-            match made {
-                Ok(()) => {
-                    // Not there without swap accounting; version 1 counts memory and swap together.
-                    let bound = if swap_file.contains("memsw") { limit } else { 0 };
-                    let _ = fs::write(group.0.join(swap_file), bound.to_string());
-                    return Ok(group);
-                }
-                Err(e) => why = format!("{}: {e}", group.0.display()),
+            let dir = dir.join(format!("{name}-{}", std::process::id()));
+            // Not there without swap accounting; version 1 counts memory and swap together.
+            let swap = if swap_file.contains("memsw") { limit } else { 0 };
+            let change = "mkdir \"$0\" || exit 1\necho \"$1\" > \"$0/$2\" && test -w \"$0/cgroup.procs\" || { rmdir \"$0\"; exit 1; }\n\
+                          echo \"$3\" > \"$0/$4\" 2> /dev/null";
+            // A process leaves its group a moment after it was waited for.
+            let undo = "i=0; until rmdir \"$0\" 2> /dev/null || [ $i = 400 ]; do i=$((i + 1)); sleep 0.05; done";
+            let dir_text = dir.to_string_lossy();
+            match Guard::start(change, undo, &[&dir_text, &limit.to_string(), limit_file, &swap.to_string(), swap_file]) {
+                Ok(guard) => return Ok(MemoryGroup { dir, _guard: guard }),
+                Err(e) => why = format!("{dir_text}: {e}"),
             }
         }
         Err(why)
@@ -37,7 +67,7 @@ impl MemoryGroup {
 
     /// A process that writes its pid here moves in.
     pub fn entrance(&self) -> PathBuf {
-        self.0.join("cgroup.procs")
+        self.dir.join("cgroup.procs")
     }
 }
 
@@ -56,49 +86,25 @@ fn place_of(line: &str) -> Option<(PathBuf, &'static str, &'static str)> {
     controllers.is_empty().then(|| (dir.to_owned(), "memory.max", "memory.swap.max"))
 }
 
-impl Drop for MemoryGroup {
-    fn drop(&mut self) {
-        // A process leaves its group a moment after it was waited for.
-        for _ in 0..2000 {
-            match fs::remove_dir(&self.0) {
-                Err(e) if e.raw_os_error() == Some(libc::EBUSY) => std::thread::sleep(Duration::from_millis(5)),
-                _ => return,
-            }
-        }
-        eprintln!("the cgroup {} could not be removed", self.0.display());
-    }
-}
-
-/// A setting of the whole system, changed while this lives. A process of its own has the old value and writes it back as soon as this one lets go, which
-/// it does also when it is killed.
+/// A setting of the whole system, changed while this lives.
 #[derive(Debug)]
-pub struct Sysctl(Child);
+pub struct Sysctl(Guard);
 
 impl Sysctl {
     /// Changes `file`.
+    ///
+    /// # Errors
+    /// This process may not.
     pub fn set(file: &str, value: &str) -> io::Result<Sysctl> {
         // What has the value already may be another's change, which is not ours to undo.
-        let script = r#"
-            trap '' INT TERM HUP
-            old=$(cat "$0") || exit 1
-            [ "$old" = "$1" ] || echo "$1" > "$0" || exit 1
-            echo set
-            read line
-            [ "$old" = "$1" ] || echo "$old" > "$0""#;
-        let mut command = Command::new("sh");
-        let mut guard = command.args(["-c", script, file, value]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
-        let mut line = String::new();
-        BufReader::new(guard.stdout.take().expect("a pipe")).read_line(&mut line)?;
-        if line != "set\n" {
-            guard.wait()?;
-            return Err(io::Error::other(format!("{file} cannot be written")));
-        }
-        Ok(Sysctl(guard))
+        let change = r#"old=$(cat "$0") || exit 1; [ "$old" = "$1" ] || echo "$1" > "$0" || exit 1"#;
+        let undo = r#"[ "$old" = "$1" ] || echo "$old" > "$0""#;
+        Guard::start(change, undo, &[file, value]).map(Sysctl)
     }
 
     /// Lets go as a process does that is killed: the pipe is closed, nobody waits.
-    pub fn forget(mut self) {
-        drop(self.0.stdin.take());
+    pub fn let_go(mut self) {
+        drop(self.0.0.stdin.take());
         std::mem::forget(self);
     }
 
@@ -113,14 +119,5 @@ impl Sysctl {
             (Some(now), Some(limit)) if now + spare / 1024 <= limit => Ok(()),
             (now, limit) => Err(format!("strict overcommit would harm others: {now:?} of {limit:?} KiB are committed")),
         }
-    }
-}
-
-impl Drop for Sysctl {
-    fn drop(&mut self) {
-        if let Some(mut stdin) = self.0.stdin.take() {
-            let _ = writeln!(stdin);
-        }
-        let _ = self.0.wait();
     }
 }

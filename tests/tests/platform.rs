@@ -44,7 +44,7 @@ fn plays(played: Option<(String, ExitStatus)>, expected: &str) {
 
 #[test]
 fn process_1_of_a_pid_namespace() {
-    let _watched = watch(120);
+    let _watched = watch(300);
     plays(enter("pid-1", "core"), WORKS);
     // A /proc that shows the processes of the outer namespace is no worse.
     plays(enter("pid-1 outer-proc", "core"), WORKS);
@@ -53,7 +53,7 @@ fn process_1_of_a_pid_namespace() {
 /// Orphans stay as zombies, since only a process that is nothing but an init can know that nobody else waits for them; they harm nobody.
 #[test]
 fn process_1_with_orphans() {
-    let _watched = watch(120);
+    let _watched = watch(300);
     if let Some((text, status)) = enter("pid-1", "orphans") {
         let zombies: usize = text.trim().strip_prefix("everything works, zombies: ").expect(&text).parse().unwrap();
         assert!(zombies <= 6, "two orphans for each of three workers, and no child of the core: {text}");
@@ -63,7 +63,7 @@ fn process_1_with_orphans() {
 
 #[test]
 fn a_tree_ends_with_process_1() {
-    let _watched = watch(60);
+    let _watched = watch(300);
     let mut scene = Scene::start(Command::new(PROGRAM).args(["pid-1", "tree"]));
     let first = scene.line();
     if first.contains(':') {
@@ -82,32 +82,32 @@ fn a_tree_ends_with_process_1() {
 
 #[test]
 fn nothing_can_be_written() {
-    let _watched = watch(60);
+    let _watched = watch(300);
     plays(enter("read-only", "nothing can be written"), WORKS);
 }
 
 #[test]
 fn no_proc() {
-    let _watched = watch(60);
+    let _watched = watch(300);
     let refused = "false the program cannot be executed again: /proc is not mounted: No such file or directory (os error 2)\n";
     plays(enter("no-proc", "no proc"), refused);
 }
 
 #[test]
 fn hidepid_as_another_user() {
-    let _watched = watch(60);
+    let _watched = watch(300);
     plays(enter("hidepid", "core"), WORKS);
 }
 
 #[test]
 fn a_proc_of_pids_only() {
-    let _watched = watch(60);
+    let _watched = watch(300);
     plays(enter("proc-of-pids-only", "core"), WORKS);
 }
 
 #[test]
 fn memfd_noexec() {
-    let _watched = watch(60);
+    let _watched = watch(300);
     const SYSCTL: &str = "/proc/sys/vm/memfd_noexec";
     let before = std::fs::read(SYSCTL).ok();
     for (level, executable) in [(1, "granted"), (2, "refused")] {
@@ -131,7 +131,7 @@ fn stays_small(played: Option<(String, ExitStatus)>) {
 
 #[test]
 fn memory_that_is_locked_before_the_arena_is_made() {
-    let _watched = watch(120);
+    let _watched = watch(300);
     if !may_lock_memory() {
         return;
     }
@@ -140,7 +140,7 @@ fn memory_that_is_locked_before_the_arena_is_made() {
 
 #[test]
 fn memory_that_is_locked_after_the_arena_was_made() {
-    let _watched = watch(120);
+    let _watched = watch(300);
     if !may_lock_memory() {
         return;
     }
@@ -150,7 +150,7 @@ fn memory_that_is_locked_after_the_arena_was_made() {
 
 #[test]
 fn a_user_who_may_lock_little() {
-    let _watched = watch(60);
+    let _watched = watch(300);
     stays_small(enter_after(SMALL, "nobody", "lock little, then share"));
 }
 
@@ -167,7 +167,7 @@ fn may_lock_memory() -> bool {
 
 #[test]
 fn a_memory_cgroup() {
-    let _watched = watch(120);
+    let _watched = watch(300);
     const LIMIT: u64 = 96 << 20;
     let group = match MemoryGroup::make("multiproc-test", LIMIT) {
         Ok(group) => group,
@@ -183,14 +183,14 @@ fn a_memory_cgroup() {
 /// What strict overcommit counts, private memory that can be written to, is bounded here, whatever the system's setting: the arena is none of it.
 #[test]
 fn little_private_memory() {
-    let _watched = watch(60);
+    let _watched = watch(300);
     plays(enter_after("ulimit -d 400000", "here", "core"), WORKS);
 }
 
 /// Changes the setting of the whole system for a second, so only where the environment asks for it.
 #[test]
 fn strict_overcommit() {
-    let _watched = watch(120);
+    let _watched = watch(300);
     if std::env::var_os("MULTIPROC_TEST_SYSCTLS").is_none() {
         return eprintln!("skipped: would change vm.overcommit_memory of the whole system; MULTIPROC_TEST_SYSCTLS=1 allows it");
     }
@@ -232,7 +232,7 @@ fn core_dumps_are_small_and_hold_up_nobody() {
 
 #[test]
 fn whoever_reaps_children() {
-    let _watched = watch(120);
+    let _watched = watch(300);
     plays(enter_after("trap '' CHLD", "here", "core"), WORKS);
     plays(enter("reaper", "core"), WORKS);
 }
@@ -255,7 +255,7 @@ fn older_kernels() {
 /// What runtimes of containers refuse that do not know a system call; with ENOSYS it is an older kernel.
 #[test]
 fn filters_of_system_calls() {
-    let _watched = watch(120);
+    let _watched = watch(300);
     for errno in [libc::EPERM, libc::ENOSYS] {
         plays(enter(&format!("filter futex_waitv={errno}"), "core"), WORKS);
         let needed = [
@@ -318,7 +318,7 @@ fn runners_of_tests() {
 /// The guards of this file give everything back.
 #[test]
 fn guards_give_back_what_they_change() {
-    let _watched = watch(60);
+    let _watched = watch(300);
     let file = empty_dir(env!("CARGO_TARGET_TMPDIR"), "sysctl").join("setting");
     std::fs::write(&file, "0\n").unwrap();
     let read = || std::fs::read_to_string(&file).unwrap().trim().to_owned();
@@ -328,6 +328,6 @@ fn guards_give_back_what_they_change() {
     assert_eq!(read(), "0");
     // Also when the process that has the guard is killed.
     let set = Sysctl::set(file.to_str().unwrap(), "2").unwrap();
-    set.forget();
+    set.let_go();
     eventually(|| read() == "0");
 }

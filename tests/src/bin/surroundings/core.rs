@@ -44,23 +44,23 @@ fn ways_to_end() {
 
 /// Both sides wait for each other again and again: the queues are short.
 fn messages() {
-    let (there, back) = (Queue::<(u64, Vec<u8>)>::bounded(2).unwrap(), Queue::<u64>::bounded(1).unwrap());
-    let echo = |there: Receiver<(u64, Vec<u8>)>, back: Sender<u64>| {
+    let (there, back) = (Queue::<(u64, String)>::bounded(2).unwrap(), Queue::<u64>::bounded(1).unwrap());
+    let echo = |there: Receiver<(u64, String)>, back: Sender<u64>| {
         for message in &there {
-            let (n, bytes) = message.unwrap();
-            back.put(n + bytes.len() as u64).unwrap();
+            let (n, text) = message.unwrap();
+            back.put(n + text.len() as u64).unwrap();
         }
     };
     let echo = Process::spawn((there.receiver().unwrap(), back.sender().unwrap()), echo).unwrap();
     let back = back.receiver().unwrap();
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            for n in 0..300u64 {
-                there.put((n, vec![0; (n as usize % 3) * 50_000])).unwrap();
+            for n in 0..100u64 {
+                there.put((n, "x".repeat((n as usize % 3) * 50_000))).unwrap();
             }
             there.close().unwrap();
         });
-        for n in 0..300u64 {
+        for n in 0..100u64 {
             assert_eq!(back.get().unwrap(), n + (n % 3) * 50_000);
         }
     });
@@ -152,7 +152,7 @@ fn shared_state() {
     let (event, permits) = (Event::new().unwrap(), Semaphore::new(2).unwrap());
     let work = |count: Atomic<u64>, value: Value<[u64; 4]>, event: Event, permits: Semaphore| {
         event.wait().unwrap();
-        for _ in 0..200 {
+        for _ in 0..50 {
             let _permit = permits.acquire().unwrap();
             count.add(1);
             value.update(|v| v.iter_mut().for_each(|n| *n += 1)).unwrap();
@@ -162,7 +162,7 @@ fn shared_state() {
         (0..3).map(|_| Process::spawn((count.clone(), value.clone(), event.clone(), permits.clone()), work).unwrap()).collect();
     event.set().unwrap();
     workers.into_iter().for_each(|w| w.join().unwrap());
-    assert_eq!((count.get(), value.get().unwrap()), (600, [600; 4]));
+    assert_eq!((count.get(), value.get().unwrap()), (150, [150; 4]));
     let take = |permits: Semaphore| {
         std::mem::forget(permits.acquire().unwrap());
         // SAFETY: ends the process.
@@ -174,7 +174,7 @@ fn shared_state() {
 }
 
 fn arguments_of_many_pages() {
-    let bytes: Vec<u8> = (0..1_000_000u32).map(|n| n as u8).collect();
+    let bytes: Vec<u8> = (0..100_000u32).map(|n| n as u8).collect();
     let reversed = Process::spawn((bytes.clone(),), |mut bytes: Vec<u8>| {
         bytes.reverse();
         bytes

@@ -82,10 +82,10 @@ pub fn in_a_group() {
         other => say(format!("{other:?}")),
     }
     // What is shared reaches its own limit, which is an error and no kill.
-    let store = Queue::<Vec<u8>>::bounded(1000).unwrap();
+    let store = Queue::<String>::bounded(1000).unwrap();
     let mut stored = 0;
     let refused = loop {
-        match store.put(vec![7; 1_000_000]) {
+        match store.put("x".repeat(1_000_000)) {
             Ok(()) => stored += 1,
             Err(e) => break e,
         }
@@ -100,14 +100,14 @@ pub fn in_a_group() {
 
 /// A worker with a large arena aborts while it holds a lock that another waits for.
 pub fn abort_with_a_lock() {
-    let store = Queue::<Vec<u8>>::bounded(8).unwrap();
+    let store = Queue::<String>::bounded(8).unwrap();
     for _ in 0..8 {
-        store.put(vec![7; 12 << 20]).unwrap();
+        store.put("x".repeat(12 << 20)).unwrap();
     }
     assert!(multiproc::memory_usage().unwrap().used > 96 << 20);
     let (lock, ready) = (Lock::new().unwrap(), Queue::<String>::bounded(1).unwrap());
     let aborted = Atomic::new(0u64).unwrap();
-    let abort = |lock: Lock, ready: Queue<String>, aborted: Atomic<u64>, store: Queue<Vec<u8>>| -> () {
+    let abort = |lock: Lock, ready: Queue<String>, aborted: Atomic<u64>, store: Queue<String>| -> () {
         let _held = lock.lock().unwrap();
         // In this process's own tables, too.
         store.put(store.get().unwrap()).unwrap();
