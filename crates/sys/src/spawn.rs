@@ -309,8 +309,9 @@ mod tests {
         pidfd.send_signal(libc::SIGTERM).unwrap();
         assert_eq!(lines.next().unwrap().unwrap(), "143");
         shell.wait().unwrap();
-        let child = std::process::Command::new("sleep").arg("100").spawn().unwrap();
+        let mut child = std::process::Command::new("sleep").arg("100").spawn().unwrap();
         end_unwatched(child.id());
+        assert!(child.wait().is_err(), "it was waited for");
         assert!(PidFd::open(child.id()).is_err_and(|e| e.raw_os_error() == Some(libc::ESRCH)));
     }
 

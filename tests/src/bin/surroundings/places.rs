@@ -68,7 +68,9 @@ fn unshare(flags: i32) {
         return;
     }
     // SAFETY: no arguments, cannot fail.
-    let (uid, gid) = unsafe { (libc::geteuid(), libc::getegid()) };
+    let uid = unsafe { libc::geteuid() };
+    // SAFETY: as above.
+    let gid = unsafe { libc::getegid() };
     // SAFETY: as above.
     need(check(i64::from(unsafe { libc::unshare(libc::CLONE_NEWUSER | flags) })), "unshare");
     let _ = fs::write("/proc/self/setgroups", "deny");

@@ -78,9 +78,11 @@ fn orphans() {
     let pids = Queue::<(u32, u32)>::bounded(1).unwrap();
     for _ in 0..3 {
         let leave_orphans = |pids: Queue<(u32, u32)>| {
-            let foreign = Command::new("sleep").arg("0.01").spawn().unwrap();
+            // Its parent, the shell, is gone at once.
+            let shell = Command::new("sh").args(["-c", "sleep 0.01 > /dev/null & echo $!"]).output().unwrap();
+            let foreign: u32 = String::from_utf8_lossy(&shell.stdout).trim().parse().unwrap();
             let ours = Process::spawn((), for_ever).unwrap();
-            pids.put((foreign.id(), ours.pid())).unwrap();
+            pids.put((foreign, ours.pid())).unwrap();
             for_ever();
         };
         let worker = Process::spawn((pids.clone(),), leave_orphans).unwrap();
