@@ -111,6 +111,8 @@ mod pages {
     struct Design;
     #[doc = include_str!("../../../docs/ARCHITECTURE.md")]
     struct Architecture;
+    #[doc = include_str!("../../../docs/PLATFORM.md")]
+    struct Platform;
 }
 
 /// What this project's own tests look at. No part of the API.

@@ -126,6 +126,8 @@ pub struct SlotId {
 impl Arena {
     /// A new arena, with the calling process in its slot 0.
     pub fn create(options: &Options) -> Result<&'static Arena, Error> {
+        // Here, where it is an error: the keeper thread, which needs it too, could only end the process.
+        robust::current()?;
         let most = limits::file_size_limit().unwrap_or(u64::MAX);
         let mut size = options.size.min(most) / PAGE * PAGE;
         let memory = loop {
@@ -161,6 +163,7 @@ impl Arena {
 
     /// Maps the arena that the parent passed; the caller is to live in `slot`.
     pub fn attach(fd: OwnedFd, options: &Options, slot: SlotId) -> Result<&'static Arena, Error> {
+        robust::current()?;
         let memory = Memory::attach(fd)?;
         let layout = Layout::plan(memory.size()).ok_or(Error::Corrupted(&"the arena's size"))?;
         let header = memory.at::<Header>(0)?;

@@ -4,7 +4,8 @@
 //! What is particular to Linux lives here and nowhere else. This crate is internal to multiproc and makes
 //! no semver promise.
 //!
-//! Reading order: [`clock`] -> [`futex`] -> [`futex_waitv`] -> [`robust`] (what the kernel does when a thread dies) ->
+//! Reading order: [`probe`] (what kernels differ in) -> [`clock`] -> [`futex`] -> [`futex_waitv`] -> [`robust`] (what the kernel does
+//! when a thread dies) ->
 //! [`memfd`] -> [`pidfd`] -> [`spawn`] -> [`image`] -> [`signal`] -> [`thread`] -> [`poll`] -> [`limits`] -> [`crash`].
 
 pub mod clock;
@@ -17,6 +18,7 @@ pub mod limits;
 pub mod memfd;
 pub mod pidfd;
 pub mod poll;
+pub mod probe;
 pub mod robust;
 pub mod signal;
 pub mod spawn;
