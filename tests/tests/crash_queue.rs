@@ -728,7 +728,7 @@ mod killer {
     fn one_dies_at_each_step() {
         let _one = alone();
         assert!(std::env::var_os("MULTIPROC_FORCE_OLD_KERNEL").is_none(), "slices would hide what the kernel does not do");
-        Watchdog::start(Duration::from_secs(30));
+        Watchdog::start(Duration::from_secs(120));
         let mut stage = Stage::new();
         let mut table = Table(Vec::new());
         for (op, scene) in all_of_one() {
@@ -757,7 +757,7 @@ mod killer {
     #[test]
     fn who_repairs_dies_as_well() {
         let _one = alone();
-        Watchdog::start(Duration::from_secs(30));
+        Watchdog::start(Duration::from_secs(120));
         let mut stage = Stage::new();
         let mut table = Table(Vec::new());
         let inline = Form::Inline;
