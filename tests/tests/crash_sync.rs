@@ -16,7 +16,7 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::{self, ScopedJoinHandle};
 use std::time::{Duration, Instant};
-use std::{fs, mem, process};
+use std::{fs, io, mem, process};
 
 // --- helpers ----------------------------------------------------------------------------------------
 
@@ -35,10 +35,12 @@ fn doing(what: impl FnOnce() -> String) {
         thread::spawn(|| {
             let mut seen = 0;
             loop {
-                thread::sleep(Duration::from_secs(10));
+                thread::sleep(Duration::from_secs(60));
                 let now = BEATS.load(SeqCst);
                 if now == seen && !DOING.lock().unwrap_or_else(PoisonError::into_inner).is_empty() {
-                    eprintln!("nobody goes on: {}", DOING.lock().unwrap_or_else(PoisonError::into_inner));
+                    // Not by eprintln!, which libtest captures, and drops at an abort.
+                    let text = format!("nobody goes on: {}\n", DOING.lock().unwrap_or_else(PoisonError::into_inner));
+                    let _ = io::Write::write_all(&mut io::stderr(), text.as_bytes());
                     process::abort();
                 }
                 seen = now;

@@ -9,7 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-use std::{env, fs, mem, process, thread};
+use std::{env, fs, io, mem, process, thread};
 
 // --- helpers ----------------------------------------------------------------------------------------
 
@@ -27,7 +27,9 @@ fn watch() -> Watch {
                 return;
             }
         }
-        eprintln!("{name} hangs");
+        // Not by eprintln!, which libtest captures, and drops at an abort.
+        let text = format!("{name} hangs\n{}\n", multiproc_tests::watchdog::report(process::id()));
+        let _ = io::Write::write_all(&mut io::stderr(), text.as_bytes());
         process::abort();
     });
     Watch(over)
