@@ -64,7 +64,7 @@ const _: () = assert!(size_of::<Header>() as u64 <= PAGE);
 /// | `epoch` | of the last collection | collector | as it is |
 /// | `again` | a collection was asked for meanwhile | who asks; collector | the keeper of the dead process's parent collects |
 /// | `settled` | bytes in use after the last collection | collector, last | that of an earlier one: the next is due early or late |
-/// | `given_back` | when idle memory was last given back, CLOCK_MONOTONIC in ns | who gives it back, before it does | a second later |
+/// | `given_back` | when idle memory was last given back, CLOCK_MONOTONIC in ns | who gives it back, before it does | a later collection does it |
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Collection {
     pub(crate) lock: &'static RawLock,
