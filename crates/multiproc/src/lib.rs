@@ -77,7 +77,7 @@ pub use multiproc_channel::Postcard;
 #[doc(inline)]
 pub use multiproc_channel::{
     Bincode, Buffer, Codec, CodecError, DEFAULT_MAX_MESSAGE, EncodeRef, GetError, Iter, Lease, MAX_CAPACITY, Message, Plain,
-    PlainVec, PutError, Queue, Raw, Receiver, Sender, channel,
+    PlainVec, PutError, PutManyError, Queue, Raw, Receiver, Rest, Sender, channel,
 };
 #[doc(inline)]
 pub use multiproc_process::{
