@@ -78,8 +78,8 @@ pub use multiproc_channel::Postcard;
 #[doc(inline)]
 pub use multiproc_channel::{
     Bincode, Buffer, Codec, CodecError, Connection, ConnectionIter, DEFAULT_MAX_MESSAGE, EncodeRef, GetError, Iter, Lease,
-    MAX_CAPACITY, Message, PipeBuilder, PipeReceiver, PipeSender, Plain, PlainVec, PutError, Queue, Raw, Receiver, RecvError,
-    SendError, Sender, channel, one_way, pipe,
+    MAX_CAPACITY, Message, PipeBuilder, PipeReceiver, PipeSender, Plain, PlainVec, PutError, PutManyError, Queue, Raw, Receiver,
+    RecvError, Rest, SendError, Sender, channel, one_way, pipe,
 };
 #[doc(inline)]
 pub use multiproc_process::{
