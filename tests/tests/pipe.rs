@@ -240,6 +240,39 @@ fn an_end_in_use_is_refused_until_it_is_let_go() {
     assert!(matches!(a.recv(), Err(RecvError::Eof)));
 }
 
+/// Who gets an end in a message may use it at once, though the sender has not come round to dropping what it put.
+#[test]
+fn an_end_that_is_handed_on_is_free_when_it_arrives() {
+    let _watched = watch(60);
+    let hand_over = Queue::<Option<There>>::bounded(1).unwrap();
+    let back = Queue::<There>::bounded(1).unwrap();
+    let p = Process::spawn((hand_over.clone(), back.clone()), |hand_over: Queue<Option<There>>, back: Queue<There>| {
+        while let Some(end) = hand_over.get().unwrap() {
+            end.send(end.recv().unwrap() + 1).unwrap();
+            back.put(end).unwrap();
+        }
+    })
+    .unwrap();
+    let (a, mut b) = pipe::<u64, u64>().unwrap();
+    for n in 0..300 {
+        a.send(n).unwrap();
+        a.send(n).unwrap();
+        assert_eq!(b.recv().unwrap(), n);
+        hand_over.put(Some(b)).unwrap();
+        b = back.get().unwrap();
+        assert_eq!(a.recv().unwrap(), n + 1);
+    }
+    // A message that does not leave changes nothing, nor does one that leaves a handle here, while nobody else uses it.
+    let full = Queue::<There>::bounded(1).unwrap();
+    full.put(b.clone()).unwrap();
+    b.send(1).unwrap();
+    let b = full.try_put(b).unwrap_err().into_inner();
+    b.send(2).unwrap();
+    assert_eq!((a.recv().unwrap(), a.recv().unwrap()), (1, 2));
+    hand_over.put(None).unwrap();
+    p.join().unwrap();
+}
+
 #[test]
 fn who_takes_over_from_the_dead_is_announced() {
     let _watched = watch(60);
