@@ -78,8 +78,9 @@ pub use multiproc_channel::{
 };
 #[doc(inline)]
 pub use multiproc_process::{
-    Args, Builder, ChildInfo, Error, MemoryUsage, Process, ProcessError, ProcessInfo, Run, Signal, StartMethod, Stdio,
-    active_children, cpu_count, current_process, init, memory_usage, parent_process, set_memory_limit, worker_init,
+    Args, Builder, ChildEnd, ChildInfo, Error, Lines, MemoryUsage, Process, ProcessError, ProcessInfo, Run, Shutdown, Signal,
+    StartMethod, Stdio, active_children, cpu_count, current_process, exit_grace, init, memory_usage, parent_process,
+    set_memory_limit, shutdown, shutdown_on, worker_init,
 };
 #[doc(inline)]
 pub use multiproc_shm::Error as ShmError;

@@ -7,7 +7,8 @@
 //! - `keeper`: the one thread that starts, watches and reaps; `start`: the start method;
 //! - `child`: what a parent knows of a child; [`process`]: the handle; [`builder`]: the settings, and the start;
 //! - `hook`: how a child gets from `.init_array` to `worker`, which runs the job; `panics`: its last words;
-//! - `exit`: how a process with children ends; [`current`]: who am I, who are they.
+//! - `lines`: children's output line by line;
+//! - `exit`: how a process with children ends; [`shutdown`]: ending the tree in order; [`current`]: who am I, who are they.
 
 pub mod args;
 pub mod builder;
@@ -18,9 +19,11 @@ mod exit;
 mod hook;
 mod job;
 mod keeper;
+pub mod lines;
 mod marker;
 mod panics;
 pub mod process;
+pub mod shutdown;
 pub mod signal;
 mod start;
 pub mod stdio;
@@ -31,8 +34,11 @@ pub use args::{Args, Run};
 pub use builder::Builder;
 pub use current::{ChildInfo, ProcessInfo, active_children, cpu_count, current_process, parent_process};
 pub use error::{Error, ProcessError};
+pub use exit::exit_grace;
 pub use hook::init;
+pub use lines::Lines;
 pub use process::Process;
+pub use shutdown::{ChildEnd, Shutdown, shutdown, shutdown_on};
 pub use signal::Signal;
 pub use start::StartMethod;
 pub use stdio::Stdio;

@@ -179,6 +179,7 @@ fn run(arena: &'static Arena, slot: &'static Slot) -> i32 {
     keeper::wait_until_alive();
     // The keeper's signal stands in its place, and only the keeper can be told to take its own back.
     let _ = signal::set_parent_death_signal(0);
+    keeper::only_keeper_is_signalled();
     let (received, references) = match (received, read.as_ref().map(|(block, _)| take_references(arena, slot, *block))) {
         (Some(Some(received)), Ok(Ok(references))) => (received, references),
         (_, Ok(Err(e))) => return end(Outcome::Refused, &format!("its arguments could not be read: {e}"), EXIT_REFUSED),

@@ -8,10 +8,12 @@
 //! - [`roster`]: one slot for each process; [`holds`]: one bit for each object and process;
 //! - [`arena`]: all of it together; [`waiting`]: sleeping with a note of what for; [`held`]: this process's references; [`record`]: references inside messages;
 //! - [`scope`]: how handles go through serde; [`collect`]: cleaning up after the dead, and tracing what nobody references;
+//! - [`bereaved`]: processes whose parent is gone;
 //! - [`audit`]: what is in use, for tests and reports.
 
 pub mod arena;
 pub mod audit;
+pub mod bereaved;
 pub mod blocks;
 pub mod collect;
 pub mod error;
