@@ -375,7 +375,10 @@ fn gone() -> Error {
     Error::new(Kind::System, "this process has no keeper thread")
 }
 
-/// Children of this process that have not ended.
+/// Children of this process whose end nobody has been told of.
 pub(crate) fn children() -> Vec<Arc<Child>> {
-    KEEPER.get().map(|k| k.lock_children().clone()).unwrap_or_default()
+    let mut children = KEEPER.get().map(|k| k.lock_children().clone()).unwrap_or_default();
+    // The keeper tells first, and lets go of them a moment later.
+    children.retain(|child| !child.end_is_announced());
+    children
 }
