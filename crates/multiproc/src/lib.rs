@@ -82,6 +82,9 @@ pub use multiproc_process::{
     StartMethod, Stdio, active_children, cpu_count, current_process, exit_grace, init, memory_usage, parent_process,
     set_memory_limit, shutdown, shutdown_on, worker_init,
 };
+#[cfg(feature = "tracing-bridge")]
+#[doc(inline)]
+pub use multiproc_process::{TracingBridge, tracing_bridge};
 #[doc(inline)]
 pub use multiproc_shm::Error as ShmError;
 #[doc(inline)]

@@ -148,7 +148,8 @@ impl Builder {
         let arena = tree::arena()?;
         exit::register();
         let name = self.name.unwrap_or_else(crate::current::next_child_name);
-        let Prepared { payload, outgoing } = prepare(arena, &name)?;
+        let prepared = prepare(arena, &name)?;
+        let references = prepared.references();
         let [(stdin, ours_in), (stdout, ours_out), (stderr, ours_err)] = streams(self.stdio)?;
         let lines = [&ours_out, &ours_err].into_iter().filter(|ours| matches!(ours, Ours::Lines(..))).count();
         let parent = keeper::own_pidfd()?;
@@ -160,7 +161,7 @@ impl Builder {
             let env = environment(&self.env, marker)?;
             let cwd = self.cwd.map(|d| c_string("as the working directory:", d.as_os_str())).transpose()?;
             announced = true;
-            hand_over(arena, slot, &name, &payload, outgoing.references())?;
+            hand_over(arena, slot, &name, &prepared.payload, &references)?;
             let start = Start { method: self.method, env, cwd, stdio: [stdin, stdout, stderr] };
             keeper::request(start, ChildSeed { slot, name, daemon: self.daemon, lines })
         })();
@@ -169,13 +170,13 @@ impl Builder {
             Err(e) => {
                 let _ = arena.abandon_slot(slot.index, slot.generation);
                 if announced {
-                    let _ = record::withdraw(arena, outgoing.references());
+                    let _ = record::withdraw(arena, &references);
                 }
                 return Err(e);
             }
         };
         crash::point("spawn.started");
-        outgoing.gone();
+        prepared.gone();
         Ok(Process {
             stdin: ours_in.into_fd(&child).map(Into::into),
             stdout: ours_out.into_fd(&child).map(Into::into),

@@ -112,7 +112,10 @@ extern "C" fn handler(status: c_int, _: *mut c_void) {
     let ended_by_signal = shutdown::await_end();
     note_code(ended_by_signal.unwrap_or(status));
     if let Some(arena) = tree::existing() {
-        let _ = arena.leave_channels();
+        #[cfg(feature = "tracing-bridge")]
+        let _ = arena.leave_channels(crate::bridge::object());
+        #[cfg(not(feature = "tracing-bridge"))]
+        let _ = arena.leave_channels(None);
     }
     shutdown::end_children(GRACE, |child| child.daemon || status != 0);
     let awaited: Vec<_> = keeper::children().into_iter().filter(|child| !child.is_detached()).collect();
@@ -121,6 +124,8 @@ extern "C" fn handler(status: c_int, _: *mut c_void) {
     if !lines::is_delivering() && !lines::flush(Deadline::after(LAST_LINES)) {
         let _ = writeln!(std::io::stderr(), "output of children is lost: what takes their lines does not return");
     }
+    #[cfg(feature = "tracing-bridge")]
+    crate::bridge::flush(Deadline::after(LAST_LINES));
     // A signal may have come while this waited for children.
     let ended_by_signal = ended_by_signal.or_else(shutdown::await_end);
     if let Some(code) = ended_by_signal.filter(|&code| code != status) {

@@ -8,9 +8,12 @@
 //! - `child`: what a parent knows of a child; [`process`]: the handle; [`builder`]: the settings, and the start;
 //! - `hook`: how a child gets from `.init_array` to `worker`, which runs the job; `panics`: its last words;
 //! - `lines`: children's output line by line;
+//! - `bridge` (a feature): workers' tracing events;
 //! - `exit`: how a process with children ends; [`shutdown`]: ending the tree in order; [`current`]: who am I, who are they.
 
 pub mod args;
+#[cfg(feature = "tracing-bridge")]
+pub mod bridge;
 pub mod builder;
 mod child;
 pub mod current;
@@ -31,6 +34,8 @@ mod tree;
 mod worker;
 
 pub use args::{Args, Run};
+#[cfg(feature = "tracing-bridge")]
+pub use bridge::{TracingBridge, tracing_bridge};
 pub use builder::Builder;
 pub use current::{ChildInfo, ProcessInfo, active_children, cpu_count, current_process, parent_process};
 pub use error::{Error, ProcessError};
