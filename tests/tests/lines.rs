@@ -157,7 +157,8 @@ fn strangers_at_the_pipe_hold_nobody_up() {
         .stdout(tell)
         .spawn((), || {
             // Leaves the pipe's end to the shell, which goes on when it is told to.
-            Command::new("sh").args(["-c", "read word; echo \"late $word\"; printf more"]).spawn().unwrap();
+            #[expect(clippy::zombie_processes, reason = "it outlives the worker, whose end makes it somebody else's child")]
+            let _shell = Command::new("sh").args(["-c", "read word; echo \"late $word\"; printf more"]).spawn().unwrap();
             out(b"own\nunfinished");
         })
         .unwrap();

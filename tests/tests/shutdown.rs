@@ -13,19 +13,23 @@ fn send(pid: i32, signal: i32) {
     unsafe { libc::kill(pid, signal) };
 }
 
+/// Async-signal-safe.
+fn by_default(signal: i32) {
+    // SAFETY: restoring the default installs no code.
+    unsafe { libc::signal(signal, libc::SIG_DFL) };
+}
+
 /// As a program is started by hand, whatever this one ignores; in a process group of its own.
 fn fresh(scene: &str) -> Command {
+    fn prepare() -> std::io::Result<()> {
+        by_default(libc::SIGINT);
+        by_default(libc::SIGTERM);
+        Ok(())
+    }
     let mut command = Command::new(TREES);
     command.arg(scene).process_group(0);
-    // SAFETY: signal is async-signal-safe.
-    unsafe {
-        command.pre_exec(|| {
-            for signal in [libc::SIGINT, libc::SIGTERM] {
-                libc::signal(signal, libc::SIG_DFL);
-            }
-            Ok(())
-        })
-    };
+    // SAFETY: `prepare` is async-signal-safe.
+    unsafe { command.pre_exec(prepare) };
     command
 }
 
@@ -122,6 +126,19 @@ fn the_same_signal_twice_is_one() {
     one_clean_end(scene, &pids, 143);
 }
 
+/// Makes the caller the leader of a session on this terminal, in its foreground. Async-signal-safe.
+fn take_terminal(name: *const libc::c_char) -> std::io::Result<()> {
+    by_default(libc::SIGINT);
+    // SAFETY: touches no memory.
+    unsafe { libc::setsid() };
+    // The first terminal that a session's leader opens becomes the session's, and the leader's group its foreground.
+    // SAFETY: the caller's name ends with a zero.
+    let terminal = unsafe { libc::open(name, libc::O_RDWR) };
+    // SAFETY: touches no memory.
+    let foreground = unsafe { libc::tcgetpgrp(terminal) };
+    if foreground == std::process::id() as i32 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+}
+
 /// A terminal of our own with the scene in its foreground: `(our side, scene)`.
 fn on_a_terminal(scene: &str) -> (std::fs::File, Scene) {
     // SAFETY: touches no memory.
@@ -138,19 +155,8 @@ fn on_a_terminal(scene: &str) -> (std::fs::File, Scene) {
     assert_eq!(unsafe { libc::ptsname_r(master.as_raw_fd(), name.as_mut_ptr(), name.len()) }, 0);
     let mut command = Command::new(TREES);
     command.arg(scene);
-    // SAFETY: all of these calls are async-signal-safe.
-    unsafe {
-        command.pre_exec(move || {
-            libc::signal(libc::SIGINT, libc::SIG_DFL);
-            libc::setsid();
-            // The first terminal that a session's leader opens becomes the session's, and the leader's group its foreground.
-            let terminal = libc::open(name.as_ptr(), libc::O_RDWR);
-            if terminal < 0 || libc::tcgetpgrp(terminal) != libc::getpid() {
-                return Err(std::io::Error::last_os_error());
-            }
-            Ok(())
-        })
-    };
+    // SAFETY: `take_terminal` is async-signal-safe.
+    unsafe { command.pre_exec(move || take_terminal(name.as_ptr())) };
     let scene = Scene::start(&mut command);
     (master.into(), scene)
 }

@@ -329,6 +329,9 @@ impl Keeper {
                     } else {
                         // The kernel does not end one that has changed its user, and it does not itself while it is stopped.
                         let _ = pidfd.send_signal(9);
+                        if pidfd.is_dead() {
+                            let _ = self.arena.slot_is_dead(one.slot.index);
+                        }
                     }
                 }
                 _ => again = true,

@@ -9,11 +9,11 @@
 //! - `hook`: how a child gets from `.init_array` to `worker`, which runs the job; `panics`: its last words;
 //! - `lines`: children's output line by line;
 //! - `bridge` (a feature): workers' tracing events;
-//! - `exit`: how a process with children ends; [`shutdown`]: ending the tree in order; [`current`]: who am I, who are they.
+//! - `exit`: how a process with children ends; `shutdown`: ending the tree in order; [`current`]: who am I, who are they.
 
 pub mod args;
 #[cfg(feature = "tracing-bridge")]
-pub mod bridge;
+mod bridge;
 pub mod builder;
 mod child;
 pub mod current;
@@ -22,11 +22,11 @@ mod exit;
 mod hook;
 mod job;
 mod keeper;
-pub mod lines;
+mod lines;
 mod marker;
 mod panics;
 pub mod process;
-pub mod shutdown;
+mod shutdown;
 pub mod signal;
 mod start;
 pub mod stdio;

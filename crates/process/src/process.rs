@@ -194,7 +194,22 @@ impl<R> Process<R> {
         self.child.daemon
     }
 
-    /// How it ended; `None` while it runs. Does not block.
+    /// How it ended; `None` while it runs, and when nobody can say. Does not block.
+    ///
+    /// | the worker | its status | what `join` gives |
+    /// |---|---|---|
+    /// | returned from its function | 0 | the value |
+    /// | panicked | 101 (with `panic = "abort"`: SIGABRT) | [`Panicked`](ProcessError::Panicked) |
+    /// | called `std::process::exit(n)` | n | [`Exited`](ProcessError::Exited) |
+    /// | was ended by a signal | the signal | [`Signaled`](ProcessError::Signaled), or [`StackOverflow`](ProcessError::StackOverflow) |
+    /// | has called [`shutdown_on`](crate::shutdown_on), and signal n came | 128 + n | [`Exited`](ProcessError::Exited) |
+    /// | could not encode its value | 101 | [`Unsendable`](ProcessError::Unsendable) |
+    /// | could not read its arguments or join its tree | 126 | [`NotStarted`](ProcessError::NotStarted) |
+    /// | found that its parent was gone | 125 | nobody asks |
+    ///
+    /// A value that was returned counts, whatever came after. The coordinator's own status is what `main` makes of it: a child that fails does
+    /// not change it. It waits for its children before it leaves, unless it leaves with another status than 0, and ends them then. A signal that
+    /// [`shutdown_on`](crate::shutdown_on) has been told of makes it 128 + n, in every case.
     #[doc(alias = "exitcode")]
     pub fn exit_status(&self) -> Option<ExitStatus> {
         self.child.exit_status()

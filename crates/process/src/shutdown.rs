@@ -152,22 +152,16 @@ pub(crate) fn end_children(grace: Duration, chosen: impl Fn(&Child) -> bool) -> 
 pub(crate) fn await_descendants() {
     let Some(arena) = tree::existing() else { return };
     loop {
-        let mut pidfds = Vec::new();
-        for one in arena.bereaved().unwrap_or_default().into_iter().filter(|one| !one.detached) {
-            match PidFd::open(one.pid) {
-                // Alive after it was opened: the pid was not another's.
-                Ok(pidfd) if arena.is_live(one.slot).unwrap_or(false) => {
-                    // Another user's process that may not be signalled is not waited for.
-                    if pidfd.send_signal(Signal::KILL.0).is_ok() {
-                        pidfds.push(pidfd);
-                    }
-                }
-                _ => {}
-            }
-        }
-        let Some(pidfd) = pidfds.first() else { return };
+        let bereaved = arena.bereaved().unwrap_or_default().into_iter().filter(|one| !one.detached);
+        let dying = bereaved.filter_map(|one| PidFd::open(one.pid).ok().map(|pidfd| (one.slot, pidfd)));
+        // Alive after it was opened: the pid was not another's. A process of another user that may not be signalled is not waited for.
+        let mut dying = dying.filter(|(slot, _)| arena.is_live(*slot).unwrap_or(false));
+        let Some((slot, pidfd)) = dying.find(|(_, pidfd)| pidfd.send_signal(Signal::KILL.0).is_ok()) else { return };
         // One after the other; and each that ends may leave children that are about to.
         let _ = poll_readable(&[pidfd.as_fd()], None, &mut Vec::new());
+        if arena.is_live(slot).unwrap_or(false) && arena.slot_is_dead(slot.index).is_err() {
+            return;
+        }
     }
 }
 

@@ -132,7 +132,7 @@ mod tests {
         assert!(catch(libc::SIGUSR2).unwrap());
         assert!(catch(libc::SIGKILL).is_err());
         // SAFETY: the handler is installed.
-        unsafe { libc::kill(libc::getpid(), libc::SIGUSR2) };
+        unsafe { libc::kill(std::process::id() as i32, libc::SIGUSR2) };
         assert_eq!(caught.next(), Some(Arrival { signal: libc::SIGUSR2, sender: std::process::id() }));
     }
 }
