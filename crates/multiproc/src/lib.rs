@@ -23,6 +23,7 @@
 //! |---|---|
 //! | hand out work and collect results | [`Queue`], or its ends from [`channel`] |
 //! | hand out work that must not be lost | [`Queue::lease`] |
+//! | have two processes talk to each other | a [`pipe`], or [`one_way`] |
 //! | count | [`Atomic`] |
 //! | share a small value that is always whole | [`Value`] |
 //! | take turns | [`Lock`] |
@@ -80,22 +81,28 @@
 //! - *expected fn pointer, found closure*: the closure captures a variable; pass it as an argument.
 //! - A worker prints nothing of `main`'s set-up (a logger, a panic hook): `main` does not run in workers; register the set-up with [`worker_init`].
 
+#[cfg(feature = "postcard")]
+#[doc(inline)]
+pub use multiproc_channel::Postcard;
 #[doc(inline)]
 pub use multiproc_channel::{
-    Bincode, Codec, CodecError, DEFAULT_MAX_MESSAGE, GetError, Iter, Lease, MAX_CAPACITY, Message, PutError, Queue, Receiver,
-    Sender, channel,
+    Bincode, Buffer, Codec, CodecError, Connection, ConnectionIter, DEFAULT_MAX_MESSAGE, EncodeRef, GetError, Iter, Lease,
+    MAX_CAPACITY, Message, PipeBuilder, PipeReceiver, PipeSender, Plain, PlainVec, PutError, Queue, Raw, Receiver, RecvError,
+    SendError, Sender, channel, one_way, pipe,
 };
 #[doc(inline)]
 pub use multiproc_process::{
     Args, Builder, ChildEnd, ChildInfo, Error, Lines, MemoryUsage, Process, ProcessError, ProcessInfo, Run, Shutdown, Signal,
     StartMethod, Stdio, active_children, cpu_count, current_process, exit_grace, init, memory_usage, parent_process,
-    set_memory_limit, shutdown, shutdown_on, worker_init,
+    set_memory_limit, shutdown, shutdown_on, stats, worker_init,
 };
 #[cfg(feature = "tracing-bridge")]
 #[doc(inline)]
 pub use multiproc_process::{TracingBridge, tracing_bridge};
 #[doc(inline)]
 pub use multiproc_shm::Error as ShmError;
+#[doc(inline)]
+pub use multiproc_shm::stats::{HolderStats, KindStats, Stats};
 #[doc(inline)]
 pub use multiproc_sync::{
     AcquireError, Atomic, AtomicPrimitive, Death, Event, Lock, LockError, LockGuard, OwnedPermit, Permit, Recovery, Semaphore,
@@ -117,6 +124,8 @@ mod pages {
     struct Design;
     #[doc = include_str!("../../../docs/ARCHITECTURE.md")]
     struct Architecture;
+    #[doc = include_str!("../../../docs/PLATFORM.md")]
+    struct Platform;
 }
 
 /// What this project's own tests look at. No part of the API.

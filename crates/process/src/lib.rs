@@ -47,5 +47,5 @@ pub use shutdown::{ChildEnd, Shutdown, shutdown, shutdown_on};
 pub use signal::Signal;
 pub use start::StartMethod;
 pub use stdio::Stdio;
-pub use tree::{MemoryUsage, memory_usage, set_memory_limit};
+pub use tree::{MemoryUsage, memory_usage, set_memory_limit, stats};
 pub use worker::worker_init;

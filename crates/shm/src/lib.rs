@@ -9,7 +9,8 @@
 //! - [`arena`]: all of it together; [`waiting`]: sleeping with a note of what for; [`held`]: this process's references; [`record`]: references inside messages;
 //! - [`scope`]: how handles go through serde; [`collect`]: cleaning up after the dead, and tracing what nobody references;
 //! - [`bereaved`]: processes whose parent is gone;
-//! - [`audit`]: what is in use, for tests and reports.
+//! - [`pace`]: when a collection is due, and what is told and given back after one;
+//! - [`stats`]: what is in use and who has it, for people; [`audit`]: the same for tests.
 
 pub mod arena;
 pub mod audit;
@@ -22,11 +23,13 @@ pub mod holds;
 pub mod layout;
 pub mod memory;
 pub mod objects;
+pub mod pace;
 pub mod raw;
 pub mod record;
 pub mod roster;
 pub mod scope;
 pub mod slab;
+pub mod stats;
 pub mod waiting;
 
 pub use arena::{Arena, Options};

@@ -15,6 +15,7 @@
 //! | flag `CONFIRMED` | it has taken back its death signal | its keeper | it is dead |
 //! | `keeper` | thread id of the keeper, 0 until it can be rung | keeper | of a dead thread |
 //! | flag `CLEANED` | everything but the slot itself has been taken back | cleaner, last | done again, which is harmless |
+//! | `bits_high` | hold bits of objects at or above this index have never been set | that process, before it sets one | as it is |
 //! | `hands` | queue and item that a thread has taken and not yet handed to its caller | that thread, around the commit of a get | reported as lost, if the commit came |
 //! | `blocked_on`, `blocked_since` | the object a thread waits for, and since when | that thread | shown until the slot is cleaned |
 //! | `pid`, name, `parent` with its generation | who it is, and whose child | the child; the parent before the start | as it is |
@@ -46,6 +47,7 @@ pub struct Slot {
     /// Generation of the parent's slot.
     pub parent_generation: AtomicU32,
     flags: AtomicU32,
+    bits_high: AtomicU32,
     /// See the module head.
     pub keeper: AtomicU32,
     /// See the module head.
@@ -208,6 +210,19 @@ impl Slot {
         self.flags.load(Ordering::Acquire) & CLEANED != 0
     }
 
+    /// Notes that the bit of the object at `index` may be set from now on.
+    pub(crate) fn note_bit(&self, index: u32) {
+        // Relaxed: as the bits themselves, ordered by the fence in `Arena::stamp`.
+        if self.bits_high.load(Ordering::Relaxed) <= index {
+            self.bits_high.fetch_max(index + 1, Ordering::Relaxed);
+        }
+    }
+
+    /// No bit of an object at or above this index is set.
+    pub(crate) fn bits_high(&self) -> u64 {
+        u64::from(self.bits_high.load(Ordering::SeqCst))
+    }
+
     /// Empties everything but state and life word, for a new process.
     pub(crate) fn clear(&self) {
         // Relaxed: published by the CAS that follows.
@@ -217,6 +232,7 @@ impl Slot {
         self.pid.store(0, Ordering::Relaxed);
         self.keeper.store(0, Ordering::Relaxed);
         self.flags.store(0, Ordering::Relaxed);
+        self.bits_high.store(0, Ordering::Relaxed);
         self.hands.iter().chain(&self.name).for_each(|w| w.store(0, Ordering::Relaxed));
     }
 

@@ -9,7 +9,7 @@ mod record;
 mod worker;
 
 use crate::error::{Error, Kind};
-use multiproc_channel::{Bincode, CodecError, GetError, Queue, Sender, message};
+use multiproc_channel::{Bincode, Buffer, CodecError, GetError, Queue, Sender, message};
 use multiproc_shm::scope::Outgoing;
 use multiproc_shm::{Arena, Held};
 use multiproc_sync::Atomic;
@@ -193,18 +193,18 @@ fn emit_all(hub: &'static Hub) {
 
 /// What a child is given with its job: encoded, and the references in it.
 pub(crate) fn for_child(arena: &'static Arena) -> Result<(Vec<u8>, Outgoing), Error> {
-    let mut bytes = Vec::new();
     let line = match (HUB.get(), LINE.get()) {
         (Some(hub), _) => {
             let level = LevelFilter::current().into_level().map_or(0, |level| record::level_word(&level));
             Line { events: hub.queue.sender()?, dropped: hub.dropped.clone(), level }
         }
         (None, Some(line)) => Line { events: line.events.clone(), dropped: line.dropped.clone(), level: line.level },
-        (None, None) => return Ok((bytes, Outgoing::default())),
+        (None, None) => return Ok((Vec::new(), Outgoing::default())),
     };
+    let mut bytes = Buffer::new();
     let outgoing = message::encode::<Line, Bincode>(arena, &line, &mut bytes)
         .map_err(|e| Error::because(Kind::Codec, "the bridge of events", e))?;
-    Ok((bytes, outgoing))
+    Ok((bytes.into_vec(), outgoing))
 }
 
 /// Takes what the parent gave.
