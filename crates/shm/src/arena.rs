@@ -270,7 +270,8 @@ impl Arena {
 
     /// Takes a free slot for a child of this process.
     pub fn reserve_slot(&self) -> Result<SlotId, Error> {
-        for index in 0..self.layout.slots {
+        // The first is the coordinator's for good: who has it has no parent.
+        for index in 1..self.layout.slots {
             if index >= self.slots_high() {
                 let start = (self.layout.roster + u64::from(index) * SLOT_SIZE) / PAGE * PAGE;
                 self.memory.back(start, PAGE)?;
