@@ -109,7 +109,7 @@ fn parent(arena: &'static Arena, id: SlotId) -> Result<PidFd, Error> {
     let pidfd =
         PidFd::open(pid).map_err(|e| Error::because(Kind::Resources, "the process that forked this one cannot be watched", e))?;
     // Alive after it was opened: so it was this process's parent all the time, and the pid its own.
-    if arena.is_alive(id)? { Ok(pidfd) } else { Err(gone()) }
+    if arena.is_live(id)? { Ok(pidfd) } else { Err(gone()) }
 }
 
 /// The children of this process that a plain fork made and that have joined the tree, as its keeper watches them.
@@ -138,7 +138,7 @@ impl Forked {
             }
             match PidFd::open(slot.pid.load(Ordering::Relaxed)) {
                 // Alive after it was opened: the pid was not another's.
-                Ok(pidfd) if arena.is_alive(id).unwrap_or(false) => self.0.push((id, pidfd)),
+                Ok(pidfd) if arena.is_live(id).unwrap_or(false) => self.0.push((id, pidfd)),
                 _ => dead |= slot.is_dead(),
             }
         }

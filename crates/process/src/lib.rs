@@ -7,10 +7,14 @@
 //! - `keeper`: the one thread that starts, watches and reaps; `start`: the start method;
 //! - `child`: what a parent knows of a child; [`process`]: the handle; [`builder`]: the settings, and the start;
 //! - `hook`: how a child gets from `.init_array` to `worker`, which runs the job; `panics`: its last words;
+//! - `lines`: children's output line by line;
+//! - `bridge` (a feature): workers' tracing events;
 //! - `forked`: processes that a plain fork made;
-//! - `exit`: how a process with children ends; [`current`]: who am I, who are they.
+//! - `exit`: how a process with children ends; `shutdown`: ending the tree in order; [`current`]: who am I, who are they.
 
 pub mod args;
+#[cfg(feature = "tracing-bridge")]
+mod bridge;
 pub mod builder;
 mod child;
 pub mod current;
@@ -20,10 +24,12 @@ mod forked;
 mod hook;
 mod job;
 mod keeper;
+mod lines;
 mod marker;
 mod panics;
 pub mod process;
 mod replaceable;
+mod shutdown;
 pub mod signal;
 mod start;
 pub mod stdio;
@@ -31,14 +37,19 @@ mod tree;
 mod worker;
 
 pub use args::{Args, Run};
+#[cfg(feature = "tracing-bridge")]
+pub use bridge::{TracingBridge, tracing_bridge};
 pub use builder::Builder;
 pub use current::{ChildInfo, ProcessInfo, active_children, cpu_count, current_process, parent_process};
 pub use error::{Error, ProcessError};
+pub use exit::exit_grace;
 pub use forked::after_fork_child;
 pub use hook::init;
+pub use lines::Lines;
 pub use process::Process;
+pub use shutdown::{ChildEnd, Shutdown, shutdown, shutdown_on};
 pub use signal::Signal;
 pub use start::StartMethod;
 pub use stdio::Stdio;
-pub use tree::{MemoryUsage, memory_usage, set_memory_limit};
+pub use tree::{MemoryUsage, memory_usage, set_memory_limit, stats};
 pub use worker::worker_init;

@@ -30,6 +30,11 @@ impl<T: Sync> Replaceable<T> {
         })
     }
 
+    /// Empty again; what was there is kept for whoever still looks at it.
+    pub(crate) fn forget(&self) {
+        self.0.store(ptr::null_mut(), Ordering::Release);
+    }
+
     /// The value from now on, whatever was there.
     pub(crate) fn replace(&self, value: T) -> &'static T {
         let new = Box::leak(Box::new(value));

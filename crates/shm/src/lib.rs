@@ -9,10 +9,13 @@
 //! - [`arena`]: all of it together; [`waiting`]: sleeping with a note of what for; [`held`]: this process's references; [`record`]: references inside messages;
 //! - [`scope`]: how handles go through serde; [`collect`]: cleaning up after the dead, and tracing what nobody references;
 //! - [`rejoin`]: how a process that a plain fork made becomes one of the tree;
-//! - [`audit`]: what is in use, for tests and reports.
+//! - [`bereaved`]: processes whose parent is gone;
+//! - [`pace`]: when a collection is due, and what is told and given back after one;
+//! - [`stats`]: what is in use and who has it, for people; [`audit`]: the same for tests.
 
 pub mod arena;
 pub mod audit;
+pub mod bereaved;
 pub mod blocks;
 pub mod collect;
 pub mod error;
@@ -21,12 +24,14 @@ pub mod holds;
 pub mod layout;
 pub mod memory;
 pub mod objects;
+pub mod pace;
 pub mod raw;
 pub mod record;
 pub mod rejoin;
 pub mod roster;
 pub mod scope;
 pub mod slab;
+pub mod stats;
 pub mod waiting;
 
 pub use arena::{Arena, Options};

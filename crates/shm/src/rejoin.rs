@@ -88,17 +88,11 @@ impl Arena {
         slot.set_name(&self.slot(parent.index)?.name());
         slot.mark_forked();
         fence(Ordering::SeqCst);
-        if !self.is_alive(parent)? {
+        if !self.is_live(parent)? {
             return Err(Error::Unavailable(&"the process that forked this one is gone"));
         }
         let (from, to) = ((SlotState::Reserved, id.generation), (SlotState::Live, id.generation));
         if slot.change(from, to) { Ok(()) } else { Err(Error::Corrupted(&"a slot that was reserved by itself")) }
-    }
-
-    /// Whether the process in a slot is still that one, and alive.
-    pub fn is_alive(&self, id: SlotId) -> Result<bool, Error> {
-        let slot = self.slot(id.index)?;
-        Ok(slot.state()? == (SlotState::Live, id.generation) && !slot.is_dead())
     }
 
     /// Registers all that this process has handles of, in the slot that it has taken. Waits for a running collection to end.
@@ -133,7 +127,7 @@ impl Arena {
                 for (bits, _) in local.held.iter().enumerate().filter(|(_, held)| held.is_some()) {
                     let role = crate::held::Role::from_bits(bits as u8).ok_or(Error::Corrupted(&"a role"))?;
                     for table in role.tables() {
-                        self.holds.set(&self.memory, self.my_slot(), table, index)?;
+                        self.set_bit(table, index)?;
                     }
                 }
                 crash::point("rejoin.held");
@@ -162,7 +156,7 @@ impl Arena {
     fn forget_holds(&self) -> Result<(), Error> {
         for table in [Table::Sender, Table::Receiver, Table::Hold] {
             let mut set = Vec::new();
-            self.holds.for_each(&self.memory, self.my_slot(), table, self.objects.high(), |index| {
+            self.each_bit(self.my_slot(), table, self.objects.high(), |index| {
                 set.push(index);
                 Ok(())
             })?;

@@ -18,7 +18,9 @@
 //! what a guard of an earlier one holds is left alone in the next.
 #![allow(unsafe_code)]
 
+use crate::crash;
 use crate::memfd;
+use crate::probe::{self, Feature};
 use std::cell::{Cell, UnsafeCell};
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize, Ordering, compiler_fence};
@@ -161,7 +163,11 @@ fn attach(local: &Local) -> Result<Thread, Unusable> {
         // AcqRel pairs with the Acquire loads above; a page that lost the race stays, once.
         let _ = ATTACHED.compare_exchange(ptr::null_mut(), page.as_ptr(), Ordering::AcqRel, Ordering::Acquire);
     }
-    let head = registered_head().ok_or(Unusable::NoRobustList)?;
+    let head = match registered_head() {
+        Some(head) => head,
+        // The main thread of a process that a bare system call forked before it used shared words.
+        None => NonNull::new(remembered_head()).filter(|_| named_anew()).ok_or(Unusable::NoRobustList)?,
+    };
     // Relaxed: a constant.
     HEAD_DISTANCE.store((head.as_ptr() as usize).wrapping_sub(pthread_self()), Ordering::Relaxed);
     let (first, last) = (local.first.get(), local.last.get());
@@ -289,6 +295,14 @@ fn gettid() -> u32 {
     unsafe { libc::gettid() as u32 }
 }
 
+/// Whether the kernel knew no list of this thread, and knows libc's now.
+fn named_anew() -> bool {
+    let (mut head, mut len) = (ptr::null_mut::<Head>(), 0usize);
+    // SAFETY: both out-pointers are valid; 0 names the calling thread.
+    let r = unsafe { libc::syscall(libc::SYS_get_robust_list, 0, &raw mut head, &raw mut len) };
+    r == 0 && head.is_null() && empty_list(remembered_head()).is_ok()
+}
+
 /// The head that libc registered for this thread, if its layout is the one this module writes.
 fn registered_head() -> Option<NonNull<Head>> {
     let mut head: *mut Head = ptr::null_mut();
@@ -347,6 +361,18 @@ impl Thread {
         Pending(old)
     }
 
+    /// As [`set_pending`](Thread::set_pending), for a word whose TID bits the caller does not set: if this thread dies, the kernel wakes a sleeper
+    /// ([`wakes_for_the_dead`]).
+    #[inline]
+    pub fn set_baton(self, word: &AtomicU32) -> Pending {
+        // Tests of other kernels see what is left when this one does not wake either.
+        if crash::ENABLED && probe::is_denied(Feature::DeathWakes) {
+            // SAFETY: the slot is valid; volatile, since the kernel reads it at any moment.
+            return Pending(unsafe { self.pending_slot().read_volatile() });
+        }
+        self.set_pending(word)
+    }
+
     /// Puts back what [`set_pending`](Thread::set_pending) found.
     #[inline]
     pub fn restore_pending(self, old: Pending) {
@@ -360,6 +386,11 @@ impl Thread {
     #[inline]
     pub fn has_room(self) -> bool {
         self.local().count.get() < self.local().room.get()
+    }
+
+    /// How many words this thread holds.
+    pub fn holds(self) -> usize {
+        self.local().count.get()
     }
 
     /// Makes room for one more held word; to be called before the word is taken, since it may allocate.
@@ -489,8 +520,7 @@ pub fn wakes_for_the_dead() -> bool {
     use std::thread::Builder;
     use std::time::Duration;
     const PATIENCE: Duration = Duration::from_millis(200);
-    // For tests of the other way.
-    if std::env::var_os("MULTIPROC_WAIT_SLICES").is_some() {
+    if probe::is_denied(Feature::DeathWakes) {
         return false;
     }
     #[repr(C, align(64))]
