@@ -168,8 +168,7 @@ fn attach(local: &Local) -> Result<Thread, Unusable> {
         // The main thread of a process that a bare system call forked before it used shared words.
         None => NonNull::new(remembered_head()).filter(|_| named_anew()).ok_or(Unusable::NoRobustList)?,
     };
-    // Relaxed: a constant.
-    HEAD_DISTANCE.store((head.as_ptr() as usize).wrapping_sub(pthread_self()), Ordering::Relaxed);
+    remember(head);
     let (first, last) = (local.first.get(), local.last.get());
     // SAFETY: the head is libc's own for this thread.
     let old = unsafe { (*head.as_ptr()).next };
@@ -282,8 +281,18 @@ fn pthread_self() -> usize {
     unsafe { libc::pthread_self() as usize }
 }
 
-/// Where libc has this thread's head, whether the kernel knows it or not.
+fn remember(head: NonNull<Head>) {
+    // Relaxed: a constant.
+    HEAD_DISTANCE.store((head.as_ptr() as usize).wrapping_sub(pthread_self()), Ordering::Relaxed);
+}
+
+/// Where libc has this thread's head, whether the kernel knows it or not; null if no thread can tell.
 fn remembered_head() -> *mut Head {
+    if HEAD_DISTANCE.load(Ordering::Relaxed) == 0 {
+        // libc registers the list of each thread that it starts.
+        let asked = std::thread::Builder::new().spawn(|| registered_head().into_iter().for_each(remember));
+        let _ = asked.map(std::thread::JoinHandle::join);
+    }
     match HEAD_DISTANCE.load(Ordering::Relaxed) {
         0 => ptr::null_mut(),
         distance => ptr::with_exposed_provenance_mut(pthread_self().wrapping_add(distance)),
