@@ -104,6 +104,8 @@ fn takes_part() {
     let (lock, value, total) = (Lock::new().unwrap(), Value::new(1u64).unwrap(), Atomic::new(0u32).unwrap());
     let (there, back) = (Queue::<Queue<String>>::bounded(2).unwrap(), Queue::<String>::bounded(2).unwrap());
     let (event, semaphore) = (Event::new().unwrap(), Semaphore::new(2).unwrap());
+    let (here, yonder) = multiproc::pipe::<u32, u32>().unwrap();
+    here.send(1).unwrap();
     let sleeper = Process::spawn((), for_ever).unwrap();
     testing::collect().unwrap();
     let before = testing::audit().unwrap();
@@ -134,6 +136,10 @@ fn takes_part() {
             let pid = child.pid();
             assert_eq!(child.join().unwrap(), pid);
         }
+        // The parent has used one end of the pipe and not the other.
+        assert!(here.send(9).unwrap_err().to_string().contains(&me.to_string()));
+        assert_eq!(yonder.recv().unwrap(), 1);
+        yonder.send(2).unwrap();
         // A new object goes to the parent.
         let text = Queue::bounded(1).unwrap();
         text.put("in a new queue".to_string()).unwrap();
@@ -144,6 +150,7 @@ fn takes_part() {
     });
     let own = Queue::bounded(1).unwrap();
     there.put(own.clone()).unwrap();
+    assert_eq!(here.recv().unwrap(), 2);
     assert_eq!((own.get().unwrap(), back.get().unwrap()), ("from the child".into(), "in a new queue".into()));
     event.wait().unwrap();
     assert_eq!(end_of(pid), 7);
