@@ -81,3 +81,10 @@ fn nothing_is_left_of_many_forks() {
     let _watched = watch(120);
     play("many", "nothing is left\n");
 }
+
+#[cfg(feature = "crash-points")]
+#[test]
+fn it_dies_at_each_step_of_joining() {
+    let _watched = watch(200);
+    play("steps", "all steps\nall steps\n");
+}

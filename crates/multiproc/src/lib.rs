@@ -134,7 +134,7 @@ pub mod testing {
     pub use multiproc_shm::audit::{Audit, NoCollection};
     use multiproc_shm::{Arena, Error};
     #[cfg(feature = "crash-points")]
-    pub use multiproc_sys::crash::{arm_at, arm_step, disarm, passed};
+    pub use multiproc_sys::crash::{arm_at, arm_next_thread, arm_step, disarm, passed};
 
     /// What the tree's arena holds.
     pub fn audit() -> Result<Audit, Error> {

@@ -19,7 +19,7 @@ use multiproc_sys::pidfd::PidFd;
 use multiproc_sys::poll::{Kick, poll_each, poll_readable};
 use multiproc_sys::spawn;
 use multiproc_sys::thread::{self, Lasting};
-use multiproc_sys::{futex, signal, spin};
+use multiproc_sys::{crash, futex, signal, spin};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering, fence};
@@ -217,6 +217,7 @@ fn keep() {
 
 /// Takes a slot and its life word; false when this process does not take part after all.
 fn begin_life_after_fork(keeper: &Keeper, after_fork: &AfterFork) -> bool {
+    crash::begin_thread();
     if after_fork.by_main {
         let _ = signal::set_parent_death_signal(9);
     }

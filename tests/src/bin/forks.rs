@@ -33,6 +33,8 @@ fn main() {
         "refused" => refused(),
         "panics" => panics(),
         "many" => many(),
+        #[cfg(feature = "crash-points")]
+        "steps" => steps(),
         other => panic!("no scene {other}"),
     }
 }
@@ -455,4 +457,48 @@ fn many() {
     settled(slots, fds);
     assert_eq!(testing::audit().unwrap(), audit);
     say("nothing is left");
+}
+
+/// The child dies at each step of joining, of its main thread and of its keeper: it has joined or not, and nothing of it stays.
+#[cfg(feature = "crash-points")]
+fn steps() {
+    let (lock, queue) = (Lock::ignoring_death().unwrap(), Queue::<Lock>::bounded(4).unwrap());
+    let (sender, receiver) = multiproc::channel::<u32>(4).unwrap();
+    // A reference on its way.
+    queue.put(Lock::new().unwrap()).unwrap();
+    sender.put(0).unwrap();
+    let before = {
+        testing::collect().unwrap();
+        testing::audit().unwrap()
+    };
+    for arm in [testing::arm_step as fn(u64), testing::arm_next_thread] {
+        let mut k = 1;
+        loop {
+            let pid = forked(|| {
+                arm(k);
+                join();
+                testing::disarm();
+                drop(lock.lock().unwrap());
+                sender.put(1).unwrap();
+                0
+            });
+            let end = end_of(pid);
+            drop(lock.lock().unwrap());
+            queue.put(queue.get().unwrap()).unwrap();
+            sender.put(2).unwrap();
+            let got: Vec<u32> = (0..if end == 0 { 3 } else { 2 }).map(|_| receiver.get().unwrap()).collect();
+            assert!(got.ends_with(&[2]) && got[0] == 0, "{got:?} after step {k}");
+            sender.put(0).unwrap();
+            eventually(|| {
+                testing::collect().unwrap();
+                testing::audit().unwrap() == before
+            });
+            if end == 0 {
+                break;
+            }
+            assert_eq!(end, -9, "step {k}");
+            k += 1;
+        }
+        say(if k > 3 { "all steps" } else { "hardly any steps" });
+    }
 }
