@@ -27,7 +27,15 @@ fn write(path: &Path, text: &str) {
     }
 }
 
+/// Makes `to` a copy of `from`: what an earlier run has left there and is gone here goes.
 fn copy_tree(from: &Path, to: &Path) {
+    for entry in fs::read_dir(to).into_iter().flatten().map(Result::unwrap) {
+        let (here, there) = (from.join(entry.file_name()), entry.path());
+        if !here.exists() || here.is_dir() != there.is_dir() {
+            let gone = if there.is_dir() { fs::remove_dir_all(there) } else { fs::remove_file(there) };
+            gone.unwrap();
+        }
+    }
     for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
         let (from, to) = (entry.path(), to.join(entry.file_name()));
         if from.is_dir() {
@@ -51,9 +59,6 @@ fn built() -> &'static Built {
         let other = other.replace(&format!("\"{VERSION}\""), &format!("\"{OTHER_VERSION}\""));
         write(&dir.join("other/Cargo.toml"), &other.replace(&format!("\"={VERSION}\""), &format!("\"={OTHER_VERSION}\"")));
         copy_tree(&root.join("crates"), &dir.join("other/crates"));
-        for page in ["README.md", "docs/ARCHITECTURE.md", "docs/DESIGN.md"] {
-            write(&dir.join("other").join(page), &fs::read_to_string(root.join(page)).unwrap());
-        }
         let (this, other) = (root.join("crates/multiproc"), dir.join("other/crates/multiproc"));
         write(
             &dir.join("Cargo.toml"),
@@ -63,9 +68,8 @@ fn built() -> &'static Built {
             ),
         );
         write(&dir.join("src/lib.rs"), "pub use {multiproc, other};\n");
-        if !dir.join("Cargo.lock").exists() {
-            fs::copy(root.join("Cargo.lock"), dir.join("Cargo.lock")).unwrap();
-        }
+        // Cargo adds the other version to it.
+        fs::copy(root.join("Cargo.lock"), dir.join("Cargo.lock")).unwrap();
         let built = Command::new(env!("CARGO"))
             .args(["build", "--quiet", "--offline", "--message-format=json"])
             .current_dir(&dir)
