@@ -7,11 +7,11 @@
 use crate::child::Child;
 use crate::signal::Signal;
 use crate::worker::Outcome;
-use crate::{keeper, tree};
+use crate::{dump, keeper, tree};
 use multiproc_shm::roster::Slot;
 use multiproc_sys::clock::Deadline;
+use multiproc_sys::signal::stderr_write;
 use std::ffi::{c_int, c_void};
-use std::io::Write;
 use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 use std::sync::{Arc, Once};
 use std::time::Duration;
@@ -85,12 +85,32 @@ fn end(children: &[Arc<Child>]) {
     }
 }
 
+/// Names whom this process waits for, and what those wait for.
+fn say_who_is_late(late: &[&Arc<Child>]) {
+    // It goes on waiting, and may be part of a circle.
+    let note = tree::existing().and_then(|arena| arena.note_join(late[0].slot));
+    let dump = dump::dump();
+    drop(note);
+    let mut text = String::new();
+    for child in late {
+        text += &format!("waiting for process {} (pid {})", dump::printable(&child.name), child.pid);
+        for (i, wait) in dump.process(child.pid).iter().flat_map(|p| &p.waits).enumerate() {
+            text += &format!("{} {wait}", if i == 0 { ", which waits to" } else { ", and to" });
+        }
+        text.push('\n');
+    }
+    for circle in dump.circles() {
+        text += &format!("{circle}\n");
+    }
+    // Without std's lock of stderr, which a thread of the program may hold for ever.
+    stderr_write(text.as_bytes());
+}
+
 fn wait_for(children: &[Arc<Child>]) {
     let soon = Deadline::after(SAY_AFTER);
     let late: Vec<_> = children.iter().filter(|c| !c.wait(soon)).collect();
-    for child in &late {
-        let waits = crate::current::blocked_on(child.slot).map(|on| format!(", which waits on {on}")).unwrap_or_default();
-        let _ = writeln!(std::io::stderr(), "waiting for process {} (pid {}){waits}", child.name, child.pid);
+    if !late.is_empty() {
+        say_who_is_late(&late);
     }
     for child in late {
         child.wait(None);

@@ -7,14 +7,19 @@
 //! - `keeper`: the one thread that starts, watches and reaps; `start`: the start method;
 //! - `child`: what a parent knows of a child; [`process`]: the handle; [`builder`]: the settings, and the start;
 //! - `hook`: how a child gets from `.init_array` to `worker`, which runs the job; `panics`: its last words;
-//! - `exit`: how a process with children ends; [`current`]: who am I, who are they.
+//! - `exit`: how a process with children ends; [`current`]: who am I, who are they;
+//! - `dump`: what everybody holds and waits for, with `circles`; `dump_on`: the same on a signal; `halt`: waiting for a debugger.
 
 pub mod args;
 pub mod builder;
 mod child;
+mod circles;
 pub mod current;
+mod dump;
+mod dump_on;
 pub mod error;
 mod exit;
+mod halt;
 mod hook;
 mod job;
 mod keeper;
@@ -30,6 +35,8 @@ mod worker;
 pub use args::{Args, Run};
 pub use builder::Builder;
 pub use current::{ChildInfo, ProcessInfo, active_children, cpu_count, current_process, parent_process};
+pub use dump::{Circle, CircleLink, Dump, HoldReport, ProcessReport, ProcessState, WaitReport, dump};
+pub use dump_on::dump_on;
 pub use error::{Error, ProcessError};
 pub use hook::init;
 pub use process::Process;

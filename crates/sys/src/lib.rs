@@ -5,10 +5,12 @@
 //! no semver promise.
 //!
 //! Reading order: [`clock`] -> [`futex`] -> [`robust`] (what the kernel does when a thread dies) ->
-//! [`memfd`] -> [`pidfd`] -> [`spawn`] -> [`image`] -> [`signal`] -> [`thread`] -> [`poll`] -> [`limits`] -> [`crash`].
+//! [`memfd`] -> [`pidfd`] -> [`spawn`] -> [`image`] -> [`signal`] -> [`thread`] -> [`poll`] -> [`signal_watch`] -> [`limits`] -> [`crash`] ->
+//! [`task`] and [`debugger`] (for reports and for who debugs).
 
 pub mod clock;
 pub mod crash;
+pub mod debugger;
 pub mod futex;
 pub mod image;
 pub mod inherit;
@@ -18,6 +20,8 @@ pub mod pidfd;
 pub mod poll;
 pub mod robust;
 pub mod signal;
+pub mod signal_watch;
 pub mod spawn;
 pub mod spin;
+pub mod task;
 pub mod thread;

@@ -14,6 +14,7 @@ use super::cell::{CLOSED, End, NO_RECEIVER};
 use super::{Bytes, GaveUp, Patience, Ring};
 use crate::error::{PutFailed, TooLarge};
 use multiproc_shm::blocks::{BlockId, BlockState};
+use multiproc_shm::notes::Op;
 use multiproc_shm::raw::{Acquired, Who};
 use multiproc_shm::scope::Outgoing;
 use multiproc_shm::{Error, record};
@@ -64,7 +65,7 @@ impl Ring {
         patience: Patience,
     ) -> Result<(), PutFailed> {
         let produced = &self.cell.produced;
-        let found = self.take(&self.cell.plock, who, patience, || self.can_put()).map_err(|why| self.put_failed(why))?;
+        let found = self.take(Op::Put, &self.cell.plock, who, patience, || self.can_put()).map_err(|why| self.put_failed(why))?;
         let done = (|| {
             if found == Acquired::OwnerDied {
                 self.repair_put()?;
@@ -102,7 +103,7 @@ impl Ring {
         if self.tail().items_since(End::noted(seen)) >= self.capacity() {
             if !self.can_put() {
                 let Patience::Until(deadline) = patience else { return Err(PutFailed::Full) };
-                self.wait(&self.cell.consumed.pw, deadline, || self.can_put()).map_err(|why| self.put_failed(why))?;
+                self.wait(Op::Put, &self.cell.consumed.pw, deadline, || self.can_put()).map_err(|why| self.put_failed(why))?;
             }
             self.head().note(seen);
         }
