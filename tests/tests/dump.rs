@@ -104,8 +104,13 @@ fn any_process_of_the_tree_sees_the_others() {
 #[test]
 fn a_program_without_a_tree_is_alone() {
     let _watched = watch(60);
-    // Another test may have made the tree already.
-    assert!(dump().process(std::process::id()).is_some_and(|p| p.state == ProcessState::Running));
+    let (text, status) = Scene::play(DEBUGGED, "alone").end();
+    assert!(status.success());
+    let lines: Vec<_> = text.lines().collect();
+    assert_eq!(lines[0], "multiproc: 1 process, 0 of them waiting");
+    assert!(lines[1].starts_with("MainProcess (pid ") && lines[1].ends_with("): running"), "{text}");
+    // So is a process that a plain fork made; and it gets no dumps of its own.
+    assert_eq!(&lines[2..], ["the child is alone: true, no dumps on signals: true"]);
 }
 
 fn stop_and_await(pid: u32) {
@@ -467,6 +472,69 @@ fn who_has_just_given_up_learns_of_the_circle() {
     assert!(timed_out && text.starts_with("a circle until time was up: "), "{text}");
     assert!(text.contains(&format!("which hasty (pid {pid}) holds")), "{text}");
     patient.join().unwrap();
+}
+
+fn lock_two(first: Lock, second: Lock, ready: Event, go: Event) {
+    let _first = first.lock().unwrap();
+    ready.set().unwrap();
+    go.wait().unwrap();
+    let _second = second.lock_timeout(Duration::from_secs(3_000));
+}
+
+#[test]
+fn a_circle_that_time_breaks_is_no_deadlock() {
+    let _watched = watch(60);
+    let locks = [Lock::new().unwrap(), Lock::new().unwrap()];
+    let (go, ready) = (Event::new().unwrap(), [Event::new().unwrap(), Event::new().unwrap()]);
+    let timed = Process::spawn((locks[0].clone(), locks[1].clone(), ready[0].clone(), go.clone()), lock_two).unwrap();
+    let patient = (locks[1].clone(), locks[0].clone(), ready[1].clone(), go.clone());
+    let patient = Process::spawn(patient, first_then_second).unwrap();
+    ready.iter().for_each(|r| r.wait().unwrap());
+    go.set().unwrap();
+    let circle = circle_of(timed.pid());
+    assert!(!circle.is_deadlock && !circle.is_over, "{circle}");
+    let wait = wait_of(timed.pid(), |_| true);
+    assert!(wait.has_limit && wait.to_string().ends_with("; until time is up"), "{wait}");
+    assert!(!wait_of(patient.pid(), |_| true).has_limit);
+    end(timed);
+    end(patient);
+}
+
+/// A death at each step of a note leaves nothing behind, neither in dumps nor for the next process in the slot.
+#[cfg(feature = "crash-points")]
+#[test]
+fn notes_go_with_whoever_wrote_them() {
+    let _watched = watch(60);
+    no_core_dumps();
+    let event = Event::new().unwrap();
+    for point in ["note.taken", "note.freed"] {
+        for victim_threads in [1u32, 10] {
+            let p = Process::spawn((event.clone(), point.to_owned(), victim_threads), |event, point: String, threads: u32| {
+                // The others wait on; with ten of them the last finds no free note.
+                std::thread::scope(|s| {
+                    for _ in 1..threads {
+                        s.spawn(|| Event::new().unwrap().wait());
+                    }
+                    while dump().process(std::process::id()).unwrap().waits.len() < (threads as usize - 1).min(8) {
+                        std::thread::yield_now();
+                    }
+                    let point: &'static str = Box::leak(point.into_boxed_str());
+                    multiproc::testing::arm_at(point, 1);
+                    let _ = event.wait_timeout(Duration::from_millis(1));
+                });
+            })
+            .unwrap();
+            let pid = p.pid();
+            assert!(p.join().unwrap_err().to_string().contains("SIGKILL"), "{point}");
+            assert!(dump().process(pid).is_none_or(|p| p.waits.is_empty() && p.more_waits == 0));
+            // Slots are used again, the lowest first.
+            let next = Process::spawn((), || {
+                let me = dump().process(std::process::id()).unwrap().clone();
+                (me.waits.len(), me.more_waits)
+            });
+            assert_eq!(next.unwrap().join().unwrap(), (0, 0));
+        }
+    }
 }
 
 // --- while everything moves ----------------------------------------------------------------------

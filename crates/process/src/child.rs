@@ -176,7 +176,7 @@ impl Child {
         if matches!(*state, State::Ended(_)) {
             return true;
         }
-        let note = tree::existing().and_then(|arena| arena.note_join(self.slot));
+        let note = tree::existing().and_then(|arena| arena.note_join(self.slot, deadline));
         let mut timed_out = false;
         while !timed_out && !matches!(*state, State::Ended(_)) {
             match deadline {

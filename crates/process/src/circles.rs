@@ -136,7 +136,7 @@ mod tests {
 
     /// A process whose main thread has the id `100 + slot`, with what that thread waits for.
     fn process(slot: u32, waits: &[(Op, Awaited)]) -> Surveyed {
-        let wait = |&(op, on): &(Op, Awaited)| Waits { thread: 100 + slot, op, on, since: 1, gave_up: None };
+        let wait = |&(op, on): &(Op, Awaited)| Waits { thread: 100 + slot, op, on, limited: false, since: 1, gave_up: None };
         Surveyed {
             id: SlotId { index: slot, generation: 0 },
             state: SlotState::Live,

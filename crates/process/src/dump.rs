@@ -98,6 +98,8 @@ pub struct WaitReport {
     pub state: String,
     /// For how long it has waited, or had when it gave up.
     pub waited: Duration,
+    /// Whether it gives up when time is up.
+    pub has_limit: bool,
     /// How long ago it gave up because time was up. Only of the calling thread's last wait.
     pub gave_up: Option<Duration>,
     /// Who has it, or whose turn it is.
@@ -112,8 +114,8 @@ pub struct WaitReport {
 pub struct Circle {
     /// Each waits for the next, the last for the first.
     pub links: Vec<CircleLink>,
-    /// Whether nobody can break it: each of them waits for a thread that waits, or for processes of which every thread waits. Otherwise another
-    /// thread of theirs may, or somebody to whom a handle is under way.
+    /// Whether nothing breaks it: each of them waits without a time-out, for a thread that waits, or for processes of which every thread waits.
+    /// Otherwise time will, or another of their threads may, or somebody to whom a handle is under way.
     pub is_deadlock: bool,
     /// Whether it existed until the calling thread gave up.
     pub is_over: bool,
@@ -324,6 +326,7 @@ impl Picture {
             on,
             state,
             waited: since(end, waits.since),
+            has_limit: waits.limited,
             gave_up: waits.gave_up.map(|at| since(self.survey.now, at)),
             held_by,
             depends_on,
@@ -339,7 +342,7 @@ impl Picture {
         };
         Circle {
             links: round.waits.iter().map(link).collect(),
-            is_deadlock: round.certain && round.waits.iter().all(|(_, w)| w.gave_up.is_none()),
+            is_deadlock: round.certain && round.waits.iter().all(|(_, w)| w.gave_up.is_none() && !w.limited),
             is_over: round.waits.iter().any(|(_, w)| w.gave_up.is_some()),
         }
     }
@@ -395,10 +398,13 @@ impl fmt::Display for WaitReport {
         for (i, process) in self.depends_on.iter().take(MANY).enumerate() {
             write!(f, "{}{}", if i == 0 { "; depends on " } else { ", " }, Named(process))?;
         }
-        match self.depends_on.len().checked_sub(MANY + 1) {
-            Some(more) => write!(f, " and {} more", more + 1),
-            None => Ok(()),
+        if self.depends_on.len() > MANY {
+            write!(f, " and {} more", self.depends_on.len() - MANY)?;
         }
+        if self.has_limit && self.gave_up.is_none() {
+            f.write_str("; until time is up")?;
+        }
+        Ok(())
     }
 }
 
@@ -419,7 +425,7 @@ impl fmt::Display for Circle {
         f.write_str(match (self.is_over, self.is_deadlock) {
             (true, _) => "a circle until time was up: ",
             (false, true) => "deadlock: ",
-            (false, false) => "a circle, unless another of their threads breaks it: ",
+            (false, false) => "a circle, unless a time-out or another of their threads breaks it: ",
         })?;
         for (i, link) in self.links.iter().enumerate() {
             let next = Named(&self.links[(i + 1) % self.links.len()].process);

@@ -11,7 +11,8 @@ use std::os::fd::AsFd;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 static KICK: OnceLock<Kick> = OnceLock::new();
-static STARTED: Mutex<bool> = Mutex::new(false);
+/// In which process the thread was started: a process made by fork() has none.
+static STARTED: Mutex<u32> = Mutex::new(0);
 static THREAD: Lasting = Lasting { name: c"multiproc-dump", stack: 256 << 10, body: write_dumps };
 
 /// Writes a [`dump`] of the tree to stderr whenever this process gets `signal`; the program goes on. With [`Signal::QUIT`] in the
@@ -51,10 +52,14 @@ fn start() -> io::Result<&'static Kick> {
             KICK.get_or_init(|| kick)
         }
     };
-    if !*started {
+    let me = std::process::id();
+    if *started != me && *started != 0 {
+        return Err(io::Error::other("this process was made by fork()"));
+    }
+    if *started == 0 {
         let blocked = signal::block_all();
         thread::start(&THREAD, &blocked)?;
-        *started = true;
+        *started = me;
     }
     Ok(kick)
 }

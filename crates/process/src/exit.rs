@@ -88,7 +88,7 @@ fn end(children: &[Arc<Child>]) {
 /// Names whom this process waits for, and what those wait for.
 fn say_who_is_late(late: &[&Arc<Child>]) {
     // It goes on waiting, and may be part of a circle.
-    let note = tree::existing().and_then(|arena| arena.note_join(late[0].slot));
+    let note = tree::existing().and_then(|arena| arena.note_join(late[0].slot, None));
     let dump = dump::dump();
     drop(note);
     let mut text = String::new();

@@ -5,7 +5,7 @@
 //!
 //! | word | meaning | written by | if the writer dies there |
 //! |---|---|---|---|
-//! | `word` of a note | {operation:6, thread:30, awaited:28}, 0 when nobody uses the note | the waiting thread, by CAS from 0; 0 by the same when it waits no more | read no more: the slot is dead |
+//! | `word` of a note | {has a deadline:1, operation:5, thread:30, awaited:28}, 0 when nobody uses the note | the waiting thread, by CAS from 0; 0 by the same when it waits no more | read no more: the slot is dead |
 //! | `since` | when the wait began, CLOCK_MONOTONIC in ns; 0: not stored yet | the same thread | the same |
 //! | `unnoted` | waits that found no free note | the thread that waits | the same |
 //!
@@ -77,14 +77,17 @@ pub(crate) struct Notes {
     _rest: AtomicU32,
 }
 
+const LIMITED: u64 = 1 << 63;
 const OP_SHIFT: u32 = 58;
+const OP_MASK: u64 = 0x1f;
 const THREAD_SHIFT: u32 = 28;
 const AWAITED_MASK: u64 = (1 << THREAD_SHIFT) - 1;
 /// Of a slot's generation in a note of [`Op::Join`].
 pub(crate) const GENERATION_BITS: u32 = 16;
 
-pub(crate) fn note_word(op: Op, thread: u32, awaited: u64) -> u64 {
-    (op as u64) << OP_SHIFT | u64::from(thread & robust::TID_MASK) << THREAD_SHIFT | awaited & AWAITED_MASK
+pub(crate) fn note_word(op: Op, thread: u32, awaited: u64, limited: bool) -> u64 {
+    let limit = if limited { LIMITED } else { 0 };
+    limit | (op as u64) << OP_SHIFT | u64::from(thread & robust::TID_MASK) << THREAD_SHIFT | awaited & AWAITED_MASK
 }
 
 /// What a thread waits for.
@@ -112,6 +115,8 @@ pub struct Waits {
     pub op: Op,
     /// With what.
     pub on: Awaited,
+    /// Whether the thread gives up when time is up.
+    pub limited: bool,
     /// Since when, CLOCK_MONOTONIC in ns; 0 for a wait that has just begun.
     pub since: u64,
     /// When the thread gave up, for a wait of the calling thread that ended so.
@@ -121,14 +126,15 @@ pub struct Waits {
 impl Waits {
     /// `None` for words that stand for no wait.
     pub(crate) fn read(word: u64, since: u64, gave_up: Option<u64>) -> Option<Waits> {
-        let op = *Op::ALL.iter().find(|&&op| op as u64 == word >> OP_SHIFT)?;
+        let op = *Op::ALL.iter().find(|&&op| op as u64 == word >> OP_SHIFT & OP_MASK)?;
         let awaited = (word & AWAITED_MASK) as u32;
         let on = match op {
             Op::Join => Awaited::Process { slot: awaited >> GENERATION_BITS, generation: awaited as u16 },
             Op::Continue => Awaited::Debugger,
             _ => Awaited::Object(awaited),
         };
-        Some(Waits { thread: (word >> THREAD_SHIFT) as u32 & robust::TID_MASK, op, on, since, gave_up })
+        let (thread, limited) = ((word >> THREAD_SHIFT) as u32 & robust::TID_MASK, word & LIMITED != 0);
+        Some(Waits { thread, op, on, limited, since, gave_up })
     }
 }
 
@@ -191,14 +197,16 @@ mod tests {
 
     #[test]
     fn words_come_back() {
-        let on = |op, awaited| Waits::read(note_word(op, 77, awaited), 5, None).unwrap();
+        let on = |op, awaited| Waits::read(note_word(op, 77, awaited, false), 5, None).unwrap();
         for op in Op::ALL {
-            assert_eq!((on(op, 3).op, on(op, 3).thread, on(op, 3).since), (op, 77, 5));
+            assert_eq!((on(op, 3).op, on(op, 3).thread, on(op, 3).since, on(op, 3).limited), (op, 77, 5, false));
+            let limited = Waits::read(note_word(op, 77, 3, true), 5, None).unwrap();
+            assert_eq!(limited, Waits { limited: true, ..on(op, 3) });
         }
         assert_eq!(on(Op::Get, 0xfff_ffff).on, Awaited::Object(0xfff_ffff));
         let slot = 1023 << GENERATION_BITS | 9;
         assert_eq!(on(Op::Join, slot).on, Awaited::Process { slot: 1023, generation: 9 });
-        for nonsense in [0, u64::MAX, 1, 63 << OP_SHIFT] {
+        for nonsense in [0, u64::MAX, 1, 31 << OP_SHIFT] {
             assert_eq!(Waits::read(nonsense, 0, None), None);
         }
     }

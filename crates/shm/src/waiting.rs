@@ -55,26 +55,26 @@ impl Drop for Noted {
 
 impl Arena {
     /// Notes that the calling thread waits for an object; to be called by who is about to sleep.
-    pub fn note_wait(&self, op: Op, index: u32) -> Option<Noted> {
-        self.note(op, u64::from(index))
+    pub fn note_wait(&self, op: Op, index: u32, deadline: Option<Deadline>) -> Option<Noted> {
+        self.note(op, u64::from(index), deadline.is_some())
     }
 
     /// Notes that the calling thread waits for a process to end.
-    pub fn note_join(&self, process: SlotId) -> Option<Noted> {
+    pub fn note_join(&self, process: SlotId, deadline: Option<Deadline>) -> Option<Noted> {
         let end = process.generation & ((1 << GENERATION_BITS) - 1);
-        self.note(Op::Join, u64::from(process.index) << GENERATION_BITS | u64::from(end))
+        self.note(Op::Join, u64::from(process.index) << GENERATION_BITS | u64::from(end), deadline.is_some())
     }
 
     /// Notes that the calling thread waits for a debugger.
     pub fn note_stop(&self) -> Option<Noted> {
-        self.note(Op::Continue, 0)
+        self.note(Op::Continue, 0, false)
     }
 
     #[cold]
-    fn note(&self, op: Op, awaited: u64) -> Option<Noted> {
+    fn note(&self, op: Op, awaited: u64, limited: bool) -> Option<Noted> {
         let slot = self.slot(self.my_slot()).ok()?;
         let thread = robust::current().ok()?.tid();
-        let (word, since) = (note_word(op, thread, awaited), now_nanos());
+        let (word, since) = (note_word(op, thread, awaited, limited), now_nanos());
         GAVE_UP.with(|last| last.set(GaveUp { word: 0, ..last.get() }));
         let note = slot.notes.take(thread, word, since);
         crash::point("note.taken");
@@ -94,7 +94,7 @@ impl Arena {
         if spin::until(&ready) {
             return true;
         }
-        let note = self.note_wait(op, index);
+        let note = self.note_wait(op, index, deadline);
         let mut timed_out = false;
         while !timed_out {
             word.prepare();
@@ -138,7 +138,7 @@ mod tests {
                 .map(|i| {
                     let (noted, done) = (&noted, &done);
                     s.spawn(move || {
-                        let note = arena.note_wait(Op::Lock, i as u32);
+                        let note = arena.note_wait(Op::Lock, i as u32, None);
                         noted.wait();
                         done.wait();
                         drop(note);
@@ -159,11 +159,11 @@ mod tests {
     #[test]
     fn who_gave_up_is_remembered_until_it_waits_again() {
         let (arena, other) = (arena(), super::tests::arena());
-        end(arena.note_wait(Op::Put, 4), true);
+        end(arena.note_wait(Op::Put, 4, None), true);
         let last = arena.gave_up().unwrap();
         assert_eq!((last.op, last.on), (Op::Put, Awaited::Object(4)));
         assert!(last.gave_up.unwrap() >= last.since && other.gave_up().is_none());
-        drop(arena.note_wait(Op::Get, 4));
+        drop(arena.note_wait(Op::Get, 4, None));
         assert_eq!(arena.gave_up(), None);
     }
 }

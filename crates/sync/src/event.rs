@@ -156,7 +156,7 @@ impl Event {
         }
         let arena = self.held.arena();
         let me = arena.who()?.thread;
-        let note = arena.note_wait(Op::Wait, self.held.object().index);
+        let note = arena.note_wait(Op::Wait, self.held.object().index, deadline);
         // While this thread may have swallowed a wake, its death passes it on.
         let set = cell.sleepers.guarded(me, || {
             let mut handed_on = false;

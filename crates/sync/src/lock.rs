@@ -168,7 +168,7 @@ impl Lock {
 
     #[cold]
     fn lock_slow(&self, who: Who, deadline: Option<Deadline>) -> Result<LockGuard<'_>, LockError> {
-        let note = self.held.arena().note_wait(Op::Lock, self.held.object().index);
+        let note = self.held.arena().note_wait(Op::Lock, self.held.object().index, deadline);
         let found = self.cell.raw.lock_until(who, deadline);
         waiting::end(note, found == Err(LockFailed::TimedOut));
         self.taken(who, found)
@@ -202,7 +202,7 @@ impl Lock {
         let who = self.who()?;
         let found = match self.cell.raw.try_lock(who) {
             Err(LockFailed::Held) => {
-                let note = self.held.arena().note_wait(Op::Lock, self.held.object().index);
+                let note = self.held.arena().note_wait(Op::Lock, self.held.object().index, None);
                 let found = self.cell.raw.lock(who);
                 waiting::end(note, false);
                 found

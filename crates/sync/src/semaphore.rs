@@ -262,7 +262,7 @@ impl Semaphore {
         let who = arena.who()?;
         let found = match (cell.gate.try_lock(who), patience) {
             (Err(LockFailed::Held), Patience::Until(deadline)) => {
-                let note = arena.note_wait(Op::Acquire, index);
+                let note = arena.note_wait(Op::Acquire, index, deadline);
                 let found = cell.gate.lock_until(who, deadline);
                 waiting::end(note, found == Err(LockFailed::TimedOut));
                 found

@@ -189,7 +189,7 @@ impl<T: NoUninit + CheckedBitPattern> Value<T> {
         // A dead writer leaves the old value whole: there is nothing to report.
         let _either = match self.cell.lock.try_lock(who) {
             Err(LockFailed::Held) => {
-                let note = self.held.arena().note_wait(Op::Lock, self.held.object().index);
+                let note = self.held.arena().note_wait(Op::Lock, self.held.object().index, deadline);
                 let found = self.cell.lock.lock_until(who, deadline);
                 waiting::end(note, found == Err(LockFailed::TimedOut));
                 found

@@ -7,6 +7,7 @@ use std::io::Write;
 fn main() {
     multiproc_tests::no_core_dumps();
     match std::env::args().nth(1).expect("a scene").as_str() {
+        "alone" => alone(),
         "idle" => idle(),
         "traffic" => traffic(),
         "waits for a debugger" => waits_for_a_debugger(),
@@ -31,6 +32,27 @@ fn hold(lock: Lock, held: Event) {
     let _guard = lock.lock().unwrap();
     held.set().unwrap();
     for_ever();
+}
+
+fn alone() {
+    print!("{}", dump());
+    // The tree is there from here on.
+    let lock = Lock::new().unwrap();
+    dump_on(Signal::USR1).unwrap();
+    assert_eq!(dump().processes.len(), 1);
+    drop(lock);
+    // SAFETY: the child only looks, speaks and leaves.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        let alone = dump().processes.len() == 1;
+        // SAFETY: the signal is handled, and wakes nobody here.
+        unsafe { libc::raise(libc::SIGUSR1) };
+        say(format!("the child is alone: {alone}, no dumps on signals: {}", dump_on(Signal::USR2).is_err()));
+        // SAFETY: ends the process.
+        unsafe { libc::_exit(0) };
+    }
+    // SAFETY: a child of ours.
+    assert_eq!(unsafe { libc::waitpid(child, std::ptr::null_mut(), 0) }, child);
 }
 
 /// Waits for a lock whose owner the test stops; stdout is locked all the while, and so is stderr.

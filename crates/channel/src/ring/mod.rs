@@ -148,7 +148,7 @@ impl Ring {
             Err(LockFailed::Held) => {}
             other => return other.map_err(failed),
         }
-        let note = self.arena().note_wait(op, self.index());
+        let note = self.arena().note_wait(op, self.index(), deadline);
         let got = lock.lock_until(who, deadline);
         waiting::end(note, got == Err(LockFailed::TimedOut));
         got.map_err(failed)
