@@ -575,6 +575,39 @@ fn dumps_go_on_while_processes_live_and_die() {
     busy.into_iter().for_each(end);
 }
 
+fn pass_on(from: Receiver<u64>, to: Sender<u64>) {
+    while let Ok(n) = from.get() {
+        // Work between the two, when both queues are empty.
+        (0..500).for_each(|_| std::hint::spin_loop());
+        if to.put(n + 1).is_err() {
+            return;
+        }
+    }
+}
+
+/// Two who wait for each other in turn are never both seen waiting.
+#[test]
+fn a_ball_in_play_is_no_deadlock() {
+    let _watched = watch(120);
+    let (there, there_out) = channel(1).unwrap();
+    let (back, back_out) = channel(1).unwrap();
+    there.put(0).unwrap();
+    let players = [Process::spawn((there_out, back), pass_on).unwrap(), Process::spawn((back_out, there), pass_on).unwrap()];
+    let pids = players.each_ref().map(Process::pid);
+    wait_of(pids[0], |_| true);
+    wait_of(pids[1], |_| true);
+    let (mut seen, mut dumps) = ([0; 2], 0);
+    while dumps < 10_000 || seen.iter().any(|&n| n < 50) {
+        let now = dump();
+        assert!(!now.circles().iter().any(|c| c.links.iter().any(|l| pids.contains(&l.process.pid))), "{now}");
+        for (n, &pid) in seen.iter_mut().zip(&pids) {
+            *n += usize::from(!now.process(pid).unwrap().waits.is_empty());
+        }
+        dumps += 1;
+    }
+    players.into_iter().for_each(end);
+}
+
 // --- a dump on a signal --------------------------------------------------------------------------
 
 /// A scene whose stderr is read here.

@@ -11,7 +11,8 @@ use multiproc_shm::notes::{Awaited, Op, Waits};
 use multiproc_shm::report::{Blocker, Survey, Surveyed};
 use multiproc_shm::roster::SlotState;
 use multiproc_sys::task;
-use std::collections::BTreeSet;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
@@ -201,13 +202,13 @@ pub(crate) fn printable(name: &str) -> String {
     name.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
-struct Picture {
+struct Picture<'a> {
+    arena: &'a Arena,
     survey: Survey,
-    my_slot: u32,
 }
 
-impl Picture {
-    fn take(arena: &Arena) -> Picture {
+impl Picture<'_> {
+    fn take(arena: &Arena) -> Picture<'_> {
         let mut survey = arena.survey();
         // Whoever has just taken a lock and not named itself is a thread of some process all the same.
         let by_pid: Vec<_> = survey.processes.iter().filter(|p| !p.dead).map(|p| (p.pid, p.id.index)).collect();
@@ -216,7 +217,7 @@ impl Picture {
             let pid = holding.thread.and_then(task::process_of);
             holding.slot = by_pid.iter().find(|(p, _)| Some(*p) == pid).map(|(_, slot)| *slot);
         }
-        Picture { survey, my_slot: arena.my_slot() }
+        Picture { arena, survey }
     }
 
     fn info(&self, slot: u32) -> ProcessInfo {
@@ -232,7 +233,7 @@ impl Picture {
     }
 
     fn into_dump(self) -> Dump {
-        let rounds = circles::find(&self.survey, |slot| self.all_wait(slot));
+        let rounds = self.rounds();
         Dump {
             processes: self.order().into_iter().map(|(process, depth)| self.report(process, depth)).collect(),
             circles: rounds.iter().map(|round| self.circle(round)).collect(),
@@ -240,14 +241,28 @@ impl Picture {
         }
     }
 
-    /// Whether every thread of a process but ours waits.
-    fn all_wait(&self, slot: u32) -> bool {
-        let Some(process) = self.survey.process(slot) else { return false };
-        let Some(threads) = task::threads(process.pid) else { return false };
-        let waits = |id: u32| process.waits.iter().any(|w| w.thread == id);
+    fn rounds(&self) -> Vec<Round> {
+        let threads = RefCell::new(BTreeMap::new());
         // Who makes the dump has nothing else to do at the moment, and is none of those it looks for.
-        let me = (slot == self.my_slot).then(|| multiproc_sys::robust::current().ok().map(|me| me.tid())).flatten();
-        threads.iter().all(|(id, name)| waits(*id) || name.starts_with(OWN_THREADS) || Some(*id) == me)
+        let me = multiproc_sys::robust::current().ok().map(|me| me.tid());
+        // Whether every thread of a process waits, but multiproc's own.
+        let all_wait = |survey: &Survey, slot: u32| {
+            let Some(process) = survey.process(slot) else { return false };
+            let waits = |id: u32| process.waits.iter().any(|w| w.thread == id);
+            let mut threads = threads.borrow_mut();
+            let list: &Option<Vec<_>> = threads.entry(slot).or_insert_with(|| task::threads(process.pid));
+            let idle = |id: u32, name: &str| waits(id) || name.starts_with(OWN_THREADS) || Some(id) == me;
+            list.as_ref().is_some_and(|list| list.iter().all(|(id, name)| idle(*id, name)))
+        };
+        let mut rounds = circles::find(&self.survey, |slot| all_wait(&self.survey, slot));
+        if rounds.iter().any(|round| round.certain) {
+            // A thread may have ended after it had broken the circle, and before it could be listed. What is certain with the same
+            // threads a second time was so from when they were listed.
+            let again = self.arena.survey();
+            let confirmed = circles::find(&again, |slot| all_wait(&again, slot));
+            rounds.retain(|round| !round.certain || confirmed.contains(round));
+        }
+        rounds
     }
 
     /// Parents before their children; a roster that says that two processes are each other's parents is read to its end too.
