@@ -727,7 +727,7 @@ mod killer {
     #[test]
     fn one_dies_at_each_step() {
         let _one = alone();
-        assert!(std::env::var_os("MULTIPROC_WAIT_SLICES").is_none(), "slices would hide what the kernel does not do");
+        assert!(std::env::var_os("MULTIPROC_FORCE_OLD_KERNEL").is_none(), "slices would hide what the kernel does not do");
         Watchdog::start(Duration::from_secs(30));
         let mut stage = Stage::new();
         let mut table = Table(Vec::new());

@@ -1,8 +1,8 @@
 //! What a dump says of a tree: who is there, who holds what, who waits for what, and what goes round in a circle.
 
 use multiproc::{
-    Atomic, Circle, Dump, Event, Lock, Process, ProcessReport, ProcessState, Queue, Receiver, Semaphore, Sender, Signal, Stdio,
-    Value, WaitReport, channel, dump, worker_init,
+    Atomic, Circle, Connection, Dump, Event, Lock, Process, ProcessReport, ProcessState, Queue, Receiver, Semaphore, Sender,
+    Signal, Stdio, Value, WaitReport, channel, dump, pipe, worker_init,
 };
 use multiproc_tests::{Scene, eventually, no_core_dumps, watch};
 use std::fmt::Debug;
@@ -282,6 +282,57 @@ fn events_and_joins_are_waited_for() {
         event.set().unwrap();
         joiner.join().unwrap();
     });
+}
+
+fn echo(end: Connection<u64, u64>) {
+    while let Ok(n) = end.recv() {
+        if end.send(n).is_err() {
+            return;
+        }
+    }
+}
+
+#[test]
+fn ends_of_pipes_have_users_who_wait_for_the_other_end() {
+    let _watched = watch(60);
+    let (mine, other) = pipe::<u64, u64>().unwrap();
+    let p = Process::spawn((other,), echo).unwrap();
+    mine.send(1).unwrap();
+    assert_eq!(mine.recv().unwrap(), 1);
+    let wait = wait_of(p.pid(), |w| w.operation == "recv");
+    assert!(wait.on.starts_with("Pipe ") && wait.state == "0 messages under way", "{wait:?}");
+    assert_eq!(pids(&wait.depends_on), [std::process::id()]);
+    assert!(holds(p.pid(), "an end", &wait.on) && holds(std::process::id(), "an end", &wait.on));
+    // Both wait for the other to say something.
+    let (hers, his) = pipe::<u64, u64>().unwrap();
+    let both = [Process::spawn((hers,), echo).unwrap(), Process::spawn((his,), echo).unwrap()];
+    let mut circle = circle_of(both[0].pid());
+    eventually(|| {
+        circle = circle_of(both[0].pid());
+        circle.is_deadlock
+    });
+    assert!(circle.links.len() == 2 && circle.links.iter().all(|l| l.operation == "recv"), "{circle}");
+    drop(mine);
+    p.join().unwrap();
+    both.into_iter().for_each(end);
+}
+
+fn send_all(end: Connection<Vec<u8>, Vec<u8>>) {
+    while end.send(vec![0; 1000]).is_ok() {}
+}
+
+#[test]
+fn two_who_only_send_are_a_deadlock() {
+    let _watched = watch(60);
+    let (hers, his) = pipe::<Vec<u8>, Vec<u8>>().unwrap();
+    let both = [Process::spawn((hers,), send_all).unwrap(), Process::spawn((his,), send_all).unwrap()];
+    let mut circle = circle_of(both[0].pid());
+    eventually(|| {
+        circle = circle_of(both[0].pid());
+        circle.is_deadlock
+    });
+    assert!(circle.links.iter().all(|l| l.operation == "send"), "{circle}");
+    both.into_iter().for_each(end);
 }
 
 fn many_waiters(event: Event, count: Atomic<u32>) {
@@ -585,6 +636,24 @@ fn pass_on(from: Receiver<u64>, to: Sender<u64>) {
     }
 }
 
+fn pass_back(ball: Connection<u64, u64>) {
+    while let Ok(n) = ball.recv() {
+        (0..500).for_each(|_| std::hint::spin_loop());
+        if ball.send(n + 1).is_err() {
+            return;
+        }
+    }
+}
+
+#[test]
+fn nor_is_one_in_a_pipe() {
+    let _watched = watch(120);
+    let (hers, his) = pipe().unwrap();
+    hers.send(0).unwrap();
+    let players = [Process::spawn((hers,), pass_back).unwrap(), Process::spawn((his,), pass_back).unwrap()];
+    watch_the_ball(players);
+}
+
 /// Two who wait for each other in turn are never both seen waiting.
 #[test]
 fn a_ball_in_play_is_no_deadlock() {
@@ -593,6 +662,10 @@ fn a_ball_in_play_is_no_deadlock() {
     let (back, back_out) = channel(1).unwrap();
     there.put(0).unwrap();
     let players = [Process::spawn((there_out, back), pass_on).unwrap(), Process::spawn((back_out, there), pass_on).unwrap()];
+    watch_the_ball(players);
+}
+
+fn watch_the_ball(players: [Process<()>; 2]) {
     let pids = players.each_ref().map(Process::pid);
     wait_of(pids[0], |_| true);
     wait_of(pids[1], |_| true);

@@ -822,6 +822,36 @@ fn a_permit_travels_in_a_message() {
     assert_eq!((one.available(), one.take_recovered()), (1, 2));
 }
 
+/// Never decodes, and its permit is not looked at.
+#[derive(Debug, Serialize, Deserialize)]
+struct Undecodable {
+    first: Fails,
+    permit: OwnedPermit,
+}
+
+#[derive(Debug, Serialize)]
+struct Fails;
+
+impl<'de> Deserialize<'de> for Fails {
+    fn deserialize<D: serde::Deserializer<'de>>(_: D) -> Result<Fails, D::Error> {
+        Err(serde::de::Error::custom("as asked"))
+    }
+}
+
+#[test]
+fn a_permit_that_never_comes_out_of_its_message_wakes_who_waits() {
+    let _watch = watch();
+    let (one, queue) = (Semaphore::new(1).unwrap(), Queue::<Undecodable>::bounded(4).unwrap());
+    let lose: [&dyn Fn(); 2] = [&|| drop(queue.get().unwrap_err()), &|| drop(queue.lease().map(drop).unwrap_err())];
+    for lose in lose {
+        queue.put(Undecodable { first: Fails, permit: one.acquire_owned().unwrap() }).unwrap();
+        let waiter = Process::spawn((one.clone(),), |one| drop(one.acquire().unwrap())).unwrap();
+        await_sleep(&waiter, &one);
+        lose();
+        waiter.join().unwrap();
+    }
+}
+
 #[test]
 fn a_value_that_was_put_by_reference_is_empty_afterwards() {
     let _watch = watch();

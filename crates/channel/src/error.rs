@@ -1,6 +1,7 @@
 //! The errors of queues: small, and those of putting hand the value back.
 
 use crate::codec::CodecError;
+use crate::message::{OpenFailed, PackFailed};
 use multiproc_shm::Error as ShmError;
 use std::error::Error as StdError;
 use std::fmt;
@@ -19,16 +20,10 @@ pub(crate) enum PutFailed {
     TimedOut,
     Closed,
     Disconnected,
-    TooLarge(Box<TooLarge>),
+    /// The limit, in bytes.
+    TooLarge(u64),
     Codec(CodecError),
     Shared(ShmError),
-}
-
-/// A message beyond the limit, in bytes.
-#[derive(Debug)]
-pub(crate) struct TooLarge {
-    pub(crate) size: u64,
-    pub(crate) limit: u64,
 }
 
 impl<T> PutError<T> {
@@ -96,7 +91,7 @@ impl<T> fmt::Display for PutError<T> {
             PutFailed::TimedOut => f.write_str("the queue stayed full until the time was up"),
             PutFailed::Closed => f.write_str("the queue is closed"),
             PutFailed::Disconnected => f.write_str("nobody is left who could get from the queue"),
-            PutFailed::TooLarge(by) => write!(f, "the message has {} bytes, the queue takes at most {}", by.size, by.limit),
+            PutFailed::TooLarge(limit) => write!(f, "the message is larger than the {limit} bytes that the queue takes"),
             PutFailed::Codec(e) => e.fmt(f),
             PutFailed::Shared(e) => e.fmt(f),
         }
@@ -180,6 +175,25 @@ impl StdError for GetError {
 impl From<ShmError> for PutFailed {
     fn from(e: ShmError) -> PutFailed {
         PutFailed::Shared(e)
+    }
+}
+
+impl From<PackFailed> for PutFailed {
+    fn from(why: PackFailed) -> PutFailed {
+        match why {
+            PackFailed::TooLarge(limit) => PutFailed::TooLarge(limit),
+            PackFailed::Codec(e) => PutFailed::Codec(e),
+            PackFailed::Shared(e) => PutFailed::Shared(e),
+        }
+    }
+}
+
+impl From<OpenFailed> for GetError {
+    fn from(why: OpenFailed) -> GetError {
+        match why {
+            OpenFailed::Codec(e) => GetError::Decode(e),
+            OpenFailed::Shared(e) => GetError::Shared(e),
+        }
     }
 }
 

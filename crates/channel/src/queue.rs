@@ -1,19 +1,18 @@
 //! The handles of a queue: [`Queue`], which may do everything, and the one-sided [`Sender`] and [`Receiver`].
 
-use crate::codec::{Bincode, Codec};
+use crate::codec::{Bincode, Codec, EncodeRef};
 use crate::error::{GetError, PutError, PutFailed};
 use crate::lease::Lease;
-use crate::message;
+use crate::message::{Arrival, Parcel};
 use crate::ring::cell::{CLOSED, MAX_CAPACITY, QueueCell};
 use crate::ring::kind::QUEUE;
 use crate::ring::{Patience, Ring};
-use multiproc_shm::scope::{self, References};
+use multiproc_shm::scope;
 use multiproc_shm::{Arena, Error, Role};
 use multiproc_sys::clock::Deadline;
 use multiproc_sys::robust;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::any::TypeId;
-use std::cell::Cell;
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::marker::PhantomData;
@@ -32,25 +31,6 @@ fn type_hash<T: 'static, C: 'static>() -> u64 {
 
 /// Values cross as bytes, so a handle is `Send` and `Sync` whatever `T` is.
 type Carries<T, C> = PhantomData<fn(T, C) -> (T, C)>;
-
-thread_local! {
-    /// One buffer for each thread, so that small messages allocate nothing.
-    static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
-}
-
-/// A buffer that has grown beyond this is not kept.
-const KEEP_BUFFER: usize = 1 << 20;
-
-fn with_buffer<R>(body: impl FnOnce(&mut Vec<u8>) -> R) -> R {
-    // In exit handlers the thread's own buffer may be gone.
-    let mut buffer = BUFFER.try_with(Cell::take).unwrap_or_default();
-    buffer.clear();
-    let r = body(&mut buffer);
-    if buffer.capacity() <= KEEP_BUFFER {
-        let _ = BUFFER.try_with(|b| b.set(buffer));
-    }
-    r
-}
 
 fn until(timeout: Duration) -> Patience {
     Patience::Until(Deadline::after(timeout))
@@ -80,23 +60,23 @@ impl Ring {
         Ring::new(self.held.with_role(role)?)
     }
 
-    fn put_value<T, C: Codec<T>>(&self, value: &T, patience: Patience) -> Result<(), PutFailed> {
-        with_buffer(|buffer| {
-            let outgoing = message::encode::<T, C>(self.arena(), value, buffer).map_err(PutFailed::Codec)?;
-            self.put(buffer, &outgoing, patience)?;
-            outgoing.gone();
-            Ok(())
-        })
+    #[inline]
+    fn put_value<B: ?Sized, T, C: EncodeRef<B, T>>(&self, value: &B, patience: Patience) -> Result<(), PutFailed> {
+        let mut parcel = Parcel::pack::<B, T, C>(self.arena(), value, self.max_message())?;
+        self.put(&mut parcel, patience)?;
+        parcel.gone();
+        Ok(())
     }
 
+    #[inline]
     fn get_value<T, C: Codec<T>>(&self, patience: Patience) -> Result<T, GetError> {
-        with_buffer(|buffer| {
-            let mut references = References::new();
-            let got = self.get(buffer, &mut references, patience);
-            let value = got.and_then(|()| message::decode::<T, C>(self.arena(), buffer, &references).map_err(GetError::Decode));
-            self.hand_over();
-            value
-        })
+        let mut arrival = Arrival::new(self.arena());
+        let got = self.get(&mut arrival, patience);
+        let value = got.and_then(|()| Ok(arrival.open::<T, C>()?));
+        drop(arrival);
+        // Last: a death before this is a message lost.
+        self.hand_over();
+        value
     }
 
     fn len(&self) -> usize {
@@ -256,17 +236,20 @@ macro_rules! putting {
                 self.put_with(value, until_instant(deadline))
             }
 
-            /// As [`put`](Self::put), for a value that the caller keeps.
+            /// As [`put`](Self::put), for a value that the caller keeps; also for a borrowed form of it: `&str` for `String`, `&[E]` for `Vec<E>`.
             ///
             /// # Errors
             /// As [`put`](Self::put).
-            pub fn put_ref(&self, value: &T) -> Result<(), PutError<()>> {
-                self.ring.put_value::<T, C>(value, Patience::Until(None)).map_err(|why| PutError::new((), why))
+            pub fn put_ref<B: ?Sized>(&self, value: &B) -> Result<(), PutError<()>>
+            where
+                C: EncodeRef<B, T>,
+            {
+                self.ring.put_value::<B, T, C>(value, Patience::Until(None)).map_err(|why| PutError::new((), why))
             }
 
             #[inline]
             fn put_with(&self, value: T, patience: Patience) -> Result<(), PutError<T>> {
-                match self.ring.put_value::<T, C>(&value, patience) {
+                match self.ring.put_value::<T, T, C>(&value, patience) {
                     Ok(()) => Ok(()),
                     Err(why) => Err(PutError::new(value, why)),
                 }

@@ -23,6 +23,7 @@
 //! |---|---|
 //! | hand out work and collect results | [`Queue`], or its ends from [`channel`] |
 //! | hand out work that must not be lost | [`Queue::lease`] |
+//! | have two processes talk to each other | a [`pipe`], or [`one_way`] |
 //! | count | [`Atomic`] |
 //! | share a small value that is always whole | [`Value`] |
 //! | take turns | [`Lock`] |
@@ -105,20 +106,26 @@
 //! - *expected fn pointer, found closure*: the closure captures a variable; pass it as an argument.
 //! - A worker prints nothing of `main`'s set-up (a logger, a panic hook): `main` does not run in workers; register the set-up with [`worker_init`].
 
+#[cfg(feature = "postcard")]
+#[doc(inline)]
+pub use multiproc_channel::Postcard;
 #[doc(inline)]
 pub use multiproc_channel::{
-    Bincode, Codec, CodecError, DEFAULT_MAX_MESSAGE, GetError, Iter, Lease, MAX_CAPACITY, Message, PutError, Queue, Receiver,
-    Sender, channel,
+    Bincode, Buffer, Codec, CodecError, Connection, ConnectionIter, DEFAULT_MAX_MESSAGE, EncodeRef, GetError, Iter, Lease,
+    MAX_CAPACITY, Message, PipeBuilder, PipeReceiver, PipeSender, Plain, PlainVec, PutError, Queue, Raw, Receiver, RecvError,
+    SendError, Sender, channel, one_way, pipe,
 };
 #[doc(inline)]
 pub use multiproc_process::{
     Args, Builder, ChildInfo, Error, MemoryUsage, Process, ProcessError, ProcessInfo, Run, Signal, StartMethod, Stdio,
-    active_children, cpu_count, current_process, init, memory_usage, parent_process, set_memory_limit, worker_init,
+    active_children, cpu_count, current_process, init, memory_usage, parent_process, set_memory_limit, stats, worker_init,
 };
 #[doc(inline)]
 pub use multiproc_process::{Circle, CircleLink, Dump, HoldReport, ProcessReport, ProcessState, WaitReport, dump, dump_on};
 #[doc(inline)]
 pub use multiproc_shm::Error as ShmError;
+#[doc(inline)]
+pub use multiproc_shm::stats::{HolderStats, KindStats, Stats};
 #[doc(inline)]
 pub use multiproc_sync::{
     AcquireError, Atomic, AtomicPrimitive, Death, Event, Lock, LockError, LockGuard, OwnedPermit, Permit, Recovery, Semaphore,
@@ -140,6 +147,8 @@ mod pages {
     struct Design;
     #[doc = include_str!("../../../docs/ARCHITECTURE.md")]
     struct Architecture;
+    #[doc = include_str!("../../../docs/PLATFORM.md")]
+    struct Platform;
 }
 
 /// What this project's own tests look at. No part of the API.

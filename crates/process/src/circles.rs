@@ -23,7 +23,7 @@ struct Graph<'a> {
 /// All circles. `all_wait` says of a slot whether each thread of its process that runs the user's code is among those that wait.
 pub(crate) fn find(survey: &Survey, all_wait: impl Fn(u32) -> bool) -> Vec<Round> {
     let nodes: Vec<_> = survey.processes.iter().flat_map(|p| p.waits.iter().map(|w| (p.id.index, w))).collect();
-    let blockers = nodes.iter().map(|(_, w)| survey.blocker(w)).collect();
+    let blockers = nodes.iter().map(|(slot, w)| survey.blocker(*slot, w)).collect();
     let graph = Graph { nodes, blockers, survey };
     let possible = graph.stuck(None);
     if !possible.contains(&true) {
@@ -162,7 +162,8 @@ mod tests {
     }
 
     fn queue(open: &[Op], senders: &[u32], receivers: &[u32]) -> Described {
-        let standing = Standing { open: open.to_vec(), ..Standing::default() };
+        let mut standing = Standing::default();
+        open.iter().for_each(|&op| standing.open(op));
         Described { kind: "Queue", standing, holders: [vec![], senders.to_vec(), receivers.to_vec()] }
     }
 

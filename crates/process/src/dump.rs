@@ -307,7 +307,7 @@ impl Picture<'_> {
             state: state_of(process),
             running_for: (process.started != 0).then(|| since(self.survey.now, process.started)),
             holds,
-            waits: process.waits.iter().map(|w| self.wait(w)).collect(),
+            waits: process.waits.iter().map(|w| self.wait(slot, w)).collect(),
             more_waits: process.unnoted,
         }
     }
@@ -327,10 +327,10 @@ impl Picture<'_> {
         }
     }
 
-    fn wait(&self, waits: &Waits) -> WaitReport {
+    fn wait(&self, slot: u32, waits: &Waits) -> WaitReport {
         let (on, state) = self.on(waits.on);
         let end = waits.gave_up.unwrap_or(self.survey.now);
-        let (held_by, depends_on) = match (self.survey.blocker(waits), waits.op) {
+        let (held_by, depends_on) = match (self.survey.blocker(slot, waits), waits.op) {
             (Blocker::Nobody, _) | (Blocker::Thread { .. }, Op::Join) => (None, Vec::new()),
             (Blocker::Thread { slot, .. }, _) => (slot.map(|slot| self.info(slot)), Vec::new()),
             (Blocker::AnyOf { slots, .. }, _) => (None, self.infos(&slots)),

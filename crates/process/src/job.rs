@@ -6,7 +6,7 @@
 
 use crate::args::{Args, Run};
 use crate::error::{Error, Kind};
-use multiproc_channel::{Bincode, CodecError, Message, message};
+use multiproc_channel::{Bincode, Buffer, CodecError, Message, message};
 use multiproc_shm::Arena;
 use multiproc_shm::scope::{Outgoing, References};
 use multiproc_sys::image;
@@ -50,18 +50,18 @@ fn run_function<A: Args, R: Message>(call: Call<'_>) -> Returned {
     // From here on the arguments alone hold what they hold: who drops a sender in the middle of the function has dropped it.
     drop(call.references);
     let value = A::call(function, args);
-    let mut bytes = Vec::new();
+    let mut bytes = Buffer::new();
     let outgoing = message::encode::<R, Bincode>(call.arena, &value, &mut bytes).map_err(Failed::Result)?;
-    Ok((bytes, outgoing))
+    Ok((bytes.into_vec(), outgoing))
 }
 
 fn run_struct<T: Run>(call: Call<'_>) -> Returned {
     let task: T = message::decode::<T, Bincode>(call.arena, call.args, &call.references).map_err(Failed::Arguments)?;
     drop(call.references);
     let value = task.run();
-    let mut bytes = Vec::new();
+    let mut bytes = Buffer::new();
     let outgoing = message::encode::<T::Output, Bincode>(call.arena, &value, &mut bytes).map_err(Failed::Result)?;
-    Ok((bytes, outgoing))
+    Ok((bytes.into_vec(), outgoing))
 }
 
 /// A job with its encoded arguments, ready to be put into the arena.
@@ -88,12 +88,13 @@ fn prepare<T: Message>(
         worker_inits: crate::worker::inits(),
         name: name.to_owned(),
     };
-    let mut payload = vec![0; 8];
+    let mut payload = Buffer::new();
     message::encode::<Job, Bincode>(arena, &job, &mut payload).map_err(|e| Error::because(Kind::Codec, "the job", e))?;
-    let head = payload.len() as u64;
-    payload[..8].copy_from_slice(&head.to_le_bytes());
+    let args_at = payload.len() as u64;
     let outgoing = message::encode::<T, Bincode>(arena, args, &mut payload)
         .map_err(|e| Error::because(Kind::Codec, "the arguments cannot travel", e))?;
+    let mut payload = payload.into_vec();
+    payload.extend_from_slice(&args_at.to_le_bytes());
     Ok(Prepared { payload, outgoing })
 }
 
@@ -120,9 +121,10 @@ pub(crate) struct Received<'a> {
 
 /// Splits a payload into the job and its arguments.
 pub(crate) fn receive<'a>(arena: &'static Arena, payload: &'a [u8]) -> Option<Received<'a>> {
-    let head = u64::from_le_bytes(payload.get(..8)?.try_into().ok()?) as usize;
-    let job = message::decode::<Job, Bincode>(arena, payload.get(8..head)?, &[]).ok()?;
-    Some(Received { job, args: payload.get(head..)? })
+    let (payload, args_at) = payload.split_last_chunk::<8>()?;
+    let args_at = usize::try_from(u64::from_le_bytes(*args_at)).ok()?;
+    let job = message::decode::<Job, Bincode>(arena, payload.get(..args_at)?, &[]).ok()?;
+    Some(Received { job, args: payload.get(args_at..)? })
 }
 
 impl Received<'_> {

@@ -81,6 +81,11 @@ pub(crate) fn start(arena: &'static Arena, parent: Option<(PidFd, SlotId)>) -> i
             alive: AtomicU32::new(0),
         });
     }
+    arena.kept_by(|| {
+        if let Some(keeper) = KEEPER.get() {
+            keeper.kick.kick();
+        }
+    });
     // Blocked here and inherited by the thread, so that no signal is ever handled there.
     let blocked = signal::block_all();
     thread::start(&THREAD, &blocked)
@@ -176,7 +181,7 @@ fn run(keeper: &'static Keeper) {
         drop(pidfds);
         if any_ended || look_again {
             // Errors mean corrupted shared memory; the operations of this process report it.
-            let collected = arena.collect();
+            let collected = arena.collect_as_keeper();
             look_again = collected.as_ref().is_ok_and(|done| done.orphans > 0);
             for child in watched.iter().chain(&ended).filter(|c| c.end_is_known()) {
                 // Another process may be collecting, and then it is that one that cleans.
@@ -190,6 +195,7 @@ fn run(keeper: &'static Keeper) {
         }
         if ready[0] {
             keeper.kick.drain();
+            arena.collect_if_wished();
             let requests = std::mem::take(&mut *keeper.requests.lock().unwrap_or_else(PoisonError::into_inner));
             for request in requests {
                 let reply = launch(arena, keeper, request.start, request.child);
@@ -210,21 +216,34 @@ fn launch(arena: &'static Arena, keeper: &'static Keeper, start: Start, seed: Ch
     if let Ok(slot) = arena.slot(seed.slot.index) {
         slot.pid.store(pid, Ordering::Relaxed);
     }
-    // The child is not reaped before its pidfd says so, here: the pid cannot have been given to another.
-    let pidfd = PidFd::open(pid).map_err(|e| {
+    let pidfd = PidFd::of_child(pid).map_err(|e| {
         spawn::end_unwatched(pid);
-        explain(&e)
+        explain_pidfd(&e)
     })?;
     let child = Arc::new(Child::new(seed, pid, pidfd));
     keeper.lock_children().push(child.clone());
     Ok(child)
 }
 
+/// For failures of pidfd_open(2), which comes before anything else that a start needs.
+fn explain_pidfd(e: &io::Error) -> Error {
+    match e.raw_os_error() {
+        // EPERM and ENOSYS.
+        Some(1 | 38) => {
+            let text = "no process can be started, since pidfd_open(2) is refused: by a seccomp filter that does not know it, or a kernel before Linux 5.3";
+            Error::because(Kind::System, text, e.to_string())
+        }
+        Some(3) => Error::new(Kind::System, "the process was killed before it could be watched"),
+        _ => explain(e),
+    }
+}
+
 fn explain(e: &io::Error) -> Error {
     let (kind, text) = match e.raw_os_error() {
-        Some(2) => {
-            (Kind::System, "the program cannot be executed again: /proc is not mounted, or the working directory does not exist")
+        Some(2) if !std::path::Path::new("/proc/self/exe").exists() => {
+            (Kind::System, "the program cannot be executed again: /proc is not mounted")
         }
+        Some(2) => (Kind::System, "the working directory of the process does not exist"),
         Some(11 | 12 | 23 | 24) => (Kind::Resources, "no further process can be started"),
         _ => (Kind::System, "the process cannot be started"),
     };
@@ -251,7 +270,7 @@ pub(crate) fn request(start: Start, child: ChildSeed) -> Result<Arc<Child>, Erro
 pub(crate) fn own_pidfd() -> Result<BorrowedFd<'static>, Error> {
     let keeper = KEEPER.get().ok_or_else(gone)?;
     if keeper.own.get().is_none() {
-        let _ = keeper.own.set(PidFd::open_self().map_err(|e| explain(&e))?);
+        let _ = keeper.own.set(PidFd::open_self().map_err(|e| explain_pidfd(&e))?);
     }
     keeper.own.get().map(PidFd::as_fd).ok_or_else(gone)
 }

@@ -43,5 +43,5 @@ pub use process::Process;
 pub use signal::Signal;
 pub use start::StartMethod;
 pub use stdio::Stdio;
-pub use tree::{MemoryUsage, memory_usage, set_memory_limit};
+pub use tree::{MemoryUsage, memory_usage, set_memory_limit, stats};
 pub use worker::worker_init;

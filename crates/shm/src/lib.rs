@@ -8,7 +8,8 @@
 //! - [`notes`]: who waits for what; [`roster`]: one slot for each process; [`holds`]: one bit for each object and process;
 //! - [`arena`]: all of it together; [`waiting`]: sleeping with a note of what for; [`held`]: this process's references; [`record`]: references inside messages;
 //! - [`scope`]: how handles go through serde; [`collect`]: cleaning up after the dead, and tracing what nobody references;
-//! - [`audit`]: what is in use, for tests; [`report`]: who holds what and waits for what, for people.
+//! - [`pace`]: when a collection is due, and what is told and given back after one;
+//! - [`stats`]: what is in use and who has it, for people; [`audit`]: the same for tests; [`report`]: who holds what and waits for what.
 
 pub mod arena;
 pub mod audit;
@@ -21,12 +22,14 @@ pub mod layout;
 pub mod memory;
 pub mod notes;
 pub mod objects;
+pub mod pace;
 pub mod raw;
 pub mod record;
 pub mod report;
 pub mod roster;
 pub mod scope;
 pub mod slab;
+pub mod stats;
 pub mod waiting;
 
 pub use arena::{Arena, Options};

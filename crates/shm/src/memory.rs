@@ -96,6 +96,12 @@ impl Memory {
         Ok(unsafe { &*p })
     }
 
+    /// The first of `len` bytes at `offset`, for an owner that reads or writes them in place.
+    #[inline]
+    pub fn pointer_to(&self, offset: u64, len: u64) -> Result<*mut u8, Error> {
+        self.pointer(offset, len)
+    }
+
     /// Copies `bytes` to `offset`. The caller has that range to itself by protocol.
     #[inline]
     pub fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), Error> {
@@ -136,6 +142,11 @@ impl Memory {
             memfd::allocate(self.fd(), offset + done, step).map_err(|e| Error::system(&"fallocate", &e))?;
         }
         Ok(())
+    }
+
+    /// Bytes that the kernel keeps for the arena: its own figure, not our account.
+    pub fn backed(&self) -> Result<u64, Error> {
+        memfd::backed(self.fd()).map_err(|e| Error::system(&"fstat", &e))
     }
 
     /// Gives the pages of a range back; they read as zero afterwards.

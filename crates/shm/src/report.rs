@@ -21,8 +21,8 @@ use std::sync::atomic::Ordering;
 pub struct Standing {
     /// Such as "3 of 100 items".
     pub state: Cow<'static, str>,
-    /// Operations that need not wait at this moment, unless somebody in `holdings` holds them up.
-    pub open: Vec<Op>,
+    /// Operations that need not wait at this moment, unless somebody in `holdings` holds them up: for the process in a slot, or for all.
+    open: Vec<(Option<u32>, Op)>,
     /// Who has what of it.
     pub holdings: Vec<Holding>,
     /// Whether what is missing may turn up with somebody who is not among the holders: in a message on its way.
@@ -53,6 +53,20 @@ impl Standing {
                 holds_up: holds_up.to_vec(),
             });
         }
+    }
+
+    /// Enters that an operation need not wait.
+    pub fn open(&mut self, op: Op) {
+        self.open.push((None, op));
+    }
+
+    /// Enters that an operation of one process need not wait.
+    pub fn open_to(&mut self, slot: u32, op: Op) {
+        self.open.push((Some(slot), op));
+    }
+
+    fn is_open_to(&self, slot: u32, op: Op) -> bool {
+        self.open.iter().any(|&(to, open)| open == op && to.is_none_or(|to| to == slot))
     }
 
     /// Enters what a process has, whichever of its threads; one of those who hold up these operations must give something back.
@@ -150,8 +164,8 @@ impl Survey {
         self.processes.iter().find(|p| p.id.index == slot)
     }
 
-    /// Who must do something for a wait of a process's thread to end.
-    pub fn blocker(&self, waits: &Waits) -> Blocker {
+    /// Who must do something for a wait of a thread of the process in `slot` to end.
+    pub fn blocker(&self, slot: u32, waits: &Waits) -> Blocker {
         let index = match waits.on {
             Awaited::Debugger => return Blocker::AnyOf { slots: Vec::new(), all: false },
             Awaited::Process { slot, generation } => {
@@ -172,14 +186,20 @@ impl Survey {
             _ if waits.op == Op::Lock => return Blocker::Nobody,
             _ => {}
         }
-        if standing.open.contains(&waits.op) {
+        if standing.is_open_to(slot, waits.op) {
             return Blocker::Nobody;
         }
         let shares = standing.holdings.iter().filter(holds_up).filter(|h| h.thread.is_none()).filter_map(|h| h.slot);
         let slots = match waits.op {
             Op::Acquire => shares.collect(),
-            Op::Get | Op::Recv => senders.clone(),
-            Op::Put | Op::Send => receivers.clone(),
+            Op::Get => senders.clone(),
+            Op::Put => receivers.clone(),
+            // The roles stand for the two ends of a pipe: whoever has the other one.
+            Op::Recv | Op::Send => match (senders.contains(&slot), receivers.contains(&slot)) {
+                (true, false) => receivers.clone(),
+                (false, true) => senders.clone(),
+                _ => any.clone(),
+            },
             _ => any.clone(),
         };
         Blocker::AnyOf { slots, all: !standing.astray }
@@ -270,18 +290,19 @@ impl Arena {
             let entry = self.entry(index)?;
             standing.astray |= entry.sent.load(Ordering::Acquire) != entry.received.load(Ordering::Acquire);
             for (list, table) in holders.iter_mut().zip([Table::Hold, Table::Sender, Table::Receiver]) {
-                *list = self.holders(table, index)?;
+                *list = self.slots_with(table, index)?;
             }
         }
         Ok(Some(Described { kind: kind.name, standing, holders }))
     }
 
     /// Slots of the living processes that have a handle of `index` in this role.
-    pub fn holders(&self, table: Table, index: u32) -> Result<Vec<u32>, Error> {
+    pub fn slots_with(&self, table: Table, index: u32) -> Result<Vec<u32>, Error> {
         let mut list = Vec::new();
         for slot in 0..self.slots_high() {
             let s = self.slot(slot)?;
-            if s.state()?.0 == SlotState::Live && !s.life.owner_died() && self.holds.get(&self.memory, slot, table, index)? {
+            let may_have = s.state()?.0 == SlotState::Live && !s.life.owner_died() && s.bits_high() > u64::from(index);
+            if may_have && self.holds.get(&self.memory, slot, table, index)? {
                 list.push(slot);
             }
         }

@@ -12,6 +12,7 @@
 //! | `last_words` | block with a panic's text | child | no text |
 //! | flag `RELEASED` | the parent has taken what a dead child left behind | parent | who cleans the parent's slot frees the child's |
 //! | flag `CLEANED` | everything but the slot itself has been taken back | cleaner, last | done again, which is harmless |
+//! | `bits_high` | hold bits of objects at or above this index have never been set | that process, before it sets one | as it is |
 //! | `hands` | queue and item that a thread has taken and not yet handed to its caller | that thread, around the commit of a get | reported as lost, if the commit came |
 //! | `notes` | what its threads wait for: see [`crate::notes`] | those threads | see there |
 //! | `started` | since when it takes part, CLOCK_MONOTONIC in ns | keeper | as it is |
@@ -43,6 +44,7 @@ pub struct Slot {
     /// Generation of the parent's slot.
     pub parent_generation: AtomicU32,
     flags: AtomicU32,
+    bits_high: AtomicU32,
     /// See the module head.
     pub args: AtomicU64,
     /// See the module head.
@@ -158,6 +160,19 @@ impl Slot {
         self.flags.load(Ordering::Acquire) & CLEANED != 0
     }
 
+    /// Notes that the bit of the object at `index` may be set from now on.
+    pub(crate) fn note_bit(&self, index: u32) {
+        // Relaxed: as the bits themselves, ordered by the fence in `Arena::stamp`.
+        if self.bits_high.load(Ordering::Relaxed) <= index {
+            self.bits_high.fetch_max(index + 1, Ordering::Relaxed);
+        }
+    }
+
+    /// No bit of an object at or above this index is set.
+    pub(crate) fn bits_high(&self) -> u64 {
+        u64::from(self.bits_high.load(Ordering::SeqCst))
+    }
+
     /// Empties everything but state and life word, for a new process.
     pub(crate) fn clear(&self) {
         // Relaxed: published by the CAS that follows.
@@ -167,6 +182,7 @@ impl Slot {
         self.pid.store(0, Ordering::Relaxed);
         self.notes.clear();
         self.flags.store(0, Ordering::Relaxed);
+        self.bits_high.store(0, Ordering::Relaxed);
         self.hands.iter().chain(&self.name).for_each(|w| w.store(0, Ordering::Relaxed));
     }
 

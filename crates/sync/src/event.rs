@@ -43,7 +43,7 @@ fn report(arena: &Arena, object: Object, standing: &mut Standing) -> Result<(), 
     let set = arena.memory().at::<EventCell>(object.offset)?.state.load(Ordering::Acquire) & SET != 0;
     standing.state = if set { "set" } else { "not set" }.into();
     if set {
-        standing.open.push(Op::Wait);
+        standing.open(Op::Wait);
     }
     Ok(())
 }

@@ -101,11 +101,11 @@ fn report(arena: &Arena, object: Object, standing: &mut Standing) -> Result<(), 
     let (free, all) = (cell.available(arena), cell.permits.load(Ordering::Relaxed));
     standing.state = format!("{free} of {all} permits are free").into();
     if free > 0 {
-        standing.open.push(Op::Acquire);
+        standing.open(Op::Acquire);
     }
     let mut had: BTreeMap<u32, u32> = (0..).zip(cell.by_process(arena)).filter(|&(_, n)| n > 0).collect();
     for id in cell.owned() {
-        let holders = arena.holders(Table::Hold, RawRef(id).index())?;
+        let holders = arena.slots_with(Table::Hold, RawRef(id).index())?;
         standing.astray |= holders.is_empty();
         for slot in holders {
             let n = had.entry(slot).or_default();
@@ -318,6 +318,11 @@ impl Semaphore {
     pub fn take_recovered(&self) -> u32 {
         self.cell.recovered.swap(0, Ordering::Relaxed)
     }
+}
+
+/// Whether an owned permit counts.
+pub(crate) fn is_entered(cell: &SemaphoreCell, entry: u32, id: u64) -> bool {
+    cell.owned.get(entry as usize).is_some_and(|entry| entry.load(Ordering::Acquire) == id)
 }
 
 /// Takes an owned permit's entry out, if it is still entered, and wakes a waiter.

@@ -4,7 +4,8 @@
 //! What is particular to Linux lives here and nowhere else. This crate is internal to multiproc and makes
 //! no semver promise.
 //!
-//! Reading order: [`clock`] -> [`futex`] -> [`robust`] (what the kernel does when a thread dies) ->
+//! Reading order: [`probe`] (what kernels differ in) -> [`clock`] -> [`futex`] -> [`futex_waitv`] -> [`robust`] (what the kernel does
+//! when a thread dies) ->
 //! [`memfd`] -> [`pidfd`] -> [`spawn`] -> [`image`] -> [`signal`] -> [`thread`] -> [`poll`] -> [`signal_watch`] -> [`limits`] -> [`crash`] ->
 //! [`task`] and [`debugger`] (for reports and for who debugs).
 
@@ -12,12 +13,14 @@ pub mod clock;
 pub mod crash;
 pub mod debugger;
 pub mod futex;
+pub mod futex_waitv;
 pub mod image;
 pub mod inherit;
 pub mod limits;
 pub mod memfd;
 pub mod pidfd;
 pub mod poll;
+pub mod probe;
 pub mod robust;
 pub mod signal;
 pub mod signal_watch;

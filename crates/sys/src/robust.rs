@@ -18,6 +18,7 @@
 #![allow(unsafe_code)]
 
 use crate::memfd;
+use crate::probe::{self, Feature};
 use std::cell::{Cell, UnsafeCell};
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize, Ordering, compiler_fence};
@@ -271,6 +272,11 @@ impl Thread {
         self.local().count.get() < self.local().room.get()
     }
 
+    /// How many words this thread holds.
+    pub fn holds(self) -> usize {
+        self.local().count.get()
+    }
+
     /// Makes room for one more held word; to be called before the word is taken, since it may allocate.
     #[inline]
     pub fn reserve(self) -> Result<(), Unusable> {
@@ -398,8 +404,7 @@ pub fn wakes_for_the_dead() -> bool {
     use std::thread::Builder;
     use std::time::Duration;
     const PATIENCE: Duration = Duration::from_millis(200);
-    // For tests of the other way.
-    if std::env::var_os("MULTIPROC_WAIT_SLICES").is_some() {
+    if probe::is_denied(Feature::DeathWakes) {
         return false;
     }
     #[repr(C, align(64))]

@@ -1,4 +1,4 @@
-//! Getting: copy the record to private memory, then store the head.
+//! Getting: copy the record to private memory, or make its block one's own, then store the head.
 //!
 //! | dies | left behind | who repairs, how |
 //! |---|---|---|
@@ -14,6 +14,7 @@ use super::cell::{CLOSED, End, NO_SENDER};
 use super::lease::Leased;
 use super::{Bytes, GaveUp, Patience, Ring};
 use crate::error::GetError;
+use crate::message::Arrival;
 use multiproc_shm::blocks::{BlockId, BlockState};
 use multiproc_shm::notes::Op;
 use multiproc_shm::raw::{Acquired, Who};
@@ -41,33 +42,25 @@ pub(crate) enum Next {
 }
 
 impl Ring {
-    /// Takes the next message; its payload is appended to `into`, its references to `references`.
+    /// Takes the next message.
     #[inline]
-    pub(crate) fn get(&self, into: &mut Vec<u8>, references: &mut References, patience: Patience) -> Result<(), GetError> {
+    pub(crate) fn get(&self, arrival: &mut Arrival, patience: Patience) -> Result<(), GetError> {
         let who = self.arena().who()?;
         let block = self.with_next(who, patience, |next| match next {
-            Next::Ring(first) => self.take_first(who, first, into, references),
+            Next::Ring(first) => self.take_first(who, first, arrival),
             Next::Returned(leased) => {
-                *references = self.take_returned(&leased)?;
+                arrival.references = self.take_returned(&leased)?;
                 Ok(Some(leased.block))
             }
         })?;
         if let Some(block) = block {
-            // Ours by state and out of the ring: copied without a lock.
-            let copied = self.copy_payload(block, into);
-            crash::point("get.block_copied");
+            // Ours by state and out of the ring: read without a lock, and freed when it has been decoded.
             self.acknowledge_if_leased(block)?;
+            arrival.in_block(block);
             crash::point("get.acknowledged");
-            self.arena().free(block)?;
-            copied?;
         }
-        record::arrived(self.arena(), references)?;
+        record::arrived(self.arena(), &arrival.references)?;
         Ok(())
-    }
-
-    pub(crate) fn copy_payload(&self, block: BlockId, into: &mut Vec<u8>) -> Result<(), Error> {
-        let head = record::head(self.arena(), block)?;
-        self.arena().memory().read(head.payload, head.len, into)
     }
 
     /// Waits for a message and calls `body` with it under `clock`.
@@ -138,26 +131,20 @@ impl Ring {
     }
 
     #[inline]
-    fn take_first(
-        &self,
-        who: Who,
-        first: First,
-        into: &mut Vec<u8>,
-        references: &mut References,
-    ) -> Result<Option<BlockId>, GetError> {
+    fn take_first(&self, who: Who, first: First, arrival: &mut Arrival) -> Result<Option<BlockId>, GetError> {
         let First { bytes, at, head } = first;
         let block = match head.form() {
             Form::Inline => {
-                bytes.read_payload(self.arena(), at, head, into)?;
+                bytes.read_payload(self.arena(), at, head, &mut arrival.bytes)?;
                 if head.references() > 0 {
-                    *references = self.adopt_inline(first)?;
+                    arrival.references = self.adopt_inline(first)?;
                 }
                 None
             }
             Form::Block => {
                 let block = self.block_of(first)?;
                 // First what may fail.
-                *references = record::adopt(self.arena(), block)?;
+                arrival.references = record::adopt(self.arena(), block)?;
                 self.cell.consumed.begin_taking(block, at.seq());
                 crash::point("get.named");
                 let mine = BlockState::Taken { slot: self.arena().my_slot(), queue: self.index(), seq: at.seq() };

@@ -9,6 +9,7 @@ use super::{Bytes, bytes_of};
 use multiproc_shm::blocks::{BlockId, BlockState};
 use multiproc_shm::notes::Op;
 use multiproc_shm::objects::{Kind, Object, RawRef};
+use multiproc_shm::pace::Notice;
 use multiproc_shm::report::Standing;
 use multiproc_shm::{Arena, Error, Role, record};
 use std::collections::BTreeMap;
@@ -111,7 +112,7 @@ fn slot_died(arena: &Arena, object: Object, slot: u32) -> Result<(), Error> {
             hand.store(0, Ordering::Relaxed);
             cell.lost.fetch_add(1, Ordering::Relaxed);
             let pid = dead.pid.load(Ordering::Relaxed);
-            tracing::warn!(queue = object.index, seq, pid, "a message was lost: its getter died before it had returned");
+            arena.tell_later(Notice { tell: tell_of_loss, object: object.index, seq, pid });
         }
     }
     // It may have died between returning a lease and saying so.
@@ -121,6 +122,10 @@ fn slot_died(arena: &Arena, object: Object, slot: u32) -> Result<(), Error> {
         cell.consumed.pw.commit_and_kick(arena.who()?.thread, || {});
     }
     Ok(())
+}
+
+fn tell_of_loss(&Notice { object: queue, seq, pid, .. }: &Notice) {
+    tracing::warn!(queue, seq, pid, "a message was lost: its getter died before it had returned");
 }
 
 fn is_in_lease_table(arena: &Arena, cell: &QueueCell, object: Object, wanted: u32) -> Result<bool, Error> {
@@ -150,10 +155,9 @@ fn block_orphaned(arena: &Arena, object: Object, block: BlockId, slot: u32) -> R
     let cell = cell(arena, object)?;
     let is_first = |seq: u32| End::load(&cell.consumed.head).seq() == seq;
     match arena.block_state(block)? {
-        // The record is still in the ring; the next getter undoes the taking, or the queue's end frees it.
-        BlockState::Taken { seq, .. } if is_first(seq) => {}
-        // A lease may be out until the same number comes round again.
-        BlockState::Leased { seq, .. } if cell.consumed.is_taking(block) && is_first(seq) => {}
+        // The record is still in the ring; the next getter undoes the taking, or the queue's end frees it. A message may be read, and a lease be out,
+        // until the same number comes round again.
+        BlockState::Taken { seq, .. } | BlockState::Leased { seq, .. } if cell.consumed.is_taking(block) && is_first(seq) => {}
         state @ BlockState::Taken { slot: s, .. } if s == slot => {
             arena.free_if(block, state)?;
         }
@@ -250,10 +254,10 @@ fn report(arena: &Arena, object: Object, standing: &mut Standing) -> Result<(), 
     }
     standing.state = state.into();
     if items > 0 || returned > 0 || ended & (CLOSED | NO_SENDER) != 0 {
-        standing.open.push(Op::Get);
+        standing.open(Op::Get);
     }
     if items < capacity || ended & (CLOSED | NO_RECEIVER) != 0 {
-        standing.open.push(Op::Put);
+        standing.open(Op::Put);
     }
     standing.lock(&cell.clock, "the getters' turn", &[Op::Get]);
     standing.lock(&cell.plock, "the putters' turn", &[Op::Put]);

@@ -80,6 +80,12 @@ impl Ring {
         self.cell.capacity.load(Ordering::Relaxed).min(cell::MAX_CAPACITY as u64) as u32
     }
 
+    /// Bytes that an encoded message may have.
+    #[inline]
+    pub(crate) fn max_message(&self) -> u64 {
+        self.cell.max_message.load(Ordering::Relaxed)
+    }
+
     /// The ring's bytes, once the first put has made them.
     #[inline]
     pub(crate) fn bytes(&self) -> Result<Option<Bytes>, Error> {

@@ -9,14 +9,14 @@
 //! | after the commit, before the wake | a message, a sleeping getter | the kernel wakes it: `cw` is pending |
 //! | after the wake | `plock` with a dead owner | the kernel wakes the next |
 
-use super::bytes::{BLOCK_RECORD, Form, Head, INLINE_BYTES, INLINE_REFERENCES};
+use super::bytes::{BLOCK_RECORD, Form, Head};
 use super::cell::{CLOSED, End, NO_RECEIVER};
 use super::{Bytes, GaveUp, Patience, Ring};
-use crate::error::{PutFailed, TooLarge};
+use crate::error::PutFailed;
+use crate::message::Parcel;
 use multiproc_shm::blocks::{BlockId, BlockState};
 use multiproc_shm::notes::Op;
 use multiproc_shm::raw::{Acquired, Who};
-use multiproc_shm::scope::Outgoing;
 use multiproc_shm::{Error, record};
 use multiproc_sys::crash;
 use std::sync::atomic::Ordering;
@@ -30,40 +30,10 @@ const FIRST_BACKING: u64 = 4096;
 impl Ring {
     /// Puts an encoded message.
     #[inline]
-    pub(crate) fn put(&self, payload: &[u8], outgoing: &Outgoing, patience: Patience) -> Result<(), PutFailed> {
-        let limit = self.cell.max_message.load(Ordering::Relaxed);
-        if payload.len() as u64 > limit {
-            return Err(PutFailed::TooLarge(Box::new(TooLarge { size: payload.len() as u64, limit })));
-        }
+    pub(crate) fn put(&self, parcel: &mut Parcel, patience: Patience) -> Result<(), PutFailed> {
         let who = self.arena().who()?;
-        // A large message is copied before the lock is taken.
-        let block = if payload.len() > INLINE_BYTES || outgoing.references().len() > INLINE_REFERENCES {
-            Some(self.write_block(payload, outgoing)?)
-        } else {
-            None
-        };
-        let done = self.put_locked(who, payload, outgoing, block, patience);
-        if done.is_err()
-            && let Some(block) = block
-        {
-            self.arena().free_if(block, BlockState::Filling(self.arena().my_slot()))?;
-        }
-        done
-    }
-
-    fn write_block(&self, payload: &[u8], outgoing: &Outgoing) -> Result<BlockId, Error> {
-        record::write(self.arena(), payload, outgoing.references().iter().map(|h| h.reference()))
-    }
-
-    #[inline]
-    fn put_locked(
-        &self,
-        who: Who,
-        payload: &[u8],
-        outgoing: &Outgoing,
-        block: Option<BlockId>,
-        patience: Patience,
-    ) -> Result<(), PutFailed> {
+        // A large message has its block before the lock is taken.
+        let block = if parcel.inline().is_some() { None } else { Some(parcel.block()?) };
         let produced = &self.cell.produced;
         let found = self.take(Op::Put, &self.cell.plock, who, patience, || self.can_put()).map_err(|why| self.put_failed(why))?;
         let done = (|| {
@@ -75,7 +45,7 @@ impl Ring {
                 Some(bytes) => bytes,
                 None => self.make_ring()?,
             };
-            self.write_and_commit(who, bytes, payload, outgoing, block)
+            self.write_and_commit(who, bytes, parcel, block)
         })();
         debug_assert!(done.is_err() || produced.putting.load(Ordering::Relaxed) == 0);
         self.cell.plock.unlock(who.thread);
@@ -115,17 +85,10 @@ impl Ring {
     }
 
     #[inline]
-    fn write_and_commit(
-        &self,
-        who: Who,
-        bytes: Bytes,
-        payload: &[u8],
-        outgoing: &Outgoing,
-        block: Option<BlockId>,
-    ) -> Result<(), PutFailed> {
+    fn write_and_commit(&self, who: Who, bytes: Bytes, parcel: &mut Parcel, block: Option<BlockId>) -> Result<(), PutFailed> {
         let tail = self.tail();
-        let references = outgoing.references();
-        let inline = Head::new(Form::Inline, payload.len() as u32, references.len() as u16);
+        let len = parcel.inline().map_or(0, <[u8]>::len);
+        let inline = Head::new(Form::Inline, len as u32, parcel.references().len() as u16);
         let fits = |size: u64, head: End| {
             // Every item that the bound still allows keeps room for its block record: bytes never hold up what items allow.
             let left = u64::from(self.capacity().saturating_sub(tail.items_since(head) + 1)) * BLOCK_RECORD;
@@ -145,13 +108,17 @@ impl Ring {
         }
         self.back_ring(tail.position() + record.size())?;
         let block = match block {
-            None if as_block => Some(self.write_block(payload, outgoing)?),
+            None if as_block => Some(parcel.block()?),
             given => given,
         };
+        let references = parcel.references();
         record::announce(self.arena(), references)?;
         crash::point("put.announced");
         match block {
-            None => bytes.write_record(self.arena(), tail, record, payload, references.iter().map(|h| h.reference()))?,
+            None => {
+                let payload = parcel.inline().unwrap_or_default();
+                bytes.write_record(self.arena(), tail, record, payload, references.iter().map(|h| h.reference()))?;
+            }
             Some(block) => {
                 let name = block.raw().to_ne_bytes();
                 self.cell.produced.putting.store(block.raw(), Ordering::Relaxed);

@@ -98,6 +98,16 @@ impl WaitWord {
         futex::wake(&self.0, 1);
     }
 
+    /// For who sleeps on other words as well: the word and the value with which to sleep, after [`prepare`](WaitWord::prepare).
+    pub fn watch(&self) -> (&AtomicU32, u32) {
+        (&self.0, WAITERS)
+    }
+
+    /// Wakes all who sleep, whatever the word says: who was woken by a kicker that died half way tells the others.
+    pub fn pass_on_to_all(&self) {
+        futex::wake_all(&self.0);
+    }
+
     /// Whether somebody may sleep here.
     pub fn has_sleeper(&self) -> bool {
         self.0.load(Ordering::Relaxed) != 0
