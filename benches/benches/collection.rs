@@ -8,11 +8,11 @@ use multiproc_benches::row::{self, Row, Unit, exit};
 use ours::{Operation, Tree};
 use std::process::ExitCode;
 
-const OBJECTS: u64 = 100_000;
+const OBJECTS: usize = 100_000;
 
 fn main() -> ExitCode {
     let effort = Effort::from_env();
-    let tree = match Tree::with(effort.count(OBJECTS).max(1000) as usize) {
+    let tree = match Tree::with(if effort == Effort::Tiny { 1000 } else { OBJECTS }) {
         Ok(tree) => tree,
         Err(e) => {
             println!("collection: {e}");
