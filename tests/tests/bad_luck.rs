@@ -25,7 +25,7 @@ const fn row(clause: &'static str, first: &'static str, row: &'static str, says:
 
 const ROWS: &[Row] = &[
     row("capacity 0", "", "capacity", "capacity is 1 to"),
-    row("a message above the limit", "", "too large", "takes at most 1000"),
+    row("a message above the limit", "", "too large", "larger than the 1000 bytes that the queue takes"),
     row("a handle serialised outside", "", "outside", "can only be sent through multiproc's own"),
     row("bytes that do not decode", "", "undecodable", "do not decode as the expected type: odd"),
     row("a child that dies before it says hello", "", "no hello", "ended by SIGABRT"),

@@ -5,7 +5,9 @@
 mod common_queue;
 
 use common_queue::{LIMIT, Watchdog, alone, eventually, sleeps_on};
-use multiproc::{Bincode, Codec, CodecError, GetError, MAX_CAPACITY, Process, Queue, Receiver, Sender, channel, testing};
+use multiproc::{
+    Bincode, Buffer, Codec, CodecError, GetError, MAX_CAPACITY, Process, Queue, Raw, Receiver, Sender, channel, testing,
+};
 use serde::{Deserialize, Serialize};
 use std::time::{Duration, Instant};
 
@@ -65,7 +67,7 @@ fn a_message_above_the_limit_is_handed_back() {
     let q = Queue::<String>::with_max_message(4, 100).unwrap();
     let e = q.put("x".repeat(200)).unwrap_err();
     assert!(e.is_too_large());
-    assert_eq!(e.to_string(), "the message has 208 bytes, the queue takes at most 100");
+    assert_eq!(e.to_string(), "the message is larger than the 100 bytes that the queue takes");
     assert_eq!(e.into_inner().len(), 200);
     q.put("x".repeat(92)).unwrap();
     assert_eq!(q.get().unwrap().len(), 92);
@@ -76,29 +78,14 @@ fn a_message_above_the_limit_is_handed_back() {
 struct Picky;
 
 impl Codec<u32> for Picky {
-    fn encode(value: &u32, into: &mut Vec<u8>) -> Result<(), CodecError> {
-        into.extend_from_slice(&value.to_le_bytes());
+    fn encode(value: &u32, into: &mut Buffer) -> Result<(), CodecError> {
+        into.append(&value.to_le_bytes())?;
         if *value > 1000 { Err(CodecError::encode("too many")) } else { Ok(()) }
     }
 
     fn decode(bytes: &[u8]) -> Result<u32, CodecError> {
         let n = u32::from_le_bytes(bytes.try_into().map_err(CodecError::decode)?);
         if n % 2 == 0 { Ok(n) } else { Err(CodecError::decode("odd")) }
-    }
-}
-
-/// Bytes as they are.
-#[derive(Debug)]
-struct Raw;
-
-impl Codec<Vec<u8>> for Raw {
-    fn encode(value: &Vec<u8>, into: &mut Vec<u8>) -> Result<(), CodecError> {
-        into.extend_from_slice(value);
-        Ok(())
-    }
-
-    fn decode(bytes: &[u8]) -> Result<Vec<u8>, CodecError> {
-        Ok(bytes.to_vec())
     }
 }
 
@@ -408,7 +395,7 @@ fn any_handle_travels_in_any_number() {
 fn a_handle_does_not_serialise_outside_of_messages() {
     let _one = alone();
     let q = Queue::<u8>::bounded(1).unwrap();
-    let e = <Bincode as Codec<Queue<u8>>>::encode(&q, &mut Vec::new()).unwrap_err();
+    let e = <Bincode as Codec<Queue<u8>>>::encode(&q, &mut Buffer::new()).unwrap_err();
     assert!(e.to_string().contains("can only be sent through multiproc's own queues"), "{e}");
     assert!(<Bincode as Codec<Queue<u8>>>::decode(&[0, 0, 0, 0]).is_err());
 }
@@ -420,7 +407,7 @@ fn a_handle_of_another_type_or_side_is_an_error_of_its_message() {
     #[derive(Debug)]
     struct AnyType;
     impl<T: Serialize + serde::de::DeserializeOwned> Codec<T> for AnyType {
-        fn encode(value: &T, into: &mut Vec<u8>) -> Result<(), CodecError> {
+        fn encode(value: &T, into: &mut Buffer) -> Result<(), CodecError> {
             Bincode::encode(value, into)
         }
         fn decode(bytes: &[u8]) -> Result<T, CodecError> {
@@ -430,7 +417,7 @@ fn a_handle_of_another_type_or_side_is_an_error_of_its_message() {
     #[derive(Debug)]
     struct Forger;
     impl Codec<Option<Queue<u8>>> for Forger {
-        fn encode(value: &Option<Queue<u8>>, into: &mut Vec<u8>) -> Result<(), CodecError> {
+        fn encode(value: &Option<Queue<u8>>, into: &mut Buffer) -> Result<(), CodecError> {
             match value {
                 Some(q) => AnyType::encode(q, into),
                 // A position of which there is none.
@@ -487,7 +474,7 @@ fn messages_of_one_byte_to_200_mb() {
 fn many_threads_of_many_processes() {
     let _one = alone();
     const EACH: u64 = 3000;
-    Watchdog::start(Duration::from_secs(60));
+    Watchdog::start(Duration::from_secs(120));
     let q = Queue::<(u64, Vec<u8>)>::bounded(10).unwrap();
     let sums = Queue::<(u64, u64)>::bounded(10).unwrap();
     let mut all = Vec::new();

@@ -29,12 +29,10 @@ impl<T> Lease<T> {
     pub(crate) fn take<C: Codec<T>>(ring: &Ring, patience: Patience) -> Result<Lease<T>, GetError> {
         let (leased, references) = ring.lease(patience)?;
         // Made first, so that a message whose `Deserialize` panics goes back.
+        let block = leased.block;
         let mut lease = Lease { ring: ring.clone(), leased: Some(leased), value: None };
-        let mut bytes = Vec::new();
-        let copied = lease.leased.as_ref().map_or(Ok(()), |leased| ring.copy_payload(leased.block, &mut bytes));
         ring.hand_over();
-        let decoded = message::decode::<T, C>(ring.arena(), &bytes, &references).map_err(GetError::Decode);
-        match copied.map_err(GetError::from).and(decoded) {
+        match message::open_block::<T, C>(ring.arena(), block, &references).map_err(GetError::from) {
             Ok(value) => {
                 lease.value = Some(value);
                 Ok(lease)

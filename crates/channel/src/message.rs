@@ -1,11 +1,23 @@
-//! What may travel, and the two steps every message goes through: encode with its references, decode with them.
+//! What may travel, and the two steps every message goes through: packing with its references, opening with them.
+//!
+//! Queues and pipes share these: a [`Parcel`] is an encoded message that its channel puts into a ring or hands over as a block, an
+//! [`Arrival`] one that has been taken out of it and is still to be decoded. Whatever fails, is dropped or panics in between, a block
+//! belongs to one of them and is freed with it.
 
-use crate::codec::{Codec, CodecError};
-use multiproc_shm::scope::{self, Outgoing};
-use multiproc_shm::{Arena, Held};
+use crate::codec::{Buffer, BufferFailed, Codec, CodecError, EncodeRef};
+use crate::{scratch, view};
+use multiproc_shm::blocks::BlockId;
+use multiproc_shm::scope::{self, Outgoing, References};
+use multiproc_shm::{Arena, Error, Held};
+use multiproc_sys::{crash, robust};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
+
+/// Larger messages travel as blocks of their own.
+pub(crate) const INLINE_BYTES: usize = 4096;
+/// A message with more references travels as a block.
+pub(crate) const INLINE_REFERENCES: usize = 64;
 
 /// What can travel to another process: arguments, results, messages. Implemented for every type that owns its data and derives serde's traits.
 #[diagnostic::on_unimplemented(
@@ -20,8 +32,17 @@ impl<T: Serialize + DeserializeOwned + 'static> Message for T {}
 
 /// Encodes `value` behind what `into` holds, and collects the handles in it.
 #[inline]
-pub fn encode<T, C: Codec<T>>(arena: &'static Arena, value: &T, into: &mut Vec<u8>) -> Result<Outgoing, CodecError> {
-    let (done, outgoing) = scope::encoding(arena, || C::encode(value, into));
+pub fn encode<T, C: Codec<T>>(arena: &'static Arena, value: &T, into: &mut Buffer) -> Result<Outgoing, CodecError> {
+    encode_ref::<T, T, C>(arena, value, into)
+}
+
+#[inline]
+fn encode_ref<B: ?Sized, T, C: EncodeRef<B, T>>(
+    arena: &'static Arena,
+    value: &B,
+    into: &mut Buffer,
+) -> Result<Outgoing, CodecError> {
+    let (done, outgoing) = scope::encoding(arena, || C::encode_ref(value, into));
     done.map(|()| outgoing)
 }
 
@@ -29,4 +50,207 @@ pub fn encode<T, C: Codec<T>>(arena: &'static Arena, value: &T, into: &mut Vec<u
 #[inline]
 pub fn decode<T, C: Codec<T>>(arena: &'static Arena, bytes: &[u8], references: &[Arc<Held>]) -> Result<T, CodecError> {
     scope::decoding(arena, references, || C::decode(bytes))
+}
+
+/// Why a value was not packed.
+#[derive(Debug)]
+pub(crate) enum PackFailed {
+    /// The limit, in bytes.
+    TooLarge(u64),
+    Codec(CodecError),
+    Shared(Error),
+}
+
+/// Why a message was not opened.
+#[derive(Debug)]
+pub(crate) enum OpenFailed {
+    Codec(CodecError),
+    Shared(Error),
+}
+
+/// A block that this process has to itself; freed with it.
+#[derive(Debug)]
+pub(crate) struct OwnBlock {
+    arena: &'static Arena,
+    block: BlockId,
+}
+
+impl OwnBlock {
+    pub(crate) fn new(arena: &'static Arena, block: BlockId) -> OwnBlock {
+        OwnBlock { arena, block }
+    }
+
+    pub(crate) fn id(&self) -> BlockId {
+        self.block
+    }
+
+    /// It is another's now.
+    pub(crate) fn handed_over(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for OwnBlock {
+    fn drop(&mut self) {
+        if !robust::forked() {
+            crash::point("block.let_go");
+            // Fails only in corrupted memory, of which the next operation tells.
+            let _ = self.arena.free(self.block);
+        }
+    }
+}
+
+/// What a ring needs to know of a message that is put into it.
+pub(crate) trait Load {
+    /// Bytes of the payload.
+    fn size(&self) -> u64;
+    /// The payload, if it is small enough to lie in a ring.
+    fn inline(&self) -> Option<&[u8]>;
+    /// The references, by position.
+    fn references(&self) -> &[Arc<Held>];
+    /// The block of this process with the whole record. Made if the message is small; otherwise it has been there since it was encoded.
+    fn block(&mut self) -> Result<BlockId, Error>;
+}
+
+/// An encoded message with its references, ready to leave.
+#[derive(Debug)]
+pub(crate) struct Parcel {
+    buffer: Buffer,
+    outgoing: Outgoing,
+}
+
+impl Parcel {
+    /// Encodes `value`, to at most `max` bytes.
+    #[inline]
+    pub(crate) fn pack<B: ?Sized, T, C: EncodeRef<B, T>>(
+        arena: &'static Arena,
+        value: &B,
+        max: u64,
+    ) -> Result<Parcel, PackFailed> {
+        let mut buffer = Buffer::for_message(arena, max);
+        match encode_ref::<B, T, C>(arena, value, &mut buffer) {
+            Ok(outgoing) if !buffer.has_failed() => Ok(Parcel { buffer, outgoing }),
+            refused => Err(Parcel::refused(buffer, refused.err())),
+        }
+    }
+
+    #[cold]
+    fn refused(mut buffer: Buffer, why: Option<CodecError>) -> PackFailed {
+        match (buffer.take_failure(), why) {
+            (Some(BufferFailed::TooLarge(limit)), _) => PackFailed::TooLarge(limit),
+            (Some(BufferFailed::Shared(e)), _) => PackFailed::Shared(e),
+            (None, Some(e)) => PackFailed::Codec(e),
+            (None, None) => PackFailed::Codec(CodecError::encode("the codec did not say why")),
+        }
+    }
+
+    /// The payload, if it is small enough to lie in a ring.
+    #[inline]
+    pub(crate) fn inline(&self) -> Option<&[u8]> {
+        let small = !self.buffer.is_block() && self.outgoing.references().len() <= INLINE_REFERENCES;
+        small.then(|| self.buffer.as_slice())
+    }
+
+    /// The references, by position.
+    #[inline]
+    pub(crate) fn references(&self) -> &[Arc<Held>] {
+        self.outgoing.references()
+    }
+
+    /// The block of this process with the whole record. Made if the message is small; otherwise it has been there since it was encoded.
+    pub(crate) fn block(&mut self) -> Result<BlockId, Error> {
+        self.buffer.seal(self.outgoing.references().iter().map(|h| h.reference()))
+    }
+
+    /// The references alone, of a message whose payload is kept elsewhere.
+    pub(crate) fn into_outgoing(self) -> Outgoing {
+        self.outgoing
+    }
+
+    /// The message has committed: its block, if it travels in one, and what moves with it belong to the receiver.
+    #[inline]
+    pub(crate) fn gone(mut self) {
+        self.buffer.handed_over();
+        self.outgoing.gone();
+    }
+}
+
+impl Load for Parcel {
+    #[inline]
+    fn size(&self) -> u64 {
+        self.buffer.len() as u64
+    }
+
+    #[inline]
+    fn inline(&self) -> Option<&[u8]> {
+        Parcel::inline(self)
+    }
+
+    #[inline]
+    fn references(&self) -> &[Arc<Held>] {
+        Parcel::references(self)
+    }
+
+    fn block(&mut self) -> Result<BlockId, Error> {
+        Parcel::block(self)
+    }
+}
+
+/// A message that has been taken, before it is decoded.
+#[derive(Debug)]
+pub(crate) struct Arrival {
+    arena: &'static Arena,
+    /// The payload of a message that lay in a ring.
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) references: References,
+    block: Option<OwnBlock>,
+}
+
+impl Arrival {
+    #[inline]
+    pub(crate) fn new(arena: &'static Arena) -> Arrival {
+        Arrival { arena, bytes: scratch::take(), references: References::new(), block: None }
+    }
+
+    /// The message lies in this block, which is this process's own by its state and freed with the arrival.
+    #[inline]
+    pub(crate) fn in_block(&mut self, block: BlockId) {
+        self.block = Some(OwnBlock::new(self.arena, block));
+    }
+
+    /// The value.
+    #[inline]
+    pub(crate) fn open<T, C: Codec<T>>(&self) -> Result<T, OpenFailed> {
+        match &self.block {
+            None => decode::<T, C>(self.arena, &self.bytes, &self.references).map_err(OpenFailed::Codec),
+            Some(block) => open_block::<T, C>(self.arena, block.id(), &self.references),
+        }
+    }
+}
+
+impl Drop for Arrival {
+    #[inline]
+    fn drop(&mut self) {
+        scratch::give_back(std::mem::take(&mut self.bytes));
+    }
+}
+
+/// Decodes the record in a block of this process, in place if the codec reads each byte once.
+pub(crate) fn open_block<T, C: Codec<T>>(
+    arena: &'static Arena,
+    block: BlockId,
+    references: &[Arc<Held>],
+) -> Result<T, OpenFailed> {
+    view::with_payload(arena, block, |payload| {
+        if C::READS_ONCE {
+            return decode::<T, C>(arena, payload, references);
+        }
+        let mut copy = scratch::take();
+        copy.extend_from_slice(payload);
+        let value = decode::<T, C>(arena, &copy, references);
+        scratch::give_back(copy);
+        value
+    })
+    .map_err(OpenFailed::Shared)?
+    .map_err(OpenFailed::Codec)
 }

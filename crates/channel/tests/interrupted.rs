@@ -1,10 +1,7 @@
 //! What a program does to the process around a queue: a timer signal a thousand times a second, a plain fork().
 #![allow(unsafe_code)]
 
-mod common;
-
-use common::Raw;
-use multiproc::{GetError, Queue};
+use multiproc::{GetError, Queue, Raw};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};

@@ -6,7 +6,7 @@
 
 use crate::args::{Args, Run};
 use crate::error::{Error, Kind};
-use multiproc_channel::{Bincode, CodecError, Message, message};
+use multiproc_channel::{Bincode, Buffer, CodecError, Message, message};
 use multiproc_shm::Arena;
 use multiproc_shm::scope::{Outgoing, References};
 use multiproc_sys::image;
@@ -21,6 +21,9 @@ pub(crate) struct Job {
     pub(crate) worker_inits: Vec<usize>,
     /// Whether the parent asks for a backtrace in panics is decided by the child's own environment.
     pub(crate) name: String,
+    /// What every child of this process is given, encoded; the first so many references are its own.
+    pub(crate) given: Vec<u8>,
+    pub(crate) given_references: usize,
 }
 
 /// What the child's code gets: the arena, the encoded arguments, their references, and the user's function.
@@ -50,24 +53,37 @@ fn run_function<A: Args, R: Message>(call: Call<'_>) -> Returned {
     // From here on the arguments alone hold what they hold: who drops a sender in the middle of the function has dropped it.
     drop(call.references);
     let value = A::call(function, args);
-    let mut bytes = Vec::new();
+    let mut bytes = Buffer::new();
     let outgoing = message::encode::<R, Bincode>(call.arena, &value, &mut bytes).map_err(Failed::Result)?;
-    Ok((bytes, outgoing))
+    Ok((bytes.into_vec(), outgoing))
 }
 
 fn run_struct<T: Run>(call: Call<'_>) -> Returned {
     let task: T = message::decode::<T, Bincode>(call.arena, call.args, &call.references).map_err(Failed::Arguments)?;
     drop(call.references);
     let value = task.run();
-    let mut bytes = Vec::new();
+    let mut bytes = Buffer::new();
     let outgoing = message::encode::<T::Output, Bincode>(call.arena, &value, &mut bytes).map_err(Failed::Result)?;
-    Ok((bytes, outgoing))
+    Ok((bytes.into_vec(), outgoing))
 }
 
 /// A job with its encoded arguments, ready to be put into the arena.
 pub(crate) struct Prepared {
     pub(crate) payload: Vec<u8>,
-    pub(crate) outgoing: Outgoing,
+    given: Outgoing,
+    outgoing: Outgoing,
+}
+
+impl Prepared {
+    /// The references of the record: those of what is given to every child, then the arguments'.
+    pub(crate) fn references(&self) -> References {
+        [&self.given, &self.outgoing].into_iter().flat_map(|outgoing| outgoing.references().iter().cloned()).collect()
+    }
+
+    /// The child has been started: what moves is its own.
+    pub(crate) fn gone(&self) {
+        self.outgoing.gone();
+    }
 }
 
 fn offset_of(address: *const ()) -> Result<usize, Error> {
@@ -82,19 +98,26 @@ fn prepare<T: Message>(
     name: &str,
     args: &T,
 ) -> Result<Prepared, Error> {
+    #[cfg(feature = "tracing-bridge")]
+    let (given_bytes, given) = crate::bridge::for_child(arena)?;
+    #[cfg(not(feature = "tracing-bridge"))]
+    let (given_bytes, given) = (Vec::new(), Outgoing::default());
     let job = Job {
         run: offset_of(run as *const ())?,
         function: function.map_or(Ok(0), offset_of)?,
         worker_inits: crate::worker::inits(),
         name: name.to_owned(),
+        given: given_bytes,
+        given_references: given.references().len(),
     };
-    let mut payload = vec![0; 8];
+    let mut payload = Buffer::new();
     message::encode::<Job, Bincode>(arena, &job, &mut payload).map_err(|e| Error::because(Kind::Codec, "the job", e))?;
-    let head = payload.len() as u64;
-    payload[..8].copy_from_slice(&head.to_le_bytes());
+    let args_at = payload.len() as u64;
     let outgoing = message::encode::<T, Bincode>(arena, args, &mut payload)
         .map_err(|e| Error::because(Kind::Codec, "the arguments cannot travel", e))?;
-    Ok(Prepared { payload, outgoing })
+    let mut payload = payload.into_vec();
+    payload.extend_from_slice(&args_at.to_le_bytes());
+    Ok(Prepared { payload, given, outgoing })
 }
 
 /// The job of calling `f` with `args`.
@@ -120,9 +143,10 @@ pub(crate) struct Received<'a> {
 
 /// Splits a payload into the job and its arguments.
 pub(crate) fn receive<'a>(arena: &'static Arena, payload: &'a [u8]) -> Option<Received<'a>> {
-    let head = u64::from_le_bytes(payload.get(..8)?.try_into().ok()?) as usize;
-    let job = message::decode::<Job, Bincode>(arena, payload.get(8..head)?, &[]).ok()?;
-    Some(Received { job, args: payload.get(head..)? })
+    let (payload, args_at) = payload.split_last_chunk::<8>()?;
+    let args_at = usize::try_from(u64::from_le_bytes(*args_at)).ok()?;
+    let job = message::decode::<Job, Bincode>(arena, payload.get(..args_at)?, &[]).ok()?;
+    Some(Received { job, args: payload.get(args_at..)? })
 }
 
 impl Received<'_> {

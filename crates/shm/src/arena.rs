@@ -126,6 +126,8 @@ pub struct SlotId {
 impl Arena {
     /// A new arena, with the calling process in its slot 0.
     pub fn create(options: &Options) -> Result<&'static Arena, Error> {
+        // Here, where it is an error: the keeper thread, which needs it too, could only end the process.
+        robust::current()?;
         let most = limits::file_size_limit().unwrap_or(u64::MAX);
         let mut size = options.size.min(most) / PAGE * PAGE;
         let memory = loop {
@@ -161,6 +163,7 @@ impl Arena {
 
     /// Maps the arena that the parent passed; the caller is to live in `slot`.
     pub fn attach(fd: OwnedFd, options: &Options, slot: SlotId) -> Result<&'static Arena, Error> {
+        robust::current()?;
         let memory = Memory::attach(fd)?;
         let layout = Layout::plan(memory.size()).ok_or(Error::Corrupted(&"the arena's size"))?;
         let header = memory.at::<Header>(0)?;
@@ -267,7 +270,8 @@ impl Arena {
 
     /// Takes a free slot for a child of this process.
     pub fn reserve_slot(&self) -> Result<SlotId, Error> {
-        for index in 0..self.layout.slots {
+        // The first is the coordinator's for good: who has it has no parent.
+        for index in 1..self.layout.slots {
             if index >= self.slots_high() {
                 let start = (self.layout.roster + u64::from(index) * SLOT_SIZE) / PAGE * PAGE;
                 self.memory.back(start, PAGE)?;
@@ -311,6 +315,15 @@ impl Arena {
                 once()
             }
             other => other,
+        }
+    }
+
+    /// As [`allocate_range`](Arena::allocate_range), for room that one could do without: `None` when it is used up, and nothing is collected for it.
+    pub fn try_allocate_range(&self, range: u64, bytes: u64) -> Result<Option<BlockId>, Error> {
+        match self.blocks.allocate(&self.memory, self.account(), range, bytes, self.slot) {
+            Ok(block) => Ok(Some(block)),
+            Err(Error::OutOfMemory(_)) => Ok(None),
+            Err(e) => Err(e),
         }
     }
 
@@ -539,6 +552,12 @@ impl Arena {
         let received = entry.received.load(Ordering::SeqCst);
         let sent = entry.sent.load(Ordering::SeqCst);
         Ok(received == sent && !self.anybody_has(table, index)? && entry.sent.load(Ordering::SeqCst) == sent)
+    }
+
+    /// Whether the process of a slot has a handle to the object at `index` with (all of) this role.
+    pub fn slot_has(&self, slot: u32, role: Role, index: u32) -> Result<bool, Error> {
+        let may_have = self.slot(slot)?.bits_high() > u64::from(index);
+        role.tables().try_fold(may_have, |all, table| Ok(all && self.holds.get(&self.memory, slot, table, index)?))
     }
 
     /// Whether some slot has this role on `index`.

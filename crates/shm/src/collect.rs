@@ -133,7 +133,7 @@ impl Arena {
         Ok(())
     }
 
-    fn parent_gone(&self, slot: &Slot) -> Result<bool, Error> {
+    pub(crate) fn parent_gone(&self, slot: &Slot) -> Result<bool, Error> {
         let parent = self.slot(slot.parent.load(Ordering::Relaxed))?;
         let (state, generation) = parent.state()?;
         let same = generation == slot.parent_generation.load(Ordering::Relaxed);
@@ -153,7 +153,7 @@ impl Arena {
         Ok(match s.state()?.0 {
             SlotState::Free => Condition::Fine,
             SlotState::Live if s.life.owner_died() => Condition::Dead,
-            SlotState::Live if slot != 0 && self.parent_gone(s)? => Condition::Orphan,
+            SlotState::Live if slot != 0 && !s.is_detached() && self.parent_gone(s)? => Condition::Orphan,
             SlotState::Reserved if self.reserver_gone(s)? => Condition::Dead,
             _ => Condition::Fine,
         })
@@ -177,6 +177,8 @@ impl Arena {
             self.abandon_slot(slot, generation)?;
             return Ok(());
         }
+        // The kernel has woken one of those who sleep until its death, and that one may have died as well.
+        s.life.tell_of_death();
         let kept = !s.is_released() && !self.parent_gone(s)?;
         if s.is_cleaned() && kept {
             return Ok(());

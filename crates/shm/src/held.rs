@@ -10,6 +10,7 @@ use crate::holds::Table;
 use crate::memory::Shared;
 use crate::objects::{Kind, Object, ObjectState, RawRef};
 use multiproc_sys::{crash, robust};
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -72,6 +73,28 @@ impl Local {
     fn any(&self, role: Role) -> bool {
         self.held.iter().enumerate().any(|(bits, h)| h.is_some() && bits as u8 & role as u8 == role as u8)
     }
+}
+
+thread_local! {
+    // Const and without Drop, so that handles may be dropped in exit handlers too. See [`returning`].
+    static LENT: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether what is dropped on this thread at this moment stands in a record as well.
+pub(crate) fn is_lent() -> bool {
+    LENT.get()
+}
+
+/// Drops what stands in a record as well: what has one owner is not let go of, and nobody looks for what it leaves.
+pub fn returning(drop: impl FnOnce()) {
+    struct Reset(bool);
+    impl Drop for Reset {
+        fn drop(&mut self) {
+            LENT.set(self.0);
+        }
+    }
+    let _reset = Reset(LENT.replace(true));
+    drop();
 }
 
 const SHARDS: usize = 16;
@@ -141,12 +164,13 @@ impl Arena {
         Ok(held)
     }
 
-    /// Gives up every channel role of this process, as if all its handles were dropped: at the end of a process whose statics never are.
-    pub fn leave_channels(&'static self) -> Result<(), Error> {
+    /// Gives up every channel role of this process, as if all its handles were dropped: at the end of a process whose statics never are. The object `except` it
+    /// keeps.
+    pub fn leave_channels(&'static self, except: Option<u32>) -> Result<(), Error> {
         let mut undecided = false;
         for shard in &self.registry.shards {
             let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
-            for (&index, local) in shard.iter() {
+            for (&index, local) in shard.iter().filter(|&(&index, _)| Some(index) != except) {
                 for (part, table) in CHANNEL_ROLES {
                     if local.any(part) {
                         self.holds.clear(&self.memory, self.my_slot(), table, index)?;
@@ -275,14 +299,15 @@ impl Held {
         if local.held.iter().all(Option::is_none) {
             let shared = local.shared;
             shard.remove(&object.index);
-            let carries = arena.carries_references(object)?;
+            let awaited = shared && !LENT.get() && (arena.kind_of(object.index)?.awaited)(arena, object)?;
+            let told = awaited || arena.carries_references(object)?;
             arena.holds.clear(&arena.memory, arena.my_slot(), Table::Hold, object.index)?;
             crash::point("held.let_go");
             if !shared {
                 arena.end_object(object.index, object.generation)?;
             }
             // What its records refer to may have lost its last sender or receiver with it.
-            collect |= carries && !(shared && arena.anybody_has(Table::Hold, object.index)?);
+            collect |= told && !(shared && arena.anybody_has(Table::Hold, object.index)?);
         }
         Ok(collect)
     }

@@ -96,6 +96,12 @@ impl Memory {
         Ok(unsafe { &*p })
     }
 
+    /// The first of `len` bytes at `offset`, for an owner that reads or writes them in place.
+    #[inline]
+    pub fn pointer_to(&self, offset: u64, len: u64) -> Result<*mut u8, Error> {
+        self.pointer(offset, len)
+    }
+
     /// Copies `bytes` to `offset`. The caller has that range to itself by protocol.
     #[inline]
     pub fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), Error> {

@@ -29,8 +29,10 @@ pub struct Notice {
     pub tell: fn(&Notice),
     /// Index of the object.
     pub object: u32,
-    /// Item number.
+    /// Number of the first item.
     pub seq: u32,
+    /// How many items.
+    pub count: u32,
     /// Of the dead process.
     pub pid: u32,
 }

@@ -36,7 +36,8 @@ pub fn size(payload: u64, references: u64) -> u64 {
 pub fn write(arena: &Arena, payload: &[u8], references: impl ExactSizeIterator<Item = RawRef>) -> Result<BlockId, Error> {
     let count = references.len() as u64;
     let block = arena.allocate(size(payload.len() as u64, count))?;
-    match fill(arena, block, payload, references) {
+    let written = arena.place(block).and_then(|(at, _)| arena.memory().write(at + HEADER, payload));
+    match written.and_then(|()| seal(arena, block, payload.len() as u64, references)) {
         Ok(()) => Ok(block),
         Err(e) => {
             arena.free(block)?;
@@ -45,16 +46,19 @@ pub fn write(arena: &Arena, payload: &[u8], references: impl ExactSizeIterator<I
     }
 }
 
-fn fill(arena: &Arena, block: BlockId, payload: &[u8], references: impl ExactSizeIterator<Item = RawRef>) -> Result<(), Error> {
-    let (at, _) = arena.place(block)?;
+/// Makes a record of a block of this process in which the payload lies already, [`HEADER`] bytes from its beginning.
+pub fn seal(arena: &Arena, block: BlockId, len: u64, references: impl ExactSizeIterator<Item = RawRef>) -> Result<(), Error> {
+    let (at, room) = arena.place(block)?;
+    if size(len, references.len() as u64) > room {
+        return Err(Error::Corrupted(&"a record is larger than its block"));
+    }
     let memory = arena.memory();
     // Relaxed: the block is private until its state, or a commit, publishes it.
-    memory.at::<AtomicU64>(at)?.store(payload.len() as u64, Ordering::Relaxed);
+    memory.at::<AtomicU64>(at)?.store(len, Ordering::Relaxed);
     memory.at::<AtomicU32>(at + 8)?.store(references.len() as u32, Ordering::Relaxed);
     attempt(arena, block)?.store(1, Ordering::Relaxed);
     note(arena, block)?.store(0, Ordering::Relaxed);
-    memory.write(at + HEADER, payload)?;
-    let list = at + HEADER + (payload.len() as u64).next_multiple_of(8);
+    let list = at + HEADER + len.next_multiple_of(8);
     for (i, reference) in references.enumerate() {
         memory.at::<AtomicU64>(list + i as u64 * 8)?.store(reference.0, Ordering::Relaxed);
     }

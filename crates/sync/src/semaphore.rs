@@ -278,6 +278,11 @@ impl Semaphore {
     }
 }
 
+/// Whether an owned permit counts.
+pub(crate) fn is_entered(cell: &SemaphoreCell, entry: u32, id: u64) -> bool {
+    cell.owned.get(entry as usize).is_some_and(|entry| entry.load(Ordering::Acquire) == id)
+}
+
 /// Takes an owned permit's entry out, if it is still entered, and wakes a waiter.
 pub(crate) fn leave_owned(arena: &Arena, cell: &SemaphoreCell, entry: u32, id: u64, died: bool) -> Result<(), Error> {
     let Some(entry) = cell.owned.get(entry as usize) else { return Ok(()) };

@@ -1,6 +1,6 @@
 //! Plays one row of `tests/bad_luck.rs`, named by the first argument: prints what happened in one line, and whether descriptors leaked.
 
-use multiproc::{Codec, CodecError, Lock, LockError, Process, ProcessError, Queue, Sender, Value};
+use multiproc::{Buffer, Codec, CodecError, Lock, LockError, Process, ProcessError, Queue, Sender, Value};
 use std::cell::Cell;
 use std::error::Error;
 use std::time::Duration;
@@ -78,9 +78,8 @@ fn too_large() -> Told {
 struct Picky;
 
 impl Codec<String> for Picky {
-    fn encode(value: &String, into: &mut Vec<u8>) -> Result<(), CodecError> {
-        into.extend_from_slice(value.as_bytes());
-        Ok(())
+    fn encode(value: &String, into: &mut Buffer) -> Result<(), CodecError> {
+        into.append(value.as_bytes())
     }
 
     fn decode(bytes: &[u8]) -> Result<String, CodecError> {

@@ -9,10 +9,6 @@ use multiproc_shm::objects::RawRef;
 use multiproc_shm::{Arena, Error};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Larger messages travel as blocks of their own.
-pub(crate) const INLINE_BYTES: usize = 4096;
-/// A message with more references travels as a block.
-pub(crate) const INLINE_REFERENCES: usize = 64;
 /// Bytes of a record that names a block.
 pub(crate) const BLOCK_RECORD: u64 = 16;
 const HEAD: u64 = 8;

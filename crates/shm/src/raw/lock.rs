@@ -340,6 +340,29 @@ impl RawLock {
         }
     }
 
+    /// For who sleeps on other words as well: the word and the value with which to sleep until the owner dies. `None`: it is dead.
+    ///
+    /// For locks that are held for life. The kernel wakes one sleeper, who calls [`tell_of_death`](RawLock::tell_of_death).
+    pub fn watch(&self) -> Option<(&AtomicU32, u32)> {
+        loop {
+            // Acquire pairs with the kernel's mark.
+            let seen = self.word.load(Ordering::Acquire);
+            if seen & OWNER_DIED != 0 {
+                return None;
+            }
+            if seen & WAITERS != 0
+                || self.word.compare_exchange(seen, seen | WAITERS, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+            {
+                return Some((&self.word, seen | WAITERS));
+            }
+        }
+    }
+
+    /// Wakes all who sleep until the owner dies.
+    pub fn tell_of_death(&self) {
+        futex::wake_all(&self.word);
+    }
+
     /// Sleeps until an owner has died or `deadline` has passed; for locks that are held for life.
     pub fn wait_for_death(&self, deadline: Option<Deadline>) -> bool {
         loop {

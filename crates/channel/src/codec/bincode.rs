@@ -1,0 +1,144 @@
+//! [`Bincode`], the default codec.
+//!
+//! bincode 2.0.1 is pinned (RUSTSEC-2025-0141 calls it unmaintained; complete, no fault known): everything that
+//! knows it is in this file.
+
+use super::{Buffer, Codec, CodecError, EncodeRef};
+use bincode::error::{DecodeError, EncodeError};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// The default codec: serde through bincode, integers at their fixed width, little endian.
+///
+/// Decoding refuses lengths that a message of its size cannot hold before it allocates for them, and bytes that are left over.
+/// Not self-describing: `#[serde(flatten)]`, `skip_serializing_if` and untagged enums do not work with it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Bincode;
+
+/// Bytes that a decoded message of up to [`SMALL`] bytes may claim.
+const SMALL_LIMIT: usize = 1 << 20;
+const SMALL: usize = 1 << 18;
+/// The same for up to [`MEDIUM`] bytes.
+const MEDIUM_LIMIT: usize = 1 << 28;
+const MEDIUM: usize = 1 << 26;
+/// The same for all larger ones.
+const LARGE_LIMIT: usize = 1 << 36;
+
+macro_rules! config {
+    () => {
+        bincode::config::standard().with_fixed_int_encoding()
+    };
+}
+
+#[inline]
+fn encode(value: &(impl Serialize + ?Sized), into: &mut Buffer) -> Result<(), CodecError> {
+    bincode::serde::encode_into_writer(value, Append(into), config!()).map_err(CodecError::encode)
+}
+
+impl<T: Serialize + DeserializeOwned> Codec<T> for Bincode {
+    /// The owned decoder copies strings and byte strings before it checks them.
+    const READS_ONCE: bool = true;
+
+    #[inline]
+    fn encode(value: &T, into: &mut Buffer) -> Result<(), CodecError> {
+        encode(value, into)
+    }
+
+    #[inline]
+    fn decode(bytes: &[u8]) -> Result<T, CodecError> {
+        use bincode::serde::decode_from_reader as decode;
+        let mut rest = Rest(bytes);
+        let decoded = if !std::mem::needs_drop::<T>() {
+            // A type that owns no memory allocates for no length, and counting costs as much again as decoding.
+            decode(&mut rest, config!())
+        } else if bytes.len() <= SMALL {
+            decode(&mut rest, config!().with_limit::<SMALL_LIMIT>())
+        } else if bytes.len() <= MEDIUM {
+            decode(&mut rest, config!().with_limit::<MEDIUM_LIMIT>())
+        } else {
+            decode(&mut rest, config!().with_limit::<LARGE_LIMIT>())
+        };
+        let value = decoded.map_err(CodecError::decode)?;
+        if !rest.0.is_empty() {
+            return Err(CodecError::decode(format!("{} bytes are left over", rest.0.len())));
+        }
+        Ok(value)
+    }
+}
+
+impl EncodeRef<str, String> for Bincode {
+    fn encode_ref(value: &str, into: &mut Buffer) -> Result<(), CodecError> {
+        encode(value, into)
+    }
+}
+
+impl<E: Serialize + DeserializeOwned> EncodeRef<[E], Vec<E>> for Bincode {
+    fn encode_ref(value: &[E], into: &mut Buffer) -> Result<(), CodecError> {
+        encode(value, into)
+    }
+}
+
+struct Append<'a>(&'a mut Buffer);
+
+impl bincode::enc::write::Writer for Append<'_> {
+    #[inline]
+    fn write(&mut self, bytes: &[u8]) -> Result<(), EncodeError> {
+        self.0.append(bytes).map_err(|_| EncodeError::Other("the message does not fit"))
+    }
+}
+
+/// What is still to be read. Each byte is read once.
+struct Rest<'a>(&'a [u8]);
+
+impl bincode::de::read::Reader for Rest<'_> {
+    #[inline]
+    fn read(&mut self, into: &mut [u8]) -> Result<(), DecodeError> {
+        let Some((bytes, rest)) = self.0.split_at_checked(into.len()) else {
+            return Err(DecodeError::UnexpectedEnd { additional: into.len() - self.0.len() });
+        };
+        into.copy_from_slice(bytes);
+        self.0 = rest;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fmt;
+
+    fn round<T: Serialize + DeserializeOwned + PartialEq + fmt::Debug>(value: T) {
+        let mut bytes = Buffer::new();
+        Bincode::encode(&value, &mut bytes).unwrap();
+        assert_eq!(<Bincode as Codec<T>>::decode(bytes.as_slice()).unwrap(), value);
+    }
+
+    #[test]
+    fn values_come_back() {
+        round((1u8, "text".to_string(), vec![Some(1.5f64), None], ()));
+        round(vec![0u8; 3 << 20]);
+    }
+
+    #[test]
+    fn borrowed_forms_encode_alike() {
+        let encoded = |encode: &dyn Fn(&mut Buffer) -> Result<(), CodecError>| {
+            let mut bytes = Buffer::new();
+            encode(&mut bytes).unwrap();
+            bytes.into_vec()
+        };
+        let (text, list) = ("text".to_string(), vec![(1u8, 2.5f64), (3, 4.0)]);
+        assert_eq!(encoded(&|b| Bincode::encode(&text, b)), encoded(&|b| Bincode::encode_ref("text", b)));
+        assert_eq!(encoded(&|b| Bincode::encode(&list, b)), encoded(&|b| Bincode::encode_ref(&list[..], b)));
+    }
+
+    #[test]
+    fn forged_lengths_and_leftovers_are_errors() {
+        let forged = u64::MAX.to_le_bytes();
+        assert!(<Bincode as Codec<Vec<u8>>>::decode(&forged).is_err());
+        assert!(<Bincode as Codec<String>>::decode(&forged).is_err());
+        assert!(<Bincode as Codec<Vec<u64>>>::decode(&(1u64 << 40).to_le_bytes()).is_err());
+        assert!(<Bincode as Codec<u8>>::decode(&[1, 2]).is_err());
+        assert!(<Bincode as Codec<u32>>::decode(&[1, 2]).is_err());
+        assert!(<Bincode as Codec<bool>>::decode(&[7]).is_err());
+    }
+}
