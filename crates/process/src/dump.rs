@@ -140,7 +140,8 @@ pub struct CircleLink {
 ///
 /// Works from any process of the tree, also while others are stopped, hold locks, or die. Never blocks, and changes nothing; what moves meanwhile may be
 /// missing. A wait is known from when the thread sleeps on one of multiproc's objects or joins a process; other waits (a
-/// mutex of std, a read) are not. With a million objects it takes some tens of milliseconds.
+/// mutex of std, a read) are not. With a million objects it takes some tens of milliseconds. Where `/proc` is missing or hides other users' processes,
+/// stopped ones are not told apart, and only circles of locks and joins are known to be deadlocks.
 ///
 /// Right after an operation of the calling thread has failed with a time-out, that wait is in the dump as one that was given up, so
 /// that [`circles`](Dump::circles) can say why.
