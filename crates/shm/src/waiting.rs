@@ -165,7 +165,7 @@ impl Arena {
             if what.ready() {
                 break;
             }
-            let pending = words.shared.map(|word| me.set_pending(word));
+            let pending = words.shared.map(|word| me.set_baton(word));
             crash::point("waiting.before_sleep");
             let why = wait_any(&words.words, deadline);
             crash::point("waiting.after_sleep");

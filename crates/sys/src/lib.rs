@@ -6,9 +6,12 @@
 //!
 //! Reading order: [`probe`] (what kernels differ in) -> [`clock`] -> [`futex`] -> [`futex_waitv`] -> [`robust`] (what the kernel does
 //! when a thread dies) ->
-//! [`memfd`] -> [`pidfd`] -> [`spawn`] -> [`image`] -> [`signal`] -> [`thread`] -> [`poll`] -> [`signal_watch`] -> [`limits`] -> [`crash`] ->
+//! [`memfd`] -> [`pidfd`] -> [`spawn`] -> [`image`] -> [`signal`] -> [`bell`] -> [`caught`] ->
+//! [`thread`] -> [`poll`] -> [`signal_watch`] -> [`stream`] -> [`limits`] -> [`crash`] ->
 //! [`task`] and [`debugger`] (for reports and for who debugs).
 
+pub mod bell;
+pub mod caught;
 pub mod clock;
 pub mod crash;
 pub mod debugger;
@@ -26,5 +29,6 @@ pub mod signal;
 pub mod signal_watch;
 pub mod spawn;
 pub mod spin;
+pub mod stream;
 pub mod task;
 pub mod thread;
