@@ -11,7 +11,6 @@ use multiproc_shm::roster::Slot;
 use multiproc_sys::clock::Deadline;
 use multiproc_sys::signal::stderr_write;
 use std::ffi::{c_int, c_void};
-use std::io::Write;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Once};
 use std::time::Duration;
@@ -123,7 +122,7 @@ extern "C" fn handler(status: c_int, _: *mut c_void) {
     wait_for(&awaited);
     shutdown::await_descendants();
     if !lines::is_delivering() && !lines::flush(Deadline::after(LAST_LINES)) {
-        let _ = writeln!(std::io::stderr(), "output of children is lost: what takes their lines does not return");
+        stderr_write(b"output of children is lost: what takes their lines does not return\n");
     }
     #[cfg(feature = "tracing-bridge")]
     crate::bridge::flush(Deadline::after(LAST_LINES));
@@ -142,6 +141,20 @@ fn note_code(status: c_int) {
         let none = Outcome::None.to_word();
         let exited = Outcome::Exited(status).to_word();
         let _ = slot.outcome.compare_exchange(none, exited, Ordering::AcqRel, Ordering::Relaxed);
+    }
+}
+
+fn wait_for(children: &[Arc<Child>]) {
+    let limit = Some(GRACE_AT_EXIT.load(Ordering::Relaxed)).filter(|&ms| ms != FOR_EVER);
+    let limit = limit.and_then(|ms| Deadline::after(Duration::from_millis(ms)));
+    let soon = Deadline::after(SAY_AFTER).map(|soon| soon.earlier(limit));
+    let late: Vec<_> = children.iter().filter(|c| !c.wait_for_end(soon)).collect();
+    if !late.is_empty() && limit.is_none_or(|limit| !limit.passed()) {
+        say_who_is_late(&late, limit);
+    }
+    let late: Vec<_> = late.into_iter().filter(|child| !child.wait_for_end(limit)).collect();
+    if !late.is_empty() {
+        shutdown::end_children(GRACE, |child| late.iter().any(|late| std::ptr::eq(&raw const ***late, child)));
     }
 }
 
@@ -164,18 +177,4 @@ fn say_who_is_late(late: &[&Arc<Child>], limit: Option<Deadline>) {
     }
     // Without std's lock of stderr, which a thread of the program may hold for ever.
     stderr_write(text.as_bytes());
-}
-
-fn wait_for(children: &[Arc<Child>]) {
-    let limit = Some(GRACE_AT_EXIT.load(Ordering::Relaxed)).filter(|&ms| ms != FOR_EVER);
-    let limit = limit.and_then(|ms| Deadline::after(Duration::from_millis(ms)));
-    let soon = Deadline::after(SAY_AFTER).map(|soon| soon.earlier(limit));
-    let late: Vec<_> = children.iter().filter(|c| !c.wait_for_end(soon)).collect();
-    if !late.is_empty() && limit.is_none_or(|limit| !limit.passed()) {
-        say_who_is_late(&late, limit);
-    }
-    let late: Vec<_> = late.into_iter().filter(|child| !child.wait_for_end(limit)).collect();
-    if !late.is_empty() {
-        shutdown::end_children(GRACE, |child| late.iter().any(|late| std::ptr::eq(&raw const ***late, child)));
-    }
 }

@@ -169,9 +169,9 @@ fn begin_life(arena: &'static Arena, slot: Option<SlotId>) {
             }
         }
         mine.pid.store(std::process::id(), Ordering::Relaxed);
-        mine.started.store(now_nanos(), Ordering::Relaxed);
         // SeqCst: `heed_detaching` comes after it.
         mine.keeper.store(bell::thread_id(), Ordering::SeqCst);
+        mine.started.store(now_nanos(), Ordering::Relaxed);
         let _ = mine.life.lock(arena.who().ok()?).ok()?;
         if let Some(SlotId { generation, .. }) = slot {
             mine.change((SlotState::Reserved, generation), (SlotState::Live, generation)).then_some(())?;
@@ -354,7 +354,8 @@ impl Keeper {
                     } else {
                         // The kernel does not end one that has changed its user, and it does not itself while it is stopped.
                         let _ = pidfd.send_signal(9);
-                        if pidfd.is_dead() {
+                        // Asked again: once it is dead, others may have freed the slot, and given it to another.
+                        if pidfd.is_dead() && self.arena.is_live(one.slot).unwrap_or(false) {
                             let _ = self.arena.slot_is_dead(one.slot.index);
                         }
                     }

@@ -9,7 +9,7 @@
 //! - `hook`: how a child gets from `.init_array` to `worker`, which runs the job; `panics`: its last words;
 //! - `lines`: children's output line by line;
 //! - `bridge` (a feature): workers' tracing events;
-//! - `exit`: how a process with children ends; `shutdown`: ending the tree in order; [`current`]: who am I, who are they.
+//! - `exit`: how a process with children ends; `shutdown`: ending the tree in order; [`current`]: who am I, who are they;
 //! - `dump`: what everybody holds and waits for, with `circles`; `dump_on`: the same on a signal; `halt`: waiting for a debugger.
 
 pub mod args;

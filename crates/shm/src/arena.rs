@@ -551,7 +551,8 @@ impl Arena {
 
     /// Whether the process of a slot has a handle to the object at `index` with (all of) this role.
     pub fn slot_has(&self, slot: u32, role: Role, index: u32) -> Result<bool, Error> {
-        role.tables().try_fold(true, |all, table| Ok(all && self.holds.get(&self.memory, slot, table, index)?))
+        let may_have = self.slot(slot)?.bits_high() > u64::from(index);
+        role.tables().try_fold(may_have, |all, table| Ok(all && self.holds.get(&self.memory, slot, table, index)?))
     }
 
     /// Whether some slot has this role on `index`.

@@ -231,8 +231,8 @@ impl Slot {
             word.store(0, Ordering::Relaxed);
         }
         self.pid.store(0, Ordering::Relaxed);
-        self.notes.clear();
         self.keeper.store(0, Ordering::Relaxed);
+        self.notes.clear();
         self.flags.store(0, Ordering::Relaxed);
         self.bits_high.store(0, Ordering::Relaxed);
         self.hands.iter().chain(&self.name).for_each(|w| w.store(0, Ordering::Relaxed));

@@ -6,9 +6,8 @@
 //!
 //! Reading order: [`probe`] (what kernels differ in) -> [`clock`] -> [`futex`] -> [`futex_waitv`] -> [`robust`] (what the kernel does
 //! when a thread dies) ->
-//! [`memfd`] -> [`pidfd`] -> [`spawn`] -> [`image`] -> [`signal`] -> [`bell`] -> [`caught`] ->
-//! [`thread`] -> [`poll`] -> [`signal_watch`] -> [`stream`] -> [`limits`] -> [`crash`] ->
-//! [`task`] and [`debugger`] (for reports and for who debugs).
+//! [`memfd`] -> [`pidfd`] -> [`spawn`] -> [`image`] -> [`signal`] -> [`bell`] -> [`caught`] -> [`thread`] -> [`poll`] -> [`stream`] ->
+//! [`signal_watch`] -> [`limits`] -> [`crash`] -> [`task`] and [`debugger`] (for reports and for who debugs).
 
 pub mod bell;
 pub mod caught;
