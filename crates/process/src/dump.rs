@@ -451,6 +451,9 @@ impl fmt::Display for Circle {
             match *operation {
                 "lock" => write!(f, "for {on}, which {next} holds"),
                 "join" => write!(f, "for the end of {next}"),
+                operation if self.links.len() == 1 => {
+                    write!(f, "to {operation} on {on}, and nobody but itself could let it go on")
+                }
                 operation => write!(f, "to {operation} on {on}, and so for {next}"),
             }?;
         }
