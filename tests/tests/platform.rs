@@ -246,7 +246,7 @@ fn with_old_kernel(lacks: &str, place: &str) -> Option<(String, ExitStatus)> {
 #[test]
 fn older_kernels() {
     let _watched = watch(300);
-    for lacks in ["noexec-seal", "exit-info", "death-wakes", "all"] {
+    for lacks in ["futex-waitv", "noexec-seal", "exit-info", "death-wakes", "all"] {
         plays(with_old_kernel(lacks, "here"), WORKS);
     }
     plays(with_old_kernel("all", "pid-1"), WORKS);

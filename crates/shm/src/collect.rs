@@ -41,8 +41,13 @@ impl Arena {
     ///
     /// What is to be told of the dead is told when no lock of this thread's is held, the collector's included: it may run a subscriber of the user's.
     pub fn collect(&self) -> Result<Collected, Error> {
+        self.collect_and(true)
+    }
+
+    /// As [`collect`](Arena::collect); `always` gives back idle memory though it has been given back a moment ago.
+    pub(crate) fn collect_and(&self, always: bool) -> Result<Collected, Error> {
         let done = self.collect_in_rounds();
-        self.give_back_idle();
+        self.give_back_idle(always);
         if self.who()?.thread.holds() == 0 {
             self.tell();
         } else {
@@ -53,8 +58,12 @@ impl Arena {
 
     /// As [`collect`](Arena::collect), for a keeper: it holds its process's life word and no other lock.
     pub fn collect_as_keeper(&self) -> Result<Collected, Error> {
+        self.keep(true)
+    }
+
+    pub(crate) fn keep(&self, always: bool) -> Result<Collected, Error> {
         let done = self.collect_in_rounds();
-        self.give_back_idle();
+        self.give_back_idle(always);
         self.tell();
         done
     }

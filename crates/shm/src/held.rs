@@ -267,9 +267,9 @@ impl Drop for Held {
         if robust::forked() {
             return;
         }
-        // An error here means corrupted shared memory, of which the next operation will tell.
+        // An error here means corrupted shared memory, of which the next operation tells.
         if self.release().unwrap_or(false) {
-            let _ = self.arena.collect();
+            self.arena.collect_soon();
         }
     }
 }

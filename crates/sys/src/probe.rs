@@ -6,6 +6,7 @@
 //!
 //! | name | since Linux | what it gives | without it |
 //! |---|---|---|---|
+//! | `futex-waitv` | 5.16 | one sleeper on several words (a filter of system calls may refuse it, too) | it watches one and looks at the others each 10 ms |
 //! | `noexec-seal` | 6.3 | MFD_NOEXEC_SEAL: the arena's file can never be executed | the file is made without |
 //! | `exit-info` | 6.15 | PIDFD_GET_INFO: the exit status of a child that somebody else has reaped | the child's own record, else unknown |
 //! | `death-wakes` | 6.1 | a dying thread wakes who sleeps on its pending word, whatever the word's top bits | waits look again each 10 ms |
@@ -22,10 +23,16 @@ pub enum Feature {
     ExitInfo = 2,
     /// See [`crate::robust::wakes_for_the_dead`].
     DeathWakes = 4,
+    /// futex_waitv(2).
+    FutexWaitv = 8,
 }
 
-const NAMES: [(&str, Feature); 3] =
-    [("noexec-seal", Feature::NoexecSeal), ("exit-info", Feature::ExitInfo), ("death-wakes", Feature::DeathWakes)];
+const NAMES: [(&str, Feature); 4] = [
+    ("futex-waitv", Feature::FutexWaitv),
+    ("noexec-seal", Feature::NoexecSeal),
+    ("exit-info", Feature::ExitInfo),
+    ("death-wakes", Feature::DeathWakes),
+];
 
 /// Whether the process is to do without `feature`, though the kernel may have it. The variable is read once.
 pub fn is_denied(feature: Feature) -> bool {
@@ -50,6 +57,6 @@ mod tests {
         assert_eq!(denied_by("no such thing"), 0);
         assert_eq!(denied_by("exit-info"), 2);
         assert_eq!(denied_by("exit-info, death-wakes,exit-info"), 6);
-        assert_eq!(denied_by("all"), 7);
+        assert_eq!(denied_by("all"), 15);
     }
 }

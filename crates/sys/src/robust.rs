@@ -17,6 +17,7 @@
 //! the child tells: [`current`] is then [`Unusable::Forked`].
 #![allow(unsafe_code)]
 
+use crate::crash;
 use crate::memfd;
 use crate::probe::{self, Feature};
 use std::cell::{Cell, UnsafeCell};
@@ -255,6 +256,18 @@ impl Thread {
         unsafe { slot.write_volatile(node_of(word)) };
         compiler_fence(Ordering::SeqCst);
         Pending(old)
+    }
+
+    /// As [`set_pending`](Thread::set_pending), for a word whose TID bits the caller does not set: if this thread dies, the kernel wakes a sleeper
+    /// ([`wakes_for_the_dead`]).
+    #[inline]
+    pub fn set_baton(self, word: &AtomicU32) -> Pending {
+        // Tests of other kernels see what is left when this one does not wake either.
+        if crash::ENABLED && probe::is_denied(Feature::DeathWakes) {
+            // SAFETY: the slot is valid; volatile, since the kernel reads it at any moment.
+            return Pending(unsafe { self.pending_slot().read_volatile() });
+        }
+        self.set_pending(word)
     }
 
     /// Puts back what [`set_pending`](Thread::set_pending) found.

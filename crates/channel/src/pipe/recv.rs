@@ -19,6 +19,7 @@ use crate::codec::CodecError;
 use crate::message::Arrival;
 use crate::ring::Patience;
 use multiproc_shm::blocks::{BlockId, BlockState};
+use multiproc_shm::notes::Op;
 use multiproc_shm::raw::Who;
 use multiproc_shm::{Error, record};
 use multiproc_sys::crash;
@@ -40,9 +41,9 @@ impl Local {
     #[inline]
     pub(crate) fn recv(&self, arrival: &mut Arrival, wanted: Form, patience: Patience) -> Result<(), RecvError> {
         let who = self.arena().who()?;
-        self.claimed(who)?;
         let form = {
             let _mine = self.receiving.turn.take(patience)?;
+            self.claimed(who)?;
             let first = match self.first()? {
                 Some(first) => first,
                 None => self.await_first(patience)?,
@@ -58,8 +59,10 @@ impl Local {
     /// Whether `recv` would return at once, with a message or the news that none will come.
     pub(crate) fn poll(&self, patience: Patience) -> Result<bool, RecvError> {
         let who = self.arena().who()?;
-        self.claimed(who)?;
-        let looked = self.receiving.turn.take(patience).map_err(RecvError::from).and_then(|_mine| self.await_first(patience));
+        let looked = self.receiving.turn.take(patience).map_err(RecvError::from).and_then(|_mine| {
+            self.claimed(who)?;
+            self.await_first(patience)
+        });
         match looked {
             Ok(_) | Err(RecvError::Eof | RecvError::PeerDied { .. }) => Ok(true),
             Err(RecvError::TimedOut | RecvError::WouldBlock) => Ok(false),
@@ -107,7 +110,7 @@ impl Local {
             }
             let Patience::Until(deadline) = patience else { return Err(RecvError::WouldBlock) };
             let there = || !matches!(self.first(), Ok(None));
-            if !self.wait(&self.cell.sent(self.way_in()).cw, deadline, there)? {
+            if !self.wait(Op::Recv, &self.cell.sent(self.way_in()).cw, deadline, there)? {
                 return Err(RecvError::TimedOut);
             }
         }

@@ -1,6 +1,9 @@
 //! The core of multiproc, each part once: what must hold wherever it runs.
 
-use multiproc::{Atomic, Event, GetError, Lock, LockError, Process, ProcessError, Queue, Receiver, Semaphore, Sender, Value};
+use multiproc::{
+    Atomic, Connection, Event, GetError, Lock, LockError, Process, ProcessError, Queue, Receiver, Semaphore, Sender, Value, pipe,
+};
+use multiproc_tests::eventually;
 use std::time::Duration;
 
 /// Panics where something does not hold.
@@ -10,6 +13,7 @@ pub fn everything() {
     messages();
     a_lease_comes_again();
     the_dead_wake_who_waits();
+    pipes();
     shared_state();
     arguments_of_many_pages();
 }
@@ -134,6 +138,38 @@ fn the_dead_wake_who_waits() {
     last.kill().unwrap();
     assert!(matches!(receiver.get(), Err(GetError::Disconnected)));
     assert!(last.join().is_err());
+}
+
+/// Who sleeps at an end is told what came, the end of the data, or the death of the other side.
+fn pipes() {
+    let (here, there) = pipe::<u32, u32>().unwrap();
+    let answer = |there: Connection<u32, u32>| {
+        for n in 0..20 {
+            assert_eq!(there.recv().unwrap(), n);
+            there.send(n + 1).unwrap();
+        }
+    };
+    let peer = Process::spawn((there,), answer).unwrap();
+    for n in 0..20 {
+        here.send(n).unwrap();
+        assert_eq!(here.recv().unwrap(), n + 1);
+    }
+    assert!(here.recv().unwrap_err().is_end());
+    peer.join().unwrap();
+
+    let (here, there) = pipe::<u32, u32>().unwrap();
+    let say_one = |there: Connection<u32, u32>| {
+        there.send(1).unwrap();
+        for_ever();
+    };
+    let peer = Process::spawn((there,), say_one).unwrap();
+    assert_eq!(here.recv().unwrap(), 1);
+    let (pid, me) = (peer.pid(), std::process::id());
+    let sleeper = std::thread::spawn(move || here.recv().unwrap_err().peer_died());
+    eventually(|| multiproc::testing::waits_for(me).unwrap().is_some());
+    peer.kill().unwrap();
+    assert_eq!(sleeper.join().unwrap(), Some(pid));
+    assert!(peer.join().is_err());
 }
 
 /// Until the main thread sleeps; for a while only, since /proc may show nothing, or the processes of another namespace.
