@@ -78,9 +78,13 @@ fn end(children: &[Arc<Child>]) {
     }
     let grace = Deadline::after(GRACE);
     for child in children {
-        if !child.wait(grace) {
-            let _ = child.signal(Signal::KILL);
-            child.wait(None);
+        if child.wait(grace) {
+            continue;
+        }
+        // Who cannot be signalled (a filter, another user) ends with this process, not before it.
+        match child.signal(Signal::KILL) {
+            Err(e) if !e.is_ended() => {}
+            _ => _ = child.wait(None),
         }
     }
 }
