@@ -13,8 +13,17 @@ use std::time::{Duration, Instant};
 use std::{fs, thread};
 
 /// The small examples in learning order.
-const NAMES: [&str; 8] =
-    ["start_and_join", "worker_struct", "producer_consumer", "counters", "daemon_workers", "long_task", "monitor", "kill_nine"];
+const NAMES: [&str; 9] = [
+    "start_and_join",
+    "worker_struct",
+    "producer_consumer",
+    "counters",
+    "daemon_workers",
+    "long_task",
+    "monitor",
+    "kill_nine",
+    "nested_tree",
+];
 const EXAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples");
 /// When the watchdog ends a run.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -217,6 +226,22 @@ fn kill_nine() {
         "messages lost: 0, waiting: 0",
     ];
     assert_eq!(run("kill_nine", &[]), expected);
+}
+
+#[test]
+fn nested_tree() {
+    let expected = [
+        "Process-1",
+        "  Process-1:1",
+        "    Process-1:1:1",
+        "    Process-1:1:2",
+        "  Process-1:2",
+        "    Process-1:2:1",
+        "    Process-1:2:2",
+        "the root was ended by SIGKILL",
+        "of 7 processes 0 are alive",
+    ];
+    assert_eq!(run("nested_tree", &[]), expected);
 }
 
 #[test]

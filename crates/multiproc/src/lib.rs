@@ -55,6 +55,15 @@
 //! [`LockError::OwnerDied`] until somebody vouches for what it guards. A value has its old content. Permits come back. When the last
 //! [`Sender`] is dropped or dead, receivers see the end; when the last [`Receiver`] is, senders get an error. When the coordinator dies, its workers are ended.
 //!
+//! # How it ends
+//!
+//! At its normal exit a process waits for its children, as in Python; `daemon` children it ends. After 5 s it says on stderr whom it waits for and
+//! what that one waits on; [`exit_grace`] bounds it. An exit with another status than 0 ends all children. Killed, a process takes its
+//! children along, at any depth; only who was [detached](Process::detach) stays.
+//!
+//! A service calls [`shutdown_on`] first: then Ctrl-C, or SIGTERM to one or to all, makes one clean end with exit code 128 + n. [`shutdown`] does the same
+//! without a signal, and tells how each ended. What exit codes mean stands at [`Process::exit_status`].
+//!
 //! # Why can I not borrow?
 //!
 //! A process cannot see your stack, so there is no `scope` and no `&T`. Send a clone, share a [`Value`], or stay in threads where workers only read.
@@ -78,14 +87,18 @@ pub use multiproc_channel::Postcard;
 #[doc(inline)]
 pub use multiproc_channel::{
     Bincode, Buffer, Codec, CodecError, Connection, ConnectionIter, DEFAULT_MAX_MESSAGE, EncodeRef, GetError, Iter, Lease,
-    MAX_CAPACITY, Message, PipeBuilder, PipeReceiver, PipeSender, Plain, PlainVec, PutError, Queue, Raw, Receiver, RecvError,
-    SendError, Sender, channel, one_way, pipe,
+    MAX_CAPACITY, Message, PipeBuilder, PipeReceiver, PipeSender, Plain, PlainVec, PutError, PutManyError, Queue, Raw, Receiver,
+    RecvError, Rest, SendError, Sender, channel, one_way, pipe,
 };
 #[doc(inline)]
 pub use multiproc_process::{
-    Args, Builder, ChildInfo, Error, MemoryUsage, Process, ProcessError, ProcessInfo, Run, Signal, StartMethod, Stdio,
-    active_children, cpu_count, current_process, init, memory_usage, parent_process, set_memory_limit, stats, worker_init,
+    Args, Builder, ChildEnd, ChildInfo, Error, Lines, MemoryUsage, Process, ProcessError, ProcessInfo, Run, Shutdown, Signal,
+    StartMethod, Stdio, active_children, cpu_count, current_process, exit_grace, init, memory_usage, parent_process,
+    set_memory_limit, shutdown, shutdown_on, stats, worker_init,
 };
+#[cfg(feature = "tracing-bridge")]
+#[doc(inline)]
+pub use multiproc_process::{TracingBridge, tracing_bridge};
 #[doc(inline)]
 pub use multiproc_shm::Error as ShmError;
 #[doc(inline)]

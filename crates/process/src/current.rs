@@ -102,9 +102,9 @@ impl ChildInfo {
     }
 }
 
-/// The children of this process that have not ended.
+/// The children of this process that have not ended and are not detached.
 pub fn active_children() -> Vec<ChildInfo> {
-    keeper::children().into_iter().filter(|c| !c.has_ended()).map(|child| ChildInfo { child }).collect()
+    keeper::children().into_iter().filter(|c| !c.has_ended() && !c.is_detached()).map(|child| ChildInfo { child }).collect()
 }
 
 /// How many cpus this process may use, by affinity and cgroup quota; at least 1.

@@ -7,9 +7,13 @@
 //! - `keeper`: the one thread that starts, watches and reaps; `start`: the start method;
 //! - `child`: what a parent knows of a child; [`process`]: the handle; [`builder`]: the settings, and the start;
 //! - `hook`: how a child gets from `.init_array` to `worker`, which runs the job; `panics`: its last words;
-//! - `exit`: how a process with children ends; [`current`]: who am I, who are they.
+//! - `lines`: children's output line by line;
+//! - `bridge` (a feature): workers' tracing events;
+//! - `exit`: how a process with children ends; `shutdown`: ending the tree in order; [`current`]: who am I, who are they.
 
 pub mod args;
+#[cfg(feature = "tracing-bridge")]
+mod bridge;
 pub mod builder;
 mod child;
 pub mod current;
@@ -18,9 +22,11 @@ mod exit;
 mod hook;
 mod job;
 mod keeper;
+mod lines;
 mod marker;
 mod panics;
 pub mod process;
+mod shutdown;
 pub mod signal;
 mod start;
 pub mod stdio;
@@ -28,11 +34,16 @@ mod tree;
 mod worker;
 
 pub use args::{Args, Run};
+#[cfg(feature = "tracing-bridge")]
+pub use bridge::{TracingBridge, tracing_bridge};
 pub use builder::Builder;
 pub use current::{ChildInfo, ProcessInfo, active_children, cpu_count, current_process, parent_process};
 pub use error::{Error, ProcessError};
+pub use exit::exit_grace;
 pub use hook::init;
+pub use lines::Lines;
 pub use process::Process;
+pub use shutdown::{ChildEnd, Shutdown, shutdown, shutdown_on};
 pub use signal::Signal;
 pub use start::StartMethod;
 pub use stdio::Stdio;

@@ -64,7 +64,7 @@ const _: () = assert!(size_of::<Header>() as u64 <= PAGE);
 /// | `epoch` | of the last collection | collector | as it is |
 /// | `again` | a collection was asked for meanwhile | who asks; collector | the keeper of the dead process's parent collects |
 /// | `settled` | bytes in use after the last collection | collector, last | that of an earlier one: the next is due early or late |
-/// | `given_back` | when idle memory was last given back, CLOCK_MONOTONIC in ns | who gives it back, before it does | a second later |
+/// | `given_back` | when idle memory was last given back, CLOCK_MONOTONIC in ns | who gives it back, before it does | a later collection does it |
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Collection {
     pub(crate) lock: &'static RawLock,
@@ -270,7 +270,8 @@ impl Arena {
 
     /// Takes a free slot for a child of this process.
     pub fn reserve_slot(&self) -> Result<SlotId, Error> {
-        for index in 0..self.layout.slots {
+        // The first is the coordinator's for good: who has it has no parent.
+        for index in 1..self.layout.slots {
             if index >= self.slots_high() {
                 let start = (self.layout.roster + u64::from(index) * SLOT_SIZE) / PAGE * PAGE;
                 self.memory.back(start, PAGE)?;

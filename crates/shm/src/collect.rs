@@ -41,8 +41,13 @@ impl Arena {
     ///
     /// What is to be told of the dead is told when no lock of this thread's is held, the collector's included: it may run a subscriber of the user's.
     pub fn collect(&self) -> Result<Collected, Error> {
+        self.collect_and(true)
+    }
+
+    /// As [`collect`](Arena::collect); `always` gives back idle memory though it has been given back a moment ago.
+    pub(crate) fn collect_and(&self, always: bool) -> Result<Collected, Error> {
         let done = self.collect_in_rounds();
-        self.give_back_idle();
+        self.give_back_idle(always);
         if self.who()?.thread.holds() == 0 {
             self.tell();
         } else {
@@ -53,8 +58,12 @@ impl Arena {
 
     /// As [`collect`](Arena::collect), for a keeper: it holds its process's life word and no other lock.
     pub fn collect_as_keeper(&self) -> Result<Collected, Error> {
+        self.keep(true)
+    }
+
+    pub(crate) fn keep(&self, always: bool) -> Result<Collected, Error> {
         let done = self.collect_in_rounds();
-        self.give_back_idle();
+        self.give_back_idle(always);
         self.tell();
         done
     }
@@ -124,7 +133,7 @@ impl Arena {
         Ok(())
     }
 
-    fn parent_gone(&self, slot: &Slot) -> Result<bool, Error> {
+    pub(crate) fn parent_gone(&self, slot: &Slot) -> Result<bool, Error> {
         let parent = self.slot(slot.parent.load(Ordering::Relaxed))?;
         let (state, generation) = parent.state()?;
         let same = generation == slot.parent_generation.load(Ordering::Relaxed);
@@ -144,7 +153,7 @@ impl Arena {
         Ok(match s.state()?.0 {
             SlotState::Free => Condition::Fine,
             SlotState::Live if s.life.owner_died() => Condition::Dead,
-            SlotState::Live if slot != 0 && self.parent_gone(s)? => Condition::Orphan,
+            SlotState::Live if slot != 0 && !s.is_detached() && self.parent_gone(s)? => Condition::Orphan,
             SlotState::Reserved if self.reserver_gone(s)? => Condition::Dead,
             _ => Condition::Fine,
         })

@@ -164,12 +164,13 @@ impl Arena {
         Ok(held)
     }
 
-    /// Gives up every channel role of this process, as if all its handles were dropped: at the end of a process whose statics never are.
-    pub fn leave_channels(&'static self) -> Result<(), Error> {
+    /// Gives up every channel role of this process, as if all its handles were dropped: at the end of a process whose statics never are. The object `except` it
+    /// keeps.
+    pub fn leave_channels(&'static self, except: Option<u32>) -> Result<(), Error> {
         let mut undecided = false;
         for shard in &self.registry.shards {
             let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
-            for (&index, local) in shard.iter() {
+            for (&index, local) in shard.iter().filter(|&(&index, _)| Some(index) != except) {
                 for (part, table) in CHANNEL_ROLES {
                     if local.any(part) {
                         self.holds.clear(&self.memory, self.my_slot(), table, index)?;
@@ -266,9 +267,9 @@ impl Drop for Held {
         if robust::forked() {
             return;
         }
-        // An error here means corrupted shared memory, of which the next operation will tell.
+        // An error here means corrupted shared memory, of which the next operation tells.
         if self.release().unwrap_or(false) {
-            let _ = self.arena.collect();
+            self.arena.collect_soon();
         }
     }
 }

@@ -8,11 +8,13 @@
 //! - [`roster`]: one slot for each process; [`holds`]: one bit for each object and process;
 //! - [`arena`]: all of it together; [`waiting`]: sleeping with a note of what for; [`held`]: this process's references; [`record`]: references inside messages;
 //! - [`scope`]: how handles go through serde; [`collect`]: cleaning up after the dead, and tracing what nobody references;
+//! - [`bereaved`]: processes whose parent is gone;
 //! - [`pace`]: when a collection is due, and what is told and given back after one;
 //! - [`stats`]: what is in use and who has it, for people; [`audit`]: the same for tests.
 
 pub mod arena;
 pub mod audit;
+pub mod bereaved;
 pub mod blocks;
 pub mod collect;
 pub mod error;

@@ -15,9 +15,11 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 
 /// The least growth that makes a collection due.
 pub const LEAST_GROWTH: u64 = 64 << 20;
+/// In a tree that has never had more objects a collection takes less than a tenth of a millisecond.
+const FEW_OBJECTS: u64 = 1 << 10;
 /// After so many bytes allocated a process looks whether one is due.
 const LOOK_EVERY: u64 = 1 << 20;
-/// Memory that has been idle between two collections at least so long apart is given back.
+/// Collections that nobody has asked for and that follow no death may come in quick succession: so often do they give back idle memory.
 const IDLE_NANOS: u64 = 1_000_000_000;
 
 /// Something that a hook of the cleaner found, told when no lock is held: the teller may be the user's own code.
@@ -27,8 +29,10 @@ pub struct Notice {
     pub tell: fn(&Notice),
     /// Index of the object.
     pub object: u32,
-    /// Item number.
+    /// Number of the first item.
     pub seq: u32,
+    /// How many items.
+    pub count: u32,
     /// Of the dead process.
     pub pid: u32,
 }
@@ -53,7 +57,7 @@ impl Arena {
     pub fn collect_if_wished(&self) {
         // AcqRel: what is to be told was noted before the wish.
         if self.pace.wished.swap(false, Ordering::AcqRel) {
-            let _ = self.collect_as_keeper();
+            let _ = self.keep(false);
         }
     }
 
@@ -84,12 +88,25 @@ impl Arena {
         }
     }
 
+    /// After a handle was dropped that leaves something for a collection to find out. At once among few objects; among many it is left to the keeper, where many
+    /// wishes become one collection: a thousand queues dropped one after the other must not look at all objects a thousand times.
+    pub(crate) fn collect_soon(&self) {
+        if self.objects.high() <= FEW_OBJECTS || self.pace.keeper.get().is_none() {
+            // An error means corrupted shared memory, of which the next operation tells.
+            let _ = self.collect_and(false);
+        } else {
+            self.wish();
+        }
+    }
+
     fn wish(&self) {
-        self.pace.wished.store(true, Ordering::Release);
+        if self.pace.wished.swap(true, Ordering::AcqRel) {
+            return;
+        }
         match self.pace.keeper.get() {
             Some(kick) => kick(),
             None if self.who().is_ok_and(|who| who.thread.holds() == 0) => self.collect_if_wished(),
-            None => {}
+            None => self.pace.wished.store(false, Ordering::Relaxed),
         }
     }
 
@@ -117,15 +134,14 @@ impl Arena {
         }
     }
 
-    /// Gives back memory that has been idle for long, if it is time.
-    pub(crate) fn give_back_idle(&self) {
+    /// Gives back memory that has been idle since it was last done.
+    pub(crate) fn give_back_idle(&self, always: bool) {
         let word = self.collection().given_back;
         let (last, now) = (word.load(Ordering::Relaxed), now_nanos());
-        if now.saturating_sub(last) < IDLE_NANOS
-            || word.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_err()
-        {
+        if !always && now.saturating_sub(last) < IDLE_NANOS {
             return;
         }
+        word.store(now, Ordering::Relaxed);
         // An error means corrupted memory, of which the next operation tells.
         let _ = self.blocks.give_back_idle(&self.memory, self.account(), self.my_slot());
     }

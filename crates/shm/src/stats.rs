@@ -19,7 +19,7 @@ pub struct Stats {
     pub used: u64,
     /// The bound of `used`.
     pub limit: u64,
-    /// Bytes of `used` that are only kept for the next use. They go back to the kernel when they have stayed so for a while.
+    /// Bytes of `used` that are only kept for the next use. What stays so until the next collection goes back to the kernel.
     pub idle: u64,
     /// Bytes that the kernel has given to the arena: its own figure. Above `used` by what the arena needs to keep its books.
     pub backed: u64,

@@ -6,8 +6,11 @@
 //!
 //! Reading order: [`probe`] (what kernels differ in) -> [`clock`] -> [`futex`] -> [`futex_waitv`] -> [`robust`] (what the kernel does
 //! when a thread dies) ->
-//! [`memfd`] -> [`pidfd`] -> [`spawn`] -> [`image`] -> [`signal`] -> [`thread`] -> [`poll`] -> [`limits`] -> [`crash`].
+//! [`memfd`] -> [`pidfd`] -> [`spawn`] -> [`image`] -> [`signal`] -> [`bell`] -> [`caught`] ->
+//! [`thread`] -> [`poll`] -> [`stream`] -> [`limits`] -> [`crash`].
 
+pub mod bell;
+pub mod caught;
 pub mod clock;
 pub mod crash;
 pub mod futex;
@@ -23,4 +26,5 @@ pub mod robust;
 pub mod signal;
 pub mod spawn;
 pub mod spin;
+pub mod stream;
 pub mod thread;

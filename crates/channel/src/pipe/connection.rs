@@ -94,7 +94,9 @@ macro_rules! handle {
 
         impl<$($P,)+ C> Serialize for $Name<$($P,)+ C> {
             fn serialize<Z: Serializer>(&self, serializer: Z) -> Result<Z::Ok, Z::Error> {
-                scope::serialize(&self.end.held, serializer)
+                let done = scope::serialize(&self.end.held, serializer)?;
+                Local::hand_on(&self.end);
+                Ok(done)
             }
         }
 
@@ -309,8 +311,8 @@ macro_rules! receiving {
 ///
 /// # Who uses an end
 /// One process at a time, with as many threads as it likes; those who send and those who receive do not hold each other up. A process becomes the user of an
-/// end by its first operation there, and ceases to be when it drops its last handle of it. Until then every other process is told
-/// [`RecvError::InUse`]. Keeping, cloning or passing on handles is no use.
+/// end by its first operation there, and ceases to be when it drops its last handle of it, or puts that into a message or into arguments. Until then every
+/// other process is told [`RecvError::InUse`]. Keeping, cloning or passing on handles is no use.
 ///
 /// # How the other end is seen
 ///

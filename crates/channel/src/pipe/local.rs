@@ -1,7 +1,8 @@
 //! One end of a pipe in this process: shared by all its handles here, and the one who uses the end if this process does.
 //!
-//! An end has one user at a time, a process: it claims the end at its first operation and lets go when its last handle is dropped. Handles that
-//! are only kept or passed on claim nothing. Threads of the process take turns, those who send apart from those who receive.
+//! An end has one user at a time, a process: it claims the end at its first operation and lets go when its last handle is dropped, or goes into a
+//! message. Handles that are only kept or passed on claim nothing. Threads of the process take turns, those who send apart from those who receive;
+//! whether the end is claimed is asked by who has the turn, and let go of by who has both.
 //!
 //! | dies | left behind | who repairs, how |
 //! |---|---|---|
@@ -15,6 +16,7 @@ use super::cell::{CLOSED, End, GONE, Owner, PipeCell};
 use super::error::Refused;
 use super::record::{Form, Head, Ring, WORD_RECORD};
 use super::turn::Turn;
+use crate::ring::Patience;
 use multiproc_shm::raw::Who;
 use multiproc_shm::roster::SlotState;
 use multiproc_shm::{Arena, Error, Held, Role};
@@ -201,7 +203,7 @@ impl Local {
         Ok(Owner::new(slot, self.arena().slot(slot)?.state()?.1, std::process::id()))
     }
 
-    /// Sees to it that this process is the one that uses the end.
+    /// Sees to it that this process is the one that uses the end. The caller has a turn.
     #[inline]
     pub(super) fn claimed(&self, who: Who) -> Result<(), Refused> {
         // Acquire pairs with the Release in `claim`.
@@ -290,6 +292,20 @@ impl Local {
             own.flags.fetch_or(CLOSED, Ordering::Release);
         });
         Ok(())
+    }
+
+    /// The handle goes into a message: if it is the last of this process, who gets it may use the end at once. If the message does not leave after
+    /// all, or leaves a copy here, the next operation claims the end again.
+    pub(super) fn hand_on(this: &Arc<Local>) {
+        if Arc::strong_count(this) > 1 || !this.claimed.load(Ordering::Acquire) {
+            return;
+        }
+        if let (Ok(_sending), Ok(_receiving)) = (this.sending.turn.take(Patience::None), this.receiving.turn.take(Patience::None))
+            && this.claimed.swap(false, Ordering::AcqRel)
+        {
+            // Fails only in corrupted memory, of which the next operation tells.
+            let _ = this.let_go();
+        }
     }
 
     /// The last handle of this process goes.

@@ -40,9 +40,9 @@ impl Local {
     #[inline]
     pub(crate) fn recv(&self, arrival: &mut Arrival, wanted: Form, patience: Patience) -> Result<(), RecvError> {
         let who = self.arena().who()?;
-        self.claimed(who)?;
         let form = {
             let _mine = self.receiving.turn.take(patience)?;
+            self.claimed(who)?;
             let first = match self.first()? {
                 Some(first) => first,
                 None => self.await_first(patience)?,
@@ -58,8 +58,10 @@ impl Local {
     /// Whether `recv` would return at once, with a message or the news that none will come.
     pub(crate) fn poll(&self, patience: Patience) -> Result<bool, RecvError> {
         let who = self.arena().who()?;
-        self.claimed(who)?;
-        let looked = self.receiving.turn.take(patience).map_err(RecvError::from).and_then(|_mine| self.await_first(patience));
+        let looked = self.receiving.turn.take(patience).map_err(RecvError::from).and_then(|_mine| {
+            self.claimed(who)?;
+            self.await_first(patience)
+        });
         match looked {
             Ok(_) | Err(RecvError::Eof | RecvError::PeerDied { .. }) => Ok(true),
             Err(RecvError::TimedOut | RecvError::WouldBlock) => Ok(false),

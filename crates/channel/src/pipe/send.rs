@@ -32,10 +32,10 @@ impl Local {
     #[inline]
     pub(crate) fn send(&self, parcel: &mut Parcel, form: Form, patience: Patience) -> Result<(), SendFailed> {
         let who = self.arena().who()?;
-        self.claimed(who)?;
         // A large message has its block before the turn is taken.
         let block = if parcel.inline().is_some() { None } else { Some(parcel.block()?) };
         let _mine = self.sending.turn.take(patience)?;
+        self.claimed(who)?;
         let ring = match self.sending.ring.get() {
             Some(ring) => ring,
             None => self.make_ring()?,

@@ -3,7 +3,7 @@
 
 use super::bytes::Form;
 use super::cell::{End, MAX_LEASES, NO_RECEIVER, NO_SENDER, QueueCell, age};
-use super::get::{hand_word, returned_hand_word};
+use super::hands::Hand;
 use super::lease::entry_of;
 use super::{Bytes, bytes_of};
 use multiproc_shm::blocks::{BlockId, BlockState};
@@ -95,21 +95,23 @@ fn slot_died(arena: &Arena, object: Object, slot: u32) -> Result<(), Error> {
     }
     let now = End::load(&cell.consumed.head).seq();
     for hand in &dead.hands {
-        let word = hand.load(Ordering::Acquire);
-        let seq = word as u32 & 0xff_ffff;
-        let lost = if word == hand_word(object.index, seq) {
-            // Committed iff the head is past it: the note is written before the commit, and taken back by the next getter if that did not come.
-            (1..1 << 23).contains(&age(now, seq))
-        } else if word == returned_hand_word(object.index, seq) {
-            !is_in_lease_table(arena, cell, object, seq)?
-        } else {
+        let Some(Hand { queue, seq, count, returned }) = Hand::from_word(hand.load(Ordering::Acquire)) else { continue };
+        if queue != object.index {
             continue;
+        }
+        let lost = if returned {
+            u32::from(!is_in_lease_table(arena, cell, object, seq)?)
+        } else {
+            // Committed as far as the head is past them: the note is written before the commit, and what was not committed is taken back by the
+            // next getter.
+            let taken = age(now, seq);
+            if taken < 1 << 23 { taken.min(count) } else { 0 }
         };
-        if lost {
+        if lost > 0 {
             hand.store(0, Ordering::Relaxed);
-            cell.lost.fetch_add(1, Ordering::Relaxed);
+            cell.lost.fetch_add(lost, Ordering::Relaxed);
             let pid = dead.pid.load(Ordering::Relaxed);
-            arena.tell_later(Notice { tell: tell_of_loss, object: object.index, seq, pid });
+            arena.tell_later(Notice { tell: tell_of_loss, object: object.index, seq, count: lost, pid });
         }
     }
     // It may have died between returning a lease and saying so.
@@ -121,8 +123,8 @@ fn slot_died(arena: &Arena, object: Object, slot: u32) -> Result<(), Error> {
     Ok(())
 }
 
-fn tell_of_loss(&Notice { object: queue, seq, pid, .. }: &Notice) {
-    tracing::warn!(queue, seq, pid, "a message was lost: its getter died before it had returned");
+fn tell_of_loss(&Notice { object: queue, seq, count, pid, .. }: &Notice) {
+    tracing::warn!(queue, seq, count, pid, "messages were lost: their getter died before it had returned");
 }
 
 fn is_in_lease_table(arena: &Arena, cell: &QueueCell, object: Object, wanted: u32) -> Result<bool, Error> {

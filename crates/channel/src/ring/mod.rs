@@ -1,6 +1,6 @@
 //! Design A: a byte ring with two robust locks, in which the waiter keeps its lock.
 //!
-//! Reading order: [`cell`] (the words and their tables), [`bytes`] (records), [`put`], [`get`], [`lease`], [`kind`] (what the cleaner
+//! Reading order: [`cell`] (the words and their tables), [`bytes`] (records), [`put`], [`get`], [`hands`] (who has taken what), [`get_many`], [`lease`], [`kind`] (what the cleaner
 //! and the collector do with a queue). Here: what they have in common, and the one way of waiting.
 //!
 //! Whoever waits for room or for data sleeps on a [`WaitWord`] *while holding its lock*; the others queue on the lock. So no wake can
@@ -10,9 +10,12 @@
 pub(crate) mod bytes;
 pub(crate) mod cell;
 pub(crate) mod get;
+pub(crate) mod get_many;
+pub(crate) mod hands;
 pub(crate) mod kind;
 pub(crate) mod lease;
 pub(crate) mod put;
+mod volume;
 
 use bytes::Bytes;
 use cell::{End, QueueCell};
@@ -83,6 +86,12 @@ impl Ring {
     #[inline]
     pub(crate) fn max_message(&self) -> u64 {
         self.cell.max_message.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of payload that may wait; 0: any number.
+    #[inline]
+    pub(crate) fn max_bytes(&self) -> u64 {
+        self.cell.max_bytes.load(Ordering::Relaxed)
     }
 
     /// The ring's bytes, once the first put has made them.
