@@ -404,11 +404,6 @@ impl Arena {
         Ok(Object { index, generation, offset, size })
     }
 
-    /// Kind and index of a live object, for reports.
-    pub fn describe(&self, index: u32) -> Result<Option<String>, Error> {
-        Ok(self.object(index)?.map(|_| self.kind_of(index)).transpose()?.map(|kind| format!("{} {index}", kind.name)))
-    }
-
     /// The hooks of an object's kind.
     pub(crate) fn kind_of(&self, index: u32) -> Result<&'static Kind, Error> {
         let id = self.entry(index)?.kind.load(Ordering::Relaxed);
@@ -556,7 +551,8 @@ impl Arena {
 
     /// Whether the process of a slot has a handle to the object at `index` with (all of) this role.
     pub fn slot_has(&self, slot: u32, role: Role, index: u32) -> Result<bool, Error> {
-        role.tables().try_fold(true, |all, table| Ok(all && self.holds.get(&self.memory, slot, table, index)?))
+        let may_have = self.slot(slot)?.bits_high() > u64::from(index);
+        role.tables().try_fold(may_have, |all, table| Ok(all && self.holds.get(&self.memory, slot, table, index)?))
     }
 
     /// Whether some slot has this role on `index`.
