@@ -117,8 +117,10 @@ extern "C" fn handler(status: c_int, _: *mut c_void) {
         #[cfg(not(feature = "tracing-bridge"))]
         let _ = arena.leave_channels(None);
     }
-    shutdown::end_children(GRACE, |child| child.daemon || status != 0);
-    let awaited: Vec<_> = keeper::children().into_iter().filter(|child| !child.is_detached()).collect();
+    let ended = shutdown::end_children(GRACE, |child| child.daemon || status != 0);
+    // Who could not be ended is not waited for: it ends with this process.
+    let was_ended = |child: &Arc<Child>| ended.iter().any(|(one, _)| Arc::ptr_eq(one, child));
+    let awaited: Vec<_> = keeper::children().into_iter().filter(|child| !child.is_detached() && !was_ended(child)).collect();
     wait_for(&awaited);
     shutdown::await_descendants();
     if !lines::is_delivering() && !lines::flush(Deadline::after(LAST_LINES)) {
