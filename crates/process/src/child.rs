@@ -4,13 +4,14 @@ use crate::error::{Error, Kind, ProcessError};
 use crate::keeper::ChildSeed;
 use crate::lines;
 use crate::signal::Signal;
+use crate::tree;
 use crate::worker::Outcome;
 use multiproc_channel::{Bincode, Message, message};
 use multiproc_shm::arena::SlotId;
 use multiproc_shm::blocks::{BlockId, BlockState};
 use multiproc_shm::roster::SlotState;
 use multiproc_shm::scope::References;
-use multiproc_shm::{Arena, record};
+use multiproc_shm::{Arena, record, waiting};
 use multiproc_sys::bell;
 use multiproc_sys::clock::Deadline;
 use multiproc_sys::pidfd::{ExitEvidence, PidFd};
@@ -230,14 +231,20 @@ impl Child {
             // The keeper that would tell is the parent's.
             return done(&state);
         }
-        while !done(&state) {
+        if done(&state) {
+            return true;
+        }
+        let note = tree::existing().and_then(|arena| arena.note_join(self.slot, deadline));
+        let mut timed_out = false;
+        while !timed_out && !done(&state) {
             match deadline {
                 None => state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
-                Some(d) if d.passed() => return false,
+                Some(d) if d.passed() => timed_out = true,
                 Some(d) => state = self.changed.wait_timeout(state, d.remaining()).unwrap_or_else(PoisonError::into_inner).0,
             }
         }
-        true
+        waiting::end(note, timed_out);
+        !timed_out
     }
 
     pub(crate) fn signal(&self, signal: Signal) -> Result<(), Error> {

@@ -6,11 +6,11 @@
 
 use crate::child::Child;
 use crate::worker::Outcome;
-use crate::{keeper, lines, shutdown, tree};
+use crate::{dump, keeper, lines, shutdown, tree};
 use multiproc_shm::roster::Slot;
 use multiproc_sys::clock::Deadline;
+use multiproc_sys::signal::stderr_write;
 use std::ffi::{c_int, c_void};
-use std::io::Write;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Once};
 use std::time::Duration;
@@ -122,7 +122,7 @@ extern "C" fn handler(status: c_int, _: *mut c_void) {
     wait_for(&awaited);
     shutdown::await_descendants();
     if !lines::is_delivering() && !lines::flush(Deadline::after(LAST_LINES)) {
-        let _ = writeln!(std::io::stderr(), "output of children is lost: what takes their lines does not return");
+        stderr_write(b"output of children is lost: what takes their lines does not return\n");
     }
     #[cfg(feature = "tracing-bridge")]
     crate::bridge::flush(Deadline::after(LAST_LINES));
@@ -149,14 +149,32 @@ fn wait_for(children: &[Arc<Child>]) {
     let limit = limit.and_then(|ms| Deadline::after(Duration::from_millis(ms)));
     let soon = Deadline::after(SAY_AFTER).map(|soon| soon.earlier(limit));
     let late: Vec<_> = children.iter().filter(|c| !c.wait_for_end(soon)).collect();
-    if limit.is_none_or(|limit| !limit.passed()) {
-        for child in &late {
-            let waits = crate::current::blocked_on(child.slot).map(|on| format!(", which waits on {on}")).unwrap_or_default();
-            let _ = writeln!(std::io::stderr(), "waiting for process {} (pid {}){waits}", child.name, child.pid);
-        }
+    if !late.is_empty() && limit.is_none_or(|limit| !limit.passed()) {
+        say_who_is_late(&late);
     }
     let late: Vec<_> = late.into_iter().filter(|child| !child.wait_for_end(limit)).collect();
     if !late.is_empty() {
         shutdown::end_children(GRACE, |child| late.iter().any(|late| std::ptr::eq(&raw const ***late, child)));
     }
+}
+
+/// Names whom this process waits for, and what those wait for.
+fn say_who_is_late(late: &[&Arc<Child>]) {
+    // It goes on waiting, and may be part of a circle.
+    let note = tree::existing().and_then(|arena| arena.note_join(late[0].slot, None));
+    let dump = dump::dump();
+    drop(note);
+    let mut text = String::new();
+    for child in late {
+        text += &format!("waiting for process {} (pid {})", dump::printable(&child.name), child.pid);
+        for (i, wait) in dump.process(child.pid).iter().flat_map(|p| &p.waits).enumerate() {
+            text += &format!("{} {wait}", if i == 0 { ", which waits to" } else { ", and to" });
+        }
+        text.push('\n');
+    }
+    for circle in dump.circles() {
+        text += &format!("{circle}\n");
+    }
+    // Without std's lock of stderr, which a thread of the program may hold for ever.
+    stderr_write(text.as_bytes());
 }

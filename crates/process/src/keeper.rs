@@ -13,6 +13,7 @@ use multiproc_shm::Arena;
 use multiproc_shm::arena::SlotId;
 use multiproc_shm::roster::SlotState;
 use multiproc_sys::bell::{self, Bell};
+use multiproc_sys::clock::now_nanos;
 use multiproc_sys::pidfd::PidFd;
 use multiproc_sys::poll::{Kick, poll_each, poll_readable};
 use multiproc_sys::spawn;
@@ -170,6 +171,7 @@ fn begin_life(arena: &'static Arena, slot: Option<SlotId>) {
         mine.pid.store(std::process::id(), Ordering::Relaxed);
         // SeqCst: `heed_detaching` comes after it.
         mine.keeper.store(bell::thread_id(), Ordering::SeqCst);
+        mine.started.store(now_nanos(), Ordering::Relaxed);
         let _ = mine.life.lock(arena.who().ok()?).ok()?;
         if let Some(SlotId { generation, .. }) = slot {
             mine.change((SlotState::Reserved, generation), (SlotState::Live, generation)).then_some(())?;
@@ -267,6 +269,10 @@ fn launch(arena: &'static Arena, keeper: &'static Keeper, start: Start, seed: Ch
     let room = own.try_clone_to_owned().map_err(|e| explain(&e))?;
     let pid = start::start(&start, &inherit).map_err(|e| explain(&e))?;
     drop(room);
+    // The child says it too, once it takes part; until this thread has seen its end the slot is nobody else's.
+    if let Ok(slot) = arena.slot(seed.slot.index) {
+        slot.pid.store(pid, Ordering::Relaxed);
+    }
     let pidfd = PidFd::of_child(pid).map_err(|e| {
         spawn::end_unwatched(pid);
         explain_pidfd(&e)
@@ -348,7 +354,8 @@ impl Keeper {
                     } else {
                         // The kernel does not end one that has changed its user, and it does not itself while it is stopped.
                         let _ = pidfd.send_signal(9);
-                        if pidfd.is_dead() {
+                        // Asked again: once it is dead, others may have freed the slot, and given it to another.
+                        if pidfd.is_dead() && self.arena.is_live(one.slot).unwrap_or(false) {
                             let _ = self.arena.slot_is_dead(one.slot.index);
                         }
                     }

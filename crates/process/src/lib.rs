@@ -9,16 +9,21 @@
 //! - `hook`: how a child gets from `.init_array` to `worker`, which runs the job; `panics`: its last words;
 //! - `lines`: children's output line by line;
 //! - `bridge` (a feature): workers' tracing events;
-//! - `exit`: how a process with children ends; `shutdown`: ending the tree in order; [`current`]: who am I, who are they.
+//! - `exit`: how a process with children ends; `shutdown`: ending the tree in order; [`current`]: who am I, who are they;
+//! - `dump`: what everybody holds and waits for, with `circles`; `dump_on`: the same on a signal; `halt`: waiting for a debugger.
 
 pub mod args;
 #[cfg(feature = "tracing-bridge")]
 mod bridge;
 pub mod builder;
 mod child;
+mod circles;
 pub mod current;
+mod dump;
+mod dump_on;
 pub mod error;
 mod exit;
+mod halt;
 mod hook;
 mod job;
 mod keeper;
@@ -38,6 +43,8 @@ pub use args::{Args, Run};
 pub use bridge::{TracingBridge, tracing_bridge};
 pub use builder::Builder;
 pub use current::{ChildInfo, ProcessInfo, active_children, cpu_count, current_process, parent_process};
+pub use dump::{Circle, CircleLink, Dump, HoldReport, ProcessReport, ProcessState, WaitReport, dump};
+pub use dump_on::dump_on;
 pub use error::{Error, ProcessError};
 pub use exit::exit_grace;
 pub use hook::init;

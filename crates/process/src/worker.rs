@@ -11,7 +11,7 @@
 use crate::error::Error;
 use crate::job::{self, Failed};
 use crate::marker::Marker;
-use crate::{exit, keeper, panics, tree};
+use crate::{exit, halt, keeper, panics, tree};
 use multiproc_shm::arena::SlotId;
 use multiproc_shm::blocks::{BlockId, BlockState};
 use multiproc_shm::roster::Slot;
@@ -194,6 +194,7 @@ fn run(arena: &'static Arena, slot: &'static Slot) -> i32 {
         return end(Outcome::Refused, &format!("its bridge could not be read: {e}"), EXIT_REFUSED);
     }
     drop(given);
+    halt::before_user_code(arena, &received.job.name);
     let result = catch_unwind(AssertUnwindSafe(|| {
         for &init in &received.job.worker_inits {
             if !job::call_plain(init) {

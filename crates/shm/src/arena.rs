@@ -405,11 +405,6 @@ impl Arena {
         Ok(Object { index, generation, offset, size })
     }
 
-    /// Kind and index of a live object, for reports.
-    pub fn describe(&self, index: u32) -> Result<Option<String>, Error> {
-        Ok(self.object(index)?.map(|_| self.kind_of(index)).transpose()?.map(|kind| format!("{} {index}", kind.name)))
-    }
-
     /// The hooks of an object's kind.
     pub(crate) fn kind_of(&self, index: u32) -> Result<&'static Kind, Error> {
         let id = self.entry(index)?.kind.load(Ordering::Relaxed);

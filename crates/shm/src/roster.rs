@@ -17,12 +17,14 @@
 //! | flag `CLEANED` | everything but the slot itself has been taken back | cleaner, last | done again, which is harmless |
 //! | `bits_high` | hold bits of objects at or above this index have never been set | that process, before it sets one | as it is |
 //! | `hands` | queue and item that a thread has taken and not yet handed to its caller | that thread, around the commit of a get | reported as lost, if the commit came |
-//! | `blocked_on`, `blocked_since` | the object a thread waits for, and since when | that thread | shown until the slot is cleaned |
-//! | `pid`, name, `parent` with its generation | who it is, and whose child | the child; the parent before the start | as it is |
+//! | `notes` | what its threads wait for: see [`crate::notes`] | those threads | see there |
+//! | `started` | since when it takes part, CLOCK_MONOTONIC in ns | keeper | as it is |
+//! | `pid`, name, `parent` with its generation | who it is, and whose child | the parent before or right after the start; the child its pid too | as it is |
 
 use crate::error::Error;
 use crate::layout::SLOT_SIZE;
 use crate::memory::Shared;
+use crate::notes::Notes;
 use crate::raw::RawLock;
 use multiproc_sys::clock::Deadline;
 use multiproc_sys::futex;
@@ -58,10 +60,9 @@ pub struct Slot {
     pub outcome: AtomicU64,
     /// See the module head.
     pub last_words: AtomicU64,
-    /// Object index + 1, 0 for none.
-    pub blocked_on: AtomicU64,
-    /// Since when, CLOCK_MONOTONIC in ns.
-    pub blocked_since: AtomicU64,
+    /// See the module head.
+    pub started: AtomicU64,
+    pub(crate) notes: Notes,
     /// See the module head.
     pub hands: [AtomicU64; HANDS],
     name: [AtomicU64; NAME_BYTES / 8],
@@ -226,11 +227,12 @@ impl Slot {
     /// Empties everything but state and life word, for a new process.
     pub(crate) fn clear(&self) {
         // Relaxed: published by the CAS that follows.
-        for word in [&self.args, &self.result, &self.outcome, &self.last_words, &self.blocked_on, &self.blocked_since] {
+        for word in [&self.args, &self.result, &self.outcome, &self.last_words, &self.started] {
             word.store(0, Ordering::Relaxed);
         }
         self.pid.store(0, Ordering::Relaxed);
         self.keeper.store(0, Ordering::Relaxed);
+        self.notes.clear();
         self.flags.store(0, Ordering::Relaxed);
         self.bits_high.store(0, Ordering::Relaxed);
         self.hands.iter().chain(&self.name).for_each(|w| w.store(0, Ordering::Relaxed));
