@@ -175,7 +175,7 @@ fn the_same_on_an_old_kernel() {
     let (here, there) = pipe::<u64, u64>().unwrap();
     let (tell, told) = one_way::<Option<u32>>().unwrap();
     let id = here.id();
-    let watcher = Process::builder().env("MULTIPROC_OLD_KERNEL", "1");
+    let watcher = Process::builder().env("MULTIPROC_FORCE_OLD_KERNEL", "futex-waitv");
     let watcher = watcher
         .spawn((here, tell), |here: Connection<u64, u64>, tell: PipeSender<Option<u32>>| {
             tell.send(None).unwrap();

@@ -3,6 +3,7 @@
 use crate::codec::CodecError;
 use crate::message::{OpenFailed, PackFailed};
 use multiproc_shm::Error as ShmError;
+use std::collections::VecDeque;
 use std::error::Error as StdError;
 use std::fmt;
 
@@ -105,6 +106,63 @@ impl<T> StdError for PutError<T> {
             PutFailed::Shared(e) => Some(e),
             _ => None,
         }
+    }
+}
+
+/// Why not all of many values were put: see [`Queue::put_many`](crate::Queue::put_many).
+pub struct PutManyError<I: Iterator>(Box<PutMany<I>>);
+
+struct PutMany<I: Iterator> {
+    put: usize,
+    error: PutError<()>,
+    taken: VecDeque<I::Item>,
+    rest: I,
+}
+
+/// What of many values was not put, in order: see [`PutManyError::into_rest`].
+pub type Rest<I> = std::iter::Chain<std::collections::vec_deque::IntoIter<<I as Iterator>::Item>, I>;
+
+impl<I: Iterator> PutManyError<I> {
+    pub(crate) fn new(put: usize, why: PutFailed, taken: VecDeque<I::Item>, rest: I) -> PutManyError<I> {
+        PutManyError(Box::new(PutMany { put, error: PutError::new((), why), taken, rest }))
+    }
+
+    /// How many were put before: the first of them.
+    pub fn put(&self) -> usize {
+        self.0.put
+    }
+
+    /// Why the next one was not.
+    pub fn error(&self) -> &PutError<()> {
+        &self.0.error
+    }
+
+    /// The values that were not put, from the one that failed on, and what the iterator still gives.
+    pub fn into_rest(self) -> Rest<I> {
+        self.0.taken.into_iter().chain(self.0.rest)
+    }
+
+    /// Why, without the values.
+    pub fn into_error(self) -> PutError<()> {
+        self.0.error
+    }
+}
+
+impl<I: Iterator> fmt::Debug for PutManyError<I> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PutManyError").field("put", &self.0.put).field("error", &self.0.error).finish_non_exhaustive()
+    }
+}
+
+impl<I: Iterator> fmt::Display for PutManyError<I> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, after {} had been put", self.0.error, self.0.put)
+    }
+}
+
+impl<I: Iterator> StdError for PutManyError<I> {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.0.error.source()
     }
 }
 

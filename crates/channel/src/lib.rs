@@ -3,6 +3,7 @@
 //! Internal to multiproc, no semver promise. Reading order: [`codec`] (values to bytes) -> [`message`] (with handles; a large one in a block) -> [`queue`] and [`lease`]
 //! (the handles) -> `ring` (the protocol, with its tables of what a death leaves behind) -> `pipe` (the same for pipes) -> [`error`].
 
+mod batch;
 pub mod codec;
 pub mod error;
 pub mod lease;
@@ -13,8 +14,10 @@ mod ring;
 mod scratch;
 mod view;
 
-pub use codec::{Bincode, Buffer, Codec, CodecError, EncodeRef, Raw};
-pub use error::{GetError, PutError};
+#[cfg(feature = "postcard")]
+pub use codec::Postcard;
+pub use codec::{Bincode, Buffer, Codec, CodecError, EncodeRef, Plain, PlainVec, Raw};
+pub use error::{GetError, PutError, PutManyError, Rest};
 pub use lease::Lease;
 pub use message::Message;
 pub use pipe::builder::{PipeBuilder, one_way, pipe};

@@ -68,6 +68,50 @@ pub(crate) enum OpenFailed {
     Shared(Error),
 }
 
+/// A block that this process has to itself; freed with it.
+#[derive(Debug)]
+pub(crate) struct OwnBlock {
+    arena: &'static Arena,
+    block: BlockId,
+}
+
+impl OwnBlock {
+    pub(crate) fn new(arena: &'static Arena, block: BlockId) -> OwnBlock {
+        OwnBlock { arena, block }
+    }
+
+    pub(crate) fn id(&self) -> BlockId {
+        self.block
+    }
+
+    /// It is another's now.
+    pub(crate) fn handed_over(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for OwnBlock {
+    fn drop(&mut self) {
+        if !robust::forked() {
+            crash::point("block.let_go");
+            // Fails only in corrupted memory, of which the next operation tells.
+            let _ = self.arena.free(self.block);
+        }
+    }
+}
+
+/// What a ring needs to know of a message that is put into it.
+pub(crate) trait Load {
+    /// Bytes of the payload.
+    fn size(&self) -> u64;
+    /// The payload, if it is small enough to lie in a ring.
+    fn inline(&self) -> Option<&[u8]>;
+    /// The references, by position.
+    fn references(&self) -> &[Arc<Held>];
+    /// The block of this process with the whole record. Made if the message is small; otherwise it has been there since it was encoded.
+    fn block(&mut self) -> Result<BlockId, Error>;
+}
+
 /// An encoded message with its references, ready to leave.
 #[derive(Debug)]
 pub(crate) struct Parcel {
@@ -118,11 +162,37 @@ impl Parcel {
         self.buffer.seal(self.outgoing.references().iter().map(|h| h.reference()))
     }
 
+    /// The references alone, of a message whose payload is kept elsewhere.
+    pub(crate) fn into_outgoing(self) -> Outgoing {
+        self.outgoing
+    }
+
     /// The message has committed: its block, if it travels in one, and what moves with it belong to the receiver.
     #[inline]
     pub(crate) fn gone(mut self) {
         self.buffer.handed_over();
         self.outgoing.gone();
+    }
+}
+
+impl Load for Parcel {
+    #[inline]
+    fn size(&self) -> u64 {
+        self.buffer.len() as u64
+    }
+
+    #[inline]
+    fn inline(&self) -> Option<&[u8]> {
+        Parcel::inline(self)
+    }
+
+    #[inline]
+    fn references(&self) -> &[Arc<Held>] {
+        Parcel::references(self)
+    }
+
+    fn block(&mut self) -> Result<BlockId, Error> {
+        Parcel::block(self)
     }
 }
 
@@ -133,7 +203,7 @@ pub(crate) struct Arrival {
     /// The payload of a message that lay in a ring.
     pub(crate) bytes: Vec<u8>,
     pub(crate) references: References,
-    block: Option<BlockId>,
+    block: Option<OwnBlock>,
 }
 
 impl Arrival {
@@ -145,15 +215,15 @@ impl Arrival {
     /// The message lies in this block, which is this process's own by its state and freed with the arrival.
     #[inline]
     pub(crate) fn in_block(&mut self, block: BlockId) {
-        self.block = Some(block);
+        self.block = Some(OwnBlock::new(self.arena, block));
     }
 
     /// The value.
     #[inline]
     pub(crate) fn open<T, C: Codec<T>>(&self) -> Result<T, OpenFailed> {
-        match self.block {
+        match &self.block {
             None => decode::<T, C>(self.arena, &self.bytes, &self.references).map_err(OpenFailed::Codec),
-            Some(block) => open_block::<T, C>(self.arena, block, &self.references),
+            Some(block) => open_block::<T, C>(self.arena, block.id(), &self.references),
         }
     }
 }
@@ -161,13 +231,6 @@ impl Arrival {
 impl Drop for Arrival {
     #[inline]
     fn drop(&mut self) {
-        if let Some(block) = self.block
-            && !robust::forked()
-        {
-            crash::point("arrival.opened");
-            // Fails only in corrupted memory, of which the next operation tells.
-            let _ = self.arena.free(block);
-        }
         scratch::give_back(std::mem::take(&mut self.bytes));
     }
 }

@@ -1,7 +1,8 @@
 //! The handles of a queue: [`Queue`], which may do everything, and the one-sided [`Sender`] and [`Receiver`].
 
+use crate::batch::{Arrivals, Batch};
 use crate::codec::{Bincode, Codec, EncodeRef};
-use crate::error::{GetError, PutError, PutFailed};
+use crate::error::{GetError, PutError, PutFailed, PutManyError};
 use crate::lease::Lease;
 use crate::message::{Arrival, Parcel};
 use crate::ring::cell::{CLOSED, MAX_CAPACITY, QueueCell};
@@ -77,6 +78,48 @@ impl Ring {
         // Last: a death before this is a message lost.
         self.hand_over();
         value
+    }
+
+    fn put_values<I: Iterator, C: Codec<I::Item>>(&self, mut values: I, patience: Patience) -> Result<usize, PutManyError<I>> {
+        let (mut batch, mut count, mut ended) = (Batch::new(), 0, false);
+        loop {
+            let mut refused = None;
+            while !batch.is_full() && !ended && refused.is_none() {
+                match values.next() {
+                    Some(value) => refused = batch.add::<C>(self.arena(), value, self.max_message()).err(),
+                    None => ended = true,
+                }
+            }
+            let (done, put) = if batch.is_empty() { (0, Ok(())) } else { self.put_batch(&mut batch, patience) };
+            count += done;
+            batch.gone(done);
+            let why = match (put, &refused) {
+                (Ok(()), None) if ended => return Ok(count),
+                (Ok(()), None) => continue,
+                (Err(why), _) => Some(why),
+                (Ok(()), Some(_)) => None,
+            };
+            let mut rest = batch.into_values();
+            let refused = refused.map(|(value, why)| {
+                rest.push_back(value);
+                PutFailed::from(why)
+            });
+            let why = why.or(refused).unwrap_or(PutFailed::Full);
+            return Err(PutManyError::new(count, why, rest, values));
+        }
+    }
+
+    fn get_values<T, C: Codec<T>>(&self, max: usize, patience: Patience) -> Result<Vec<Result<T, GetError>>, GetError> {
+        if max == 0 {
+            return Ok(Vec::new());
+        }
+        let mut arrivals = Arrivals::new(self.arena());
+        let got = self.get_batch(&mut arrivals, max, patience);
+        let values = got.map(|()| arrivals.open::<T, C>());
+        drop(arrivals);
+        // Last: a death before this is messages lost.
+        self.hand_over();
+        Ok(values?.into_iter().map(|value| value.map_err(GetError::from)).collect())
     }
 
     fn len(&self) -> usize {
@@ -247,6 +290,52 @@ macro_rules! putting {
                 self.ring.put_value::<B, T, C>(value, Patience::Until(None)).map_err(|why| PutError::new((), why))
             }
 
+            /// Puts many values in order, waiting while the queue is full: cheaper than one by one, and visible to `get` in batches. Gives their number.
+            ///
+            /// Values are taken from the iterator up to 128 at a time, encoded, and put together as far as there is room. Others may put between
+            /// two batches, and between the values of a batch that has to wait.
+            ///
+            /// # Errors
+            /// As [`put`](Self::put), for the first value that was not put: the error says how many were before it, and has the rest.
+            ///
+            /// # Crash safety
+            /// Killed in the middle, the caller has put the first values up to some point, each whole, and none behind it.
+            ///
+            /// # Examples
+            /// ```
+            /// let q = multiproc::Queue::<u64>::bounded(10)?;
+            /// assert_eq!(q.put_many(0..7)?, 7);
+            /// let e = q.try_put_many(7..20).unwrap_err();
+            /// assert!(e.error().is_full());
+            /// assert_eq!((e.put(), e.into_rest().next()), (3, Some(10)));
+            /// let got = q.get_many(100)?;
+            /// assert_eq!(got.into_iter().collect::<Result<Vec<_>, _>>()?, (0..10).collect::<Vec<_>>());
+            /// # Ok::<(), Box<dyn std::error::Error>>(())
+            /// ```
+            pub fn put_many<I: IntoIterator<Item = T>>(&self, values: I) -> Result<usize, PutManyError<I::IntoIter>> {
+                self.ring.put_values::<_, C>(values.into_iter(), Patience::Until(None))
+            }
+
+            /// As [`put_many`](Self::put_many) without waiting for room.
+            ///
+            /// # Errors
+            /// As [`try_put`](Self::try_put), for the first value that was not put.
+            pub fn try_put_many<I: IntoIterator<Item = T>>(&self, values: I) -> Result<usize, PutManyError<I::IntoIter>> {
+                self.ring.put_values::<_, C>(values.into_iter(), Patience::None)
+            }
+
+            /// As [`put_many`](Self::put_many), waiting at most `timeout` for all of them together.
+            ///
+            /// # Errors
+            /// As [`put_timeout`](Self::put_timeout), for the first value that was not put.
+            pub fn put_many_timeout<I: IntoIterator<Item = T>>(
+                &self,
+                values: I,
+                timeout: Duration,
+            ) -> Result<usize, PutManyError<I::IntoIter>> {
+                self.ring.put_values::<_, C>(values.into_iter(), until(timeout))
+            }
+
             #[inline]
             fn put_with(&self, value: T, patience: Patience) -> Result<(), PutError<T>> {
                 match self.ring.put_value::<T, T, C>(&value, patience) {
@@ -298,6 +387,39 @@ macro_rules! getting {
             /// [`GetError::TimedOut`], never early.
             pub fn get_deadline(&self, deadline: Instant) -> Result<T, GetError> {
                 self.ring.get_value::<T, C>(until_instant(deadline))
+            }
+
+            /// Takes what is there, at most `max` messages and never more than 1024, waiting while there is none. In order, at least one unless `max` is 0.
+            ///
+            /// Each is a `Result`: one that does not decode is an `Err` among the others. A message that came back from a lease comes alone.
+            ///
+            /// # Errors
+            /// As [`get`](Self::get).
+            ///
+            /// # Panics
+            /// If a `Deserialize` panics; the messages of the batch are then gone.
+            ///
+            /// # Crash safety
+            /// Killed before `get_many` has returned, the caller leaves each message in the queue or loses it, the first ones first;
+            /// [`take_losses`](Self::take_losses) counts them.
+            pub fn get_many(&self, max: usize) -> Result<Vec<Result<T, GetError>>, GetError> {
+                self.ring.get_values::<T, C>(max, Patience::Until(None))
+            }
+
+            /// As [`get_many`](Self::get_many) without waiting.
+            ///
+            /// # Errors
+            /// As [`try_get`](Self::try_get).
+            pub fn try_get_many(&self, max: usize) -> Result<Vec<Result<T, GetError>>, GetError> {
+                self.ring.get_values::<T, C>(max, Patience::None)
+            }
+
+            /// As [`get_many`](Self::get_many), waiting at most `timeout` for the first message.
+            ///
+            /// # Errors
+            /// As [`get_timeout`](Self::get_timeout).
+            pub fn get_many_timeout(&self, max: usize, timeout: Duration) -> Result<Vec<Result<T, GetError>>, GetError> {
+                self.ring.get_values::<T, C>(max, until(timeout))
             }
 
             /// Takes the first message on lease: it is delivered again, before all others, if this process dies or drops the lease

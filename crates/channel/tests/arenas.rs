@@ -78,6 +78,34 @@ fn memory_that_is_used_up_hands_the_value_back_and_comes_again() {
     assert_eq!(arena.audit().unwrap().of_objects, 0);
 }
 
+#[test]
+fn a_message_that_grows_beyond_the_memory_is_handed_back() {
+    use multiproc_channel::{Buffer, Codec, CodecError};
+    /// Does not say how much will come.
+    #[derive(Debug)]
+    struct Unannounced;
+    impl Codec<Vec<u8>> for Unannounced {
+        fn encode(value: &Vec<u8>, into: &mut Buffer) -> Result<(), CodecError> {
+            value.chunks(1000).try_for_each(|piece| into.append(piece))
+        }
+        fn decode(bytes: &[u8]) -> Result<Vec<u8>, CodecError> {
+            Ok(bytes.to_vec())
+        }
+    }
+    let arena = Arena::create(&Options { size: 64 << 30, limit: Some(16 << 20), build: 1, kinds: KINDS }).unwrap();
+    let q: Queue<Vec<u8>, Unannounced> = Queue::bounded_in(arena, 1000).unwrap();
+    // Most of the memory fits into one message, in spite of what is copied on the way.
+    for _ in 0..3 {
+        q.put(vec![3; 10 << 20]).unwrap();
+        let e = q.put(vec![7; 20 << 20]).unwrap_err();
+        assert!(e.is_out_of_memory(), "{e}");
+        assert_eq!(e.into_inner().len(), 20 << 20);
+        assert!(q.get().unwrap() == vec![3; 10 << 20]);
+    }
+    drop(q);
+    assert_eq!(arena.audit().unwrap(), multiproc_shm::audit::Audit { slots: 1, ..Default::default() });
+}
+
 /// Protocol T on the shipping code: a handle that is always on its way is never freed, and one that is dropped always is.
 #[test]
 fn handles_move_while_collections_run() {

@@ -2,13 +2,13 @@
 //!
 //! Words are process-shared, deadlines absolute (CLOCK_MONOTONIC), and a wait may end for no reason, as in [`crate::futex`]. The kernel
 //! wakes such a sleeper for a dead thread as it does any other. Kernels before 5.16 lack the call: there the sleeper watches the first word
-//! only and looks at the others each 10 ms; `MULTIPROC_OLD_KERNEL` in the environment forces that.
+//! only and looks at the others each 10 ms.
 #![allow(unsafe_code)]
 
 use crate::clock::Deadline;
 use crate::futex::{self, Wait};
+use crate::probe::{self, Feature};
 use std::ptr;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 
 /// The kernel takes 128; nobody here needs more than a few.
@@ -40,11 +40,6 @@ const FEW: usize = 8;
 
 static MISSING: AtomicBool = AtomicBool::new(false);
 
-fn forced() -> bool {
-    static FORCED: OnceLock<bool> = OnceLock::new();
-    *FORCED.get_or_init(|| std::env::var_os("MULTIPROC_OLD_KERNEL").is_some())
-}
-
 /// Sleeps while all words hold their values, at most until `deadline`. Of no words at all, it sleeps until then.
 ///
 /// # Panics
@@ -55,7 +50,7 @@ pub fn wait_any(words: &[Word<'_>], deadline: Option<Deadline>) -> Wait {
         return futex::wait(one.word, one.expected, deadline);
     }
     // Relaxed: a fact about the kernel that never changes.
-    if !MISSING.load(Relaxed) && !forced() && !words.is_empty() {
+    if !MISSING.load(Relaxed) && !probe::is_denied(Feature::FutexWaitv) && !words.is_empty() {
         match wait_all_at_once(words, deadline) {
             Some(why) => return why,
             None => MISSING.store(true, Relaxed),

@@ -4,8 +4,8 @@
 //! record, and grows there: a large message is written where it will lie, once. The block is this process's own (`Filling`) until it is handed
 //! to a channel, so a death in the middle leaves a block that goes with the slot.
 //!
-//! Blocks come in powers of two of address space, which is free, and are backed page by page, which is not: a buffer that grows takes
-//! eight times the range it needs and a quarter more memory, so that what is copied from block to block is a seventh of the message.
+//! Blocks come in powers of two of address space, which is free, and are backed page by page, which is not: a buffer that grows takes 64
+//! times the range it needs and a quarter more memory, so that what is copied from block to block is a small part of the message.
 #![allow(unsafe_code)]
 
 use super::CodecError;
@@ -19,6 +19,8 @@ use std::fmt;
 use std::io;
 use std::slice;
 
+/// Address space that a growing message takes, in units of what it needs; where that is used up it gets what it needs.
+const ROOMY: u64 = 64;
 /// No block has a larger range.
 const MAX_RANGE: u64 = 1 << multiproc_shm::layout::MAX_CLASS;
 
@@ -210,7 +212,7 @@ impl Buffer {
                 return self.lies_in(arena, block);
             }
         }
-        let roomy = if exact { None } else { arena.try_allocate_range((size * 8).min(self.widest(size)), backing)? };
+        let roomy = if exact { None } else { arena.try_allocate_range((size * ROOMY).min(self.widest(size)), backing)? };
         let block = match roomy {
             Some(block) => block,
             None => arena.allocate(size)?,

@@ -2,11 +2,19 @@
 
 mod bincode;
 mod buffer;
+mod plain;
+mod plain_vec;
+#[cfg(feature = "postcard")]
+mod postcard;
 mod raw;
 
 pub use self::bincode::Bincode;
+#[cfg(feature = "postcard")]
+pub use self::postcard::Postcard;
 pub use buffer::Buffer;
 pub(crate) use buffer::BufferFailed;
+pub use plain::Plain;
+pub use plain_vec::PlainVec;
 pub use raw::Raw;
 
 use std::error::Error as StdError;

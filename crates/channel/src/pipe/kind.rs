@@ -6,14 +6,16 @@
 use super::cell::{End, GONE, PipeCell};
 use super::record::{Head, Ring, seq};
 use multiproc_shm::blocks::{BlockId, BlockState};
+use multiproc_shm::notes::Op;
 use multiproc_shm::objects::{Kind, Object, RawRef};
+use multiproc_shm::report::Standing;
 use multiproc_shm::{Arena, Error, Role, record};
 use multiproc_sys::crash;
 use std::sync::atomic::{Ordering, fence};
 
 /// Pipes in the object table.
 pub(crate) static PIPE: Kind =
-    Kind { channel: true, trace, slot_died, block_orphaned, role_gone, end, ..Kind::plain(17, "Pipe") };
+    Kind { channel: true, trace, slot_died, block_orphaned, role_gone, end, report, ..Kind::plain(17, "Pipe") };
 
 /// The roles that stand for the two ends.
 pub(crate) const ROLES: [Role; 2] = [Role::Sender, Role::Receiver];
@@ -187,6 +189,30 @@ fn end(arena: &Arena, object: Object) -> Result<(), Error> {
             if let Some(block) = BlockId::from_word(word.load(Ordering::Acquire)) {
                 free_message(block)?;
                 arena.free_if(block, BlockState::Object(object.index))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn report(arena: &Arena, object: Object, standing: &mut Standing) -> Result<(), Error> {
+    let cell = PipeCell::of(arena, object)?;
+    let mut messages = 0u32;
+    for way in 0..2 {
+        each_record(arena, cell, way, |_, _, _| {
+            messages = messages.saturating_add(1);
+            Ok(())
+        })?;
+    }
+    let ended = cell.sides.iter().any(|side| side.end.flags() != 0);
+    standing.state = format!("{messages} messages under way{}", if ended { ", one end is closed" } else { "" }).into();
+    for (i, side) in cell.sides.iter().enumerate() {
+        let Some(slot) = side.end.owner().and_then(super::cell::Owner::slot) else { continue };
+        standing.share(slot, "an end".into(), &[]);
+        // Whoever waits has the word set until somebody has changed what it waits for.
+        for (op, word) in [(Op::Recv, &cell.sent(1 - i).cw), (Op::Send, &cell.received(i).pw)] {
+            if ended || !word.has_sleeper() {
+                standing.open_to(slot, op);
             }
         }
     }

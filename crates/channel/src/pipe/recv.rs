@@ -19,6 +19,7 @@ use crate::codec::CodecError;
 use crate::message::Arrival;
 use crate::ring::Patience;
 use multiproc_shm::blocks::{BlockId, BlockState};
+use multiproc_shm::notes::Op;
 use multiproc_shm::raw::Who;
 use multiproc_shm::{Error, record};
 use multiproc_sys::crash;
@@ -109,7 +110,7 @@ impl Local {
             }
             let Patience::Until(deadline) = patience else { return Err(RecvError::WouldBlock) };
             let there = || !matches!(self.first(), Ok(None));
-            if !self.wait(&self.cell.sent(self.way_in()).cw, deadline, there)? {
+            if !self.wait(Op::Recv, &self.cell.sent(self.way_in()).cw, deadline, there)? {
                 return Err(RecvError::TimedOut);
             }
         }

@@ -17,6 +17,7 @@ use super::turn::NotMine;
 use crate::message::Parcel;
 use crate::ring::Patience;
 use multiproc_shm::blocks::{BlockId, BlockState};
+use multiproc_shm::notes::Op;
 use multiproc_shm::raw::Who;
 use multiproc_shm::{Error, record};
 use multiproc_sys::crash;
@@ -91,7 +92,7 @@ impl Local {
             }
             self.can_send()?;
             let Patience::Until(deadline) = patience else { return Err(SendFailed::WouldBlock) };
-            if !self.wait(&received.pw, deadline, || received.head.load(Ordering::Acquire) >= needed)? {
+            if !self.wait(Op::Send, &received.pw, deadline, || received.head.load(Ordering::Acquire) >= needed)? {
                 return Err(SendFailed::TimedOut);
             }
         }

@@ -7,6 +7,7 @@
 use super::cell::Owner;
 use super::local::{Local, Peer};
 use multiproc_shm::Error;
+use multiproc_shm::notes::Op;
 use multiproc_shm::raw::{RawLock, WaitWord};
 use multiproc_shm::waiting::{Waitable, Words};
 use multiproc_sys::clock::Deadline;
@@ -27,12 +28,13 @@ impl Local {
     /// Waits until `done`, or until the ends are no longer as they were; false when time is up.
     pub(super) fn wait(
         &self,
+        op: Op,
         word: &'static WaitWord,
         deadline: Option<Deadline>,
         done: impl Fn() -> bool,
     ) -> Result<bool, Error> {
         let waiting = Waiting { local: self, word, done, seen: self.news() };
-        self.arena().wait_for(self.index(), &waiting, deadline)
+        self.arena().wait_for(op, self.index(), &waiting, deadline)
     }
 
     fn news(&self) -> News {

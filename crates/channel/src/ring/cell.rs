@@ -11,10 +11,12 @@
 //! | `ring_backed`, `lease_high` | how much of them is in use | the same | as before |
 //! | `ended` | bits: closed, no sender left, no receiver left; they never go | anybody | as it is |
 //! | `head_seen`, `tail_seen` | the other side's end as it was last looked at: spares the other side's cache line | owner of `plock`, of `clock` | too old, as always |
+//! | `put_bytes`, `got_bytes` | payload bytes put and got so far, of queues with a byte limit ([`Volume`]) | owner of `plock`, of `clock`, before the commit | not yet valid, and written anew |
 //! | `attention` | a lease has come back, or may have | who returns it; cleared by the getter that looks | the getter's successor sets it |
 //! | `lost` | messages that died in a dead process's hands | cleaner | one report less |
-//! | `capacity`, `max_message` | constants | creator | - |
+//! | `capacity`, `max_message`, `max_bytes` | constants; 0 bytes: no limit | creator | - |
 
+use super::volume::Volume;
 use multiproc_shm::blocks::BlockId;
 use multiproc_shm::memory::Shared;
 use multiproc_shm::raw::{RawLock, WaitWord};
@@ -42,6 +44,7 @@ pub(crate) struct QueueCell {
     pub(crate) consumed: Consumed,
     pub(crate) capacity: AtomicU64,
     pub(crate) max_message: AtomicU64,
+    pub(crate) max_bytes: AtomicU64,
     pub(crate) ring: AtomicU64,
     pub(crate) leases: AtomicU64,
     pub(crate) ended: AtomicU32,
@@ -58,6 +61,7 @@ pub(crate) struct Produced {
     pub(crate) putting: AtomicU64,
     pub(crate) ring_backed: AtomicU64,
     pub(crate) head_seen: AtomicU64,
+    pub(crate) put_bytes: Volume,
 }
 
 /// The line that getters write and putters watch.
@@ -71,6 +75,7 @@ pub(crate) struct Consumed {
     pub(crate) lease_cursor: AtomicU32,
     pub(crate) taking_seq: AtomicU32,
     pub(crate) tail_seen: AtomicU64,
+    pub(crate) got_bytes: Volume,
 }
 
 impl Consumed {
@@ -106,6 +111,12 @@ const SEQ_MASK: u32 = (1 << 24) - 1;
 pub(crate) struct End(u64);
 
 impl End {
+    /// With this item number and position.
+    #[inline]
+    pub(crate) fn new(seq: u32, position: u64) -> End {
+        End(u64::from(seq & SEQ_MASK) << POSITION_BITS | position & POSITION_MASK)
+    }
+
     #[inline]
     pub(crate) fn load(word: &AtomicU64) -> End {
         // Acquire pairs with the Release in `store`: the record, or the room, is there.
@@ -145,8 +156,7 @@ impl End {
     #[must_use]
     #[inline]
     pub(crate) fn after(self, bytes: u64) -> End {
-        let seq = u64::from(self.seq().wrapping_add(1) & SEQ_MASK);
-        End(seq << POSITION_BITS | (self.position() + bytes) & POSITION_MASK)
+        End::new(self.seq().wrapping_add(1), self.position() + bytes)
     }
 
     /// Items between `head` and this tail.

@@ -16,13 +16,12 @@ use super::{Bytes, GaveUp, Patience, Ring};
 use crate::error::GetError;
 use crate::message::Arrival;
 use multiproc_shm::blocks::{BlockId, BlockState};
+use multiproc_shm::notes::Op;
 use multiproc_shm::raw::{Acquired, Who};
-use multiproc_shm::roster::HANDS;
 use multiproc_shm::scope::References;
 use multiproc_shm::{Error, record};
 use multiproc_sys::crash;
-use std::cell::Cell;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 /// The first record of the ring.
 #[derive(Clone, Copy, Debug)]
@@ -30,6 +29,14 @@ pub(crate) struct First {
     pub(crate) bytes: Bytes,
     pub(crate) at: End,
     pub(crate) head: Head,
+}
+
+impl First {
+    /// Where it ends.
+    #[inline]
+    pub(crate) fn end(&self) -> End {
+        self.at.after(self.head.size())
+    }
 }
 
 /// What stands first for delivery.
@@ -70,7 +77,7 @@ impl Ring {
         patience: Patience,
         body: impl FnOnce(Next) -> Result<R, GetError>,
     ) -> Result<R, GetError> {
-        let found = self.take(&self.cell.clock, who, patience, || self.can_get()).map_err(|why| self.get_failed(why))?;
+        let found = self.take(Op::Get, &self.cell.clock, who, patience, || self.can_get()).map_err(|why| self.get_failed(why))?;
         let done = (|| {
             if found == Acquired::OwnerDied {
                 self.repair_get()?;
@@ -107,16 +114,8 @@ impl Ring {
             }
             // Read before the tail: what was put before the end is seen.
             let ended = self.ended();
-            let (at, mut tail) = (self.head(), End::noted(&self.cell.consumed.tail_seen));
-            // The putters' line is looked at only when everything seen there last is taken.
-            if at == tail {
-                tail = self.tail();
-                tail.note(&self.cell.consumed.tail_seen);
-            }
-            if at != tail {
-                let bytes = self.bytes()?.ok_or(Error::Corrupted(&"a queue without a ring"))?;
-                let head = bytes.read_head(self.arena(), at, tail)?;
-                return Ok(Next::Ring(First { bytes, at, head }));
+            if let Some(first) = self.first_in_ring()? {
+                return Ok(Next::Ring(first));
             }
             if ended & CLOSED != 0 {
                 return Err(GetError::Closed);
@@ -125,8 +124,31 @@ impl Ring {
                 return Err(GetError::Disconnected);
             }
             let Patience::Until(deadline) = patience else { return Err(GetError::Empty) };
-            self.wait(&self.cell.produced.cw, deadline, || self.can_get()).map_err(|why| self.get_failed(why))?;
+            self.wait(Op::Get, &self.cell.produced.cw, deadline, || self.can_get()).map_err(|why| self.get_failed(why))?;
         }
+    }
+
+    /// The first record of the ring, if there is one.
+    #[inline]
+    pub(crate) fn first_in_ring(&self) -> Result<Option<First>, Error> {
+        self.record_at(self.head())
+    }
+
+    /// The record at `at`, which is the head or the end of a record behind it; `None` at the tail.
+    #[inline]
+    pub(crate) fn record_at(&self, at: End) -> Result<Option<First>, Error> {
+        let mut tail = End::noted(&self.cell.consumed.tail_seen);
+        // The putters' line is looked at only when everything seen there last is taken.
+        if at == tail {
+            tail = self.tail();
+            tail.note(&self.cell.consumed.tail_seen);
+        }
+        if at == tail {
+            return Ok(None);
+        }
+        let bytes = self.bytes()?.ok_or(Error::Corrupted(&"a queue without a ring"))?;
+        let head = bytes.read_head(self.arena(), at, tail)?;
+        Ok(Some(First { bytes, at, head }))
     }
 
     #[inline]
@@ -141,32 +163,56 @@ impl Ring {
                 None
             }
             Form::Block => {
-                let block = self.block_of(first)?;
-                // First what may fail.
-                arrival.references = record::adopt(self.arena(), block)?;
-                self.cell.consumed.begin_taking(block, at.seq());
-                crash::point("get.named");
-                let mine = BlockState::Taken { slot: self.arena().my_slot(), queue: self.index(), seq: at.seq() };
-                self.arena().set_block_state(block, mine)?;
-                crash::point("get.block_taken");
+                let (block, references) = self.take_block(first)?;
+                arrival.references = references;
                 Some(block)
             }
         };
         crash::point("get.copied");
-        self.hand()?.store(hand_word(self.index(), at.seq()), Ordering::Relaxed);
+        self.note_in_hand(at.seq(), 1)?;
         crash::point("get.in_hand");
-        self.commit_get(who, first);
+        self.commit_get(who, at, first.end(), self.volume_of(first));
         if block.is_some() {
             self.cell.consumed.end_taking();
         }
         Ok(block)
     }
 
+    /// Makes the first record's block this process's own; it is taken with the commit.
+    pub(crate) fn take_block(&self, first: First) -> Result<(BlockId, References), Error> {
+        let block = self.block_of(first)?;
+        // First what may fail.
+        let references = record::adopt(self.arena(), block)?;
+        self.cell.consumed.begin_taking(block, first.at.seq());
+        crash::point("get.named");
+        let mine = BlockState::Taken { slot: self.arena().my_slot(), queue: self.index(), seq: first.at.seq() };
+        self.arena().set_block_state(block, mine)?;
+        crash::point("get.block_taken");
+        Ok((block, references))
+    }
+
+    /// Bytes of the first record's payload, where they are counted.
     #[inline]
-    pub(crate) fn commit_get(&self, who: Who, first: First) {
+    pub(crate) fn volume_of(&self, first: First) -> u64 {
+        match (self.max_bytes(), first.head.form()) {
+            (0, _) => 0,
+            (_, Form::Inline) => first.head.len(),
+            (_, Form::Block) => {
+                let block = first.bytes.payload_word(self.arena(), first.at).ok().and_then(BlockId::from_word);
+                block.and_then(|block| record::head(self.arena(), block).ok()).map_or(0, |head| head.len)
+            }
+        }
+    }
+
+    /// The commit of everything between `head` and `end`, which has `volume` bytes of payload.
+    #[inline]
+    pub(crate) fn commit_get(&self, who: Who, head: End, end: End, volume: u64) {
         let consumed = &self.cell.consumed;
+        if self.max_bytes() != 0 {
+            consumed.got_bytes.prepare(head, end, volume);
+        }
         crash::point("get.before_commit");
-        consumed.pw.commit_and_kick(who.thread, || first.at.after(first.head.size()).store(&consumed.head));
+        consumed.pw.commit_and_kick(who.thread, || end.store(&consumed.head));
         crash::point("get.kicked");
     }
 
@@ -202,61 +248,4 @@ impl Ring {
         self.cell.attention.store(1, Ordering::Release);
         Ok(())
     }
-
-    /// Takes back the note of whoever died with the first item in hand: it is still in the ring, and will be somebody else's.
-    fn void_hands(&self) -> Result<(), Error> {
-        let first = hand_word(self.index(), self.head().seq());
-        for slot in 0..self.arena().slots_high() {
-            for hand in &self.arena().slot(slot)?.hands {
-                // Only the dead owner can have noted an item that is not taken.
-                if hand.load(Ordering::Relaxed) == first {
-                    // Before the next commit, with whose Release it pairs: who sees the head past the item sees no note.
-                    hand.store(0, Ordering::Relaxed);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// This thread's note of what it has in hand.
-    #[inline]
-    fn hand(&self) -> Result<&'static AtomicU64, Error> {
-        let slot = self.arena().slot(self.arena().my_slot())?;
-        Ok(&slot.hands[thread_number() % HANDS])
-    }
-
-    /// Notes that a message which had been leased before is in hand. It is lost with this process from when its lease is acknowledged.
-    pub(crate) fn note_returned(&self, seq: u32) -> Result<(), Error> {
-        self.hand()?.store(returned_hand_word(self.index(), seq), Ordering::Relaxed);
-        Ok(())
-    }
-
-    /// The message has reached its caller.
-    #[inline]
-    pub(crate) fn hand_over(&self) {
-        if let Ok(hand) = self.hand() {
-            hand.store(0, Ordering::Relaxed);
-        }
-    }
-}
-
-/// Queue index + 1 and item number.
-#[inline]
-pub(crate) fn hand_word(queue: u32, seq: u32) -> u64 {
-    (u64::from(queue) + 1) << 24 | u64::from(seq)
-}
-
-/// The same for an item that came back from a lease.
-pub(crate) fn returned_hand_word(queue: u32, seq: u32) -> u64 {
-    hand_word(queue, seq) | 1 << 63
-}
-
-#[inline]
-fn thread_number() -> usize {
-    static THREADS: AtomicU32 = AtomicU32::new(0);
-    thread_local! { static NUMBER: Cell<u32> = const { Cell::new(u32::MAX) }; }
-    if NUMBER.get() == u32::MAX {
-        NUMBER.set(THREADS.fetch_add(1, Ordering::Relaxed));
-    }
-    NUMBER.get() as usize
 }

@@ -2,18 +2,22 @@
 //! What a getter has to do they leave in `attention`, and wake it.
 
 use super::bytes::Form;
-use super::cell::{End, MAX_LEASES, NO_RECEIVER, NO_SENDER, QueueCell, age};
-use super::get::{hand_word, returned_hand_word};
+use super::cell::{CLOSED, End, MAX_CAPACITY, MAX_LEASES, NO_RECEIVER, NO_SENDER, QueueCell, age};
+use super::hands::Hand;
 use super::lease::entry_of;
 use super::{Bytes, bytes_of};
 use multiproc_shm::blocks::{BlockId, BlockState};
+use multiproc_shm::notes::Op;
 use multiproc_shm::objects::{Kind, Object, RawRef};
+use multiproc_shm::pace::Notice;
+use multiproc_shm::report::Standing;
 use multiproc_shm::{Arena, Error, Role, record};
+use std::collections::BTreeMap;
 use std::sync::atomic::{Ordering, fence};
 
 /// Queues in the object table.
 pub(crate) static QUEUE: Kind =
-    Kind { channel: true, trace, slot_died, block_orphaned, role_gone, end, ..Kind::plain(16, "Queue") };
+    Kind { channel: true, trace, slot_died, block_orphaned, role_gone, end, report, ..Kind::plain(16, "Queue") };
 
 fn cell(arena: &Arena, object: Object) -> Result<&'static QueueCell, Error> {
     if object.size < size_of::<QueueCell>() as u64 {
@@ -94,21 +98,23 @@ fn slot_died(arena: &Arena, object: Object, slot: u32) -> Result<(), Error> {
     }
     let now = End::load(&cell.consumed.head).seq();
     for hand in &dead.hands {
-        let word = hand.load(Ordering::Acquire);
-        let seq = word as u32 & 0xff_ffff;
-        let lost = if word == hand_word(object.index, seq) {
-            // Committed iff the head is past it: the note is written before the commit, and taken back by the next getter if that did not come.
-            (1..1 << 23).contains(&age(now, seq))
-        } else if word == returned_hand_word(object.index, seq) {
-            !is_in_lease_table(arena, cell, object, seq)?
-        } else {
+        let Some(Hand { queue, seq, count, returned }) = Hand::from_word(hand.load(Ordering::Acquire)) else { continue };
+        if queue != object.index {
             continue;
+        }
+        let lost = if returned {
+            u32::from(!is_in_lease_table(arena, cell, object, seq)?)
+        } else {
+            // Committed as far as the head is past them: the note is written before the commit, and what was not committed is taken back by the
+            // next getter.
+            let taken = age(now, seq);
+            if taken < 1 << 23 { taken.min(count) } else { 0 }
         };
-        if lost {
+        if lost > 0 {
             hand.store(0, Ordering::Relaxed);
-            cell.lost.fetch_add(1, Ordering::Relaxed);
+            cell.lost.fetch_add(lost, Ordering::Relaxed);
             let pid = dead.pid.load(Ordering::Relaxed);
-            tracing::warn!(queue = object.index, seq, pid, "a message was lost: its getter died before it had returned");
+            arena.tell_later(Notice { tell: tell_of_loss, object: object.index, seq, count: lost, pid });
         }
     }
     // It may have died between returning a lease and saying so.
@@ -118,6 +124,10 @@ fn slot_died(arena: &Arena, object: Object, slot: u32) -> Result<(), Error> {
         cell.consumed.pw.commit_and_kick(arena.who()?.thread, || {});
     }
     Ok(())
+}
+
+fn tell_of_loss(&Notice { object: queue, seq, count, pid, .. }: &Notice) {
+    tracing::warn!(queue, seq, count, pid, "messages were lost: their getter died before it had returned");
 }
 
 fn is_in_lease_table(arena: &Arena, cell: &QueueCell, object: Object, wanted: u32) -> Result<bool, Error> {
@@ -215,6 +225,47 @@ fn end(arena: &Arena, object: Object) -> Result<(), Error> {
             free_message(block)?;
             arena.free_if(block, BlockState::Object(object.index))?;
         }
+    }
+    Ok(())
+}
+
+fn report(arena: &Arena, object: Object, standing: &mut Standing) -> Result<(), Error> {
+    let cell = cell(arena, object)?;
+    // The head first, so that it is not past the tail; what peers wrote wrong is a wrong number.
+    let head = End::load(&cell.consumed.head);
+    let items = u64::from(End::load(&cell.produced.tail).items_since(head));
+    let capacity = cell.capacity.load(Ordering::Relaxed).min(MAX_CAPACITY as u64);
+    let ended = cell.ended.load(Ordering::Acquire);
+    let (mut leases, mut returned) = (BTreeMap::<u32, u32>::new(), 0);
+    each_lease(arena, cell, |block| {
+        match arena.block_state(block)? {
+            BlockState::Leased { slot, queue, .. } if queue == object.index => *leases.entry(slot).or_default() += 1,
+            BlockState::Returned { queue, .. } if queue == object.index => returned += 1,
+            _ => {}
+        }
+        Ok(())
+    })?;
+    let mut state = format!("{items} of {capacity} items");
+    if returned > 0 {
+        state += &format!(" and {returned} returned");
+    }
+    for (bit, text) in [(CLOSED, ", closed"), (NO_SENDER, ", no sender left"), (NO_RECEIVER, ", no receiver left")] {
+        if ended & bit != 0 {
+            state += text;
+        }
+    }
+    standing.state = state.into();
+    if items > 0 || returned > 0 || ended & (CLOSED | NO_SENDER) != 0 {
+        standing.open(Op::Get);
+    }
+    if items < capacity || ended & (CLOSED | NO_RECEIVER) != 0 {
+        standing.open(Op::Put);
+    }
+    standing.lock(&cell.clock, "the getters' turn", &[Op::Get]);
+    standing.lock(&cell.plock, "the putters' turn", &[Op::Put]);
+    for (slot, n) in leases {
+        let what = if n == 1 { "a lease".into() } else { format!("{n} leases") };
+        standing.share(slot, what, &[]);
     }
     Ok(())
 }

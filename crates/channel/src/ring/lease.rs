@@ -69,7 +69,7 @@ impl Ring {
         crash::point("lease.entered");
         self.arena().set_block_state(block, self.leased_by_me(seq))?;
         crash::point("lease.owned");
-        self.commit_get(who, first);
+        self.commit_get(who, first.at, first.end(), self.volume_of(first));
         consumed.end_taking();
         Ok((Leased { block, entry, seq, attempt: 1 }, references))
     }

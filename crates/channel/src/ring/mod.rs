@@ -1,6 +1,6 @@
 //! Design A: a byte ring with two robust locks, in which the waiter keeps its lock.
 //!
-//! Reading order: [`cell`] (the words and their tables), [`bytes`] (records), [`put`], [`get`], [`lease`], [`kind`] (what the cleaner
+//! Reading order: [`cell`] (the words and their tables), [`bytes`] (records), [`put`], [`get`], [`hands`] (who has taken what), [`get_many`], [`lease`], [`kind`] (what the cleaner
 //! and the collector do with a queue). Here: what they have in common, and the one way of waiting.
 //!
 //! Whoever waits for room or for data sleeps on a [`WaitWord`] *while holding its lock*; the others queue on the lock. So no wake can
@@ -10,15 +10,19 @@
 pub(crate) mod bytes;
 pub(crate) mod cell;
 pub(crate) mod get;
+pub(crate) mod get_many;
+pub(crate) mod hands;
 pub(crate) mod kind;
 pub(crate) mod lease;
 pub(crate) mod put;
+mod volume;
 
 use bytes::Bytes;
 use cell::{End, QueueCell};
 use multiproc_shm::blocks::BlockId;
+use multiproc_shm::notes::Op;
 use multiproc_shm::raw::{Acquired, LockFailed, RawLock, WaitWord, Who};
-use multiproc_shm::{Arena, Error, Held};
+use multiproc_shm::{Arena, Error, Held, waiting};
 use multiproc_sys::clock::Deadline;
 use multiproc_sys::spin;
 use std::sync::atomic::Ordering;
@@ -85,6 +89,12 @@ impl Ring {
         self.cell.max_message.load(Ordering::Relaxed)
     }
 
+    /// Bytes of payload that may wait; 0: any number.
+    #[inline]
+    pub(crate) fn max_bytes(&self) -> u64 {
+        self.cell.max_bytes.load(Ordering::Relaxed)
+    }
+
     /// The ring's bytes, once the first put has made them.
     #[inline]
     pub(crate) fn bytes(&self) -> Result<Option<Bytes>, Error> {
@@ -129,7 +139,7 @@ impl Ring {
 
     /// Takes one of the two locks. `ready` says whether the operation could go on if it had it.
     #[inline]
-    fn take(&self, lock: &RawLock, who: Who, patience: Patience, ready: impl Fn() -> bool) -> Result<Acquired, GaveUp> {
+    fn take(&self, op: Op, lock: &RawLock, who: Who, patience: Patience, ready: impl Fn() -> bool) -> Result<Acquired, GaveUp> {
         let failed = |why: LockFailed| match why {
             LockFailed::TimedOut => GaveUp::TimedOut,
             LockFailed::Unusable(why) => GaveUp::Failed(why.into()),
@@ -153,15 +163,15 @@ impl Ring {
             Err(LockFailed::Held) => {}
             other => return other.map_err(failed),
         }
-        self.arena().note_blocked(Some(self.index()));
-        let got = lock.lock_until(who, deadline).map_err(failed);
-        self.arena().note_blocked(None);
-        got
+        let note = self.arena().note_wait(op, self.index(), deadline);
+        let got = lock.lock_until(who, deadline);
+        waiting::end(note, got == Err(LockFailed::TimedOut));
+        got.map_err(failed)
     }
 
     /// The one way of waiting, while holding the side's lock: see [`Arena::wait_alone`].
-    fn wait(&self, word: &WaitWord, deadline: Option<Deadline>, ready: impl Fn() -> bool) -> Result<(), GaveUp> {
-        if self.arena().wait_alone(self.index(), word, deadline, ready) { Ok(()) } else { Err(GaveUp::TimedOut) }
+    fn wait(&self, op: Op, word: &WaitWord, deadline: Option<Deadline>, ready: impl Fn() -> bool) -> Result<(), GaveUp> {
+        if self.arena().wait_alone(op, self.index(), word, deadline, ready) { Ok(()) } else { Err(GaveUp::TimedOut) }
     }
 }
 

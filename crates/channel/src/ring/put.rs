@@ -4,20 +4,23 @@
 //! |---|---|---|
 //! | waiting for `plock`, or for room | nothing; `plock` with a dead owner | the kernel wakes the next |
 //! | making the ring | a block `Filling(slot)`, or one that `putting` names | the cleaner of the slot; the next putter |
-//! | writing the record | bytes beyond the tail | nobody: the next put writes over them |
+//! | writing the record, or several of a batch | bytes beyond the tail | nobody: the next put writes over them |
 //! | with a block in state `Queue(seq)`, before the commit | that block, named by `putting`, `seq == tail.seq` | the next putter frees it |
-//! | after the commit, before the wake | a message, a sleeping getter | the kernel wakes it: `cw` is pending |
+//! | after the commit, before the wake | a message, or all of a run, and a sleeping getter | the kernel wakes it: `cw` is pending |
 //! | after the wake | `plock` with a dead owner | the kernel wakes the next |
 
 use super::bytes::{BLOCK_RECORD, Form, Head};
 use super::cell::{CLOSED, End, NO_RECEIVER};
 use super::{Bytes, GaveUp, Patience, Ring};
+use crate::batch::Batch;
 use crate::error::PutFailed;
-use crate::message::Parcel;
+use crate::message::{Load, Parcel};
 use multiproc_shm::blocks::{BlockId, BlockState};
+use multiproc_shm::notes::Op;
 use multiproc_shm::raw::{Acquired, Who};
-use multiproc_shm::{Error, record};
+use multiproc_shm::{Error, Held, record};
 use multiproc_sys::crash;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// The ring takes this many bytes an item on average inline; beyond that messages move into blocks.
@@ -26,53 +29,162 @@ const MIN_RING: u64 = 16 << 10;
 const MAX_USUAL_RING: u64 = 1 << 20;
 const FIRST_BACKING: u64 = 4096;
 
+#[inline]
+fn inline_head(payload: &[u8], references: &[Arc<Held>]) -> Head {
+    Head::new(Form::Inline, payload.len() as u32, references.len() as u16)
+}
+
+#[inline]
+fn block_head() -> Head {
+    Head::new(Form::Block, 8, 0)
+}
+
 impl Ring {
     /// Puts an encoded message.
     #[inline]
     pub(crate) fn put(&self, parcel: &mut Parcel, patience: Patience) -> Result<(), PutFailed> {
-        let who = self.arena().who()?;
         // A large message has its block before the lock is taken.
-        let block = if parcel.inline().is_some() { None } else { Some(parcel.block()?) };
-        let produced = &self.cell.produced;
-        let found = self.take(&self.cell.plock, who, patience, || self.can_put()).map_err(|why| self.put_failed(why))?;
-        let done = (|| {
-            if found == Acquired::OwnerDied {
-                self.repair_put()?;
+        if parcel.inline().is_none() {
+            parcel.block()?;
+        }
+        self.as_putter(parcel.size(), patience, |who| {
+            self.await_room(parcel.size(), patience)?;
+            let (bytes, tail) = (self.made_bytes()?, self.tail());
+            let as_block = self.must_be_block(bytes, tail, parcel)?;
+            let end = self.write(bytes, tail, parcel, as_block)?;
+            self.commit_put(who, tail, end, parcel.size());
+            self.told(parcel.references())?;
+            if as_block {
+                self.cell.produced.putting.store(0, Ordering::Relaxed);
             }
-            self.await_room(patience)?;
-            let bytes = match self.bytes()? {
-                Some(bytes) => bytes,
-                None => self.make_ring()?,
-            };
-            self.write_and_commit(who, bytes, parcel, block)
-        })();
-        debug_assert!(done.is_err() || produced.putting.load(Ordering::Relaxed) == 0);
+            Ok(())
+        })
+    }
+
+    /// Puts the messages of a batch in order, as far as it comes; tells how many.
+    pub(crate) fn put_batch<T>(&self, batch: &mut Batch<T>, patience: Patience) -> (usize, Result<(), PutFailed>) {
+        let mut done = 0;
+        let size = batch.at(self.arena(), 0).map_or(0, |load| load.size());
+        let put = self.as_putter(size, patience, |who| {
+            while done < batch.len() {
+                done += self.put_run(who, batch, done, patience)?;
+            }
+            Ok(())
+        });
+        (done, put)
+    }
+
+    /// Puts messages from `from` on with one commit: those that fit, up to one that lies in a block, since `putting` names one block. Waits for
+    /// room for the first.
+    fn put_run<T>(&self, who: Who, batch: &mut Batch<T>, from: usize, patience: Patience) -> Result<usize, PutFailed> {
+        let arena = self.arena();
+        let first = batch.at(arena, from).map_or(0, |load| load.size());
+        self.await_room(first, patience)?;
+        let (bytes, tail) = (self.made_bytes()?, self.tail());
+        let (mut end, mut volume, mut as_block, mut count) = (tail, 0, false, 0);
+        while let Some(mut load) = batch.at(arena, from + count) {
+            if count > 0 && !self.has_room(end, volume + load.size()) {
+                break;
+            }
+            let written = self.must_be_block(bytes, end, &load).and_then(|block| {
+                as_block = block;
+                if block && count > 0 { Ok(end) } else { self.write(bytes, end, &mut load, block) }
+            });
+            match written {
+                Ok(next) if next != end => (end, volume, count) = (next, volume + load.size(), count + 1),
+                Err(e) if count == 0 => return Err(e.into()),
+                // What is written already is put; the next run meets the trouble again.
+                Ok(_) | Err(_) => {
+                    as_block = false;
+                    break;
+                }
+            }
+            if as_block {
+                break;
+            }
+        }
+        self.commit_put(who, tail, end, volume);
+        crash::point("put_many.committed");
+        for place in from..from + count {
+            if let Some(load) = batch.at(arena, place) {
+                self.told(load.references())?;
+            }
+        }
+        if as_block {
+            self.cell.produced.putting.store(0, Ordering::Relaxed);
+        }
+        Ok(count)
+    }
+
+    /// Runs `body` as the one putter, after what a dead one left has been repaired.
+    #[inline]
+    fn as_putter<R>(
+        &self,
+        size: u64,
+        patience: Patience,
+        body: impl FnOnce(Who) -> Result<R, PutFailed>,
+    ) -> Result<R, PutFailed> {
+        let who = self.arena().who()?;
+        let found = self
+            .take(Op::Put, &self.cell.plock, who, patience, || self.can_put(size))
+            .map_err(|why| self.put_failed(why, size))?;
+        let repaired = if found == Acquired::OwnerDied { self.repair_put() } else { Ok(()) };
+        let done = repaired.map_err(PutFailed::from).and_then(|()| body(who));
+        debug_assert!(done.is_err() || self.cell.produced.putting.load(Ordering::Relaxed) == 0);
         self.cell.plock.unlock(who.thread);
         done
     }
 
-    fn put_failed(&self, why: GaveUp) -> PutFailed {
+    fn put_failed(&self, why: GaveUp, size: u64) -> PutFailed {
         match why {
             GaveUp::Failed(e) => PutFailed::Shared(e),
             GaveUp::TimedOut => PutFailed::TimedOut,
-            GaveUp::Held if self.items() >= self.capacity() => PutFailed::Full,
+            GaveUp::Held if !self.has_room(self.tail(), size) => PutFailed::Full,
             GaveUp::Held => PutFailed::WouldBlock,
         }
     }
 
     #[inline]
-    fn can_put(&self) -> bool {
-        self.items() < self.capacity() || self.ended() & (CLOSED | NO_RECEIVER) != 0
+    fn can_put(&self, size: u64) -> bool {
+        self.has_room(self.tail(), size) || self.ended() & (CLOSED | NO_RECEIVER) != 0
     }
 
-    /// Waits until the bound allows one item more. Looks at the getters' line only when what was seen there last looks full.
+    /// Whether both bounds allow one item more behind `end`, which may lie beyond the tail, with `size` bytes from the tail on.
+    fn has_room(&self, end: End, size: u64) -> bool {
+        loop {
+            // Read again, so that it belongs to the tail if `end` was that.
+            let head = self.head();
+            let room = end.items_since(head) < self.capacity() && self.has_volume(head, size);
+            if self.head() == head {
+                return room;
+            }
+        }
+    }
+
+    /// Whether the byte limit, if there is one, allows `size` bytes more.
     #[inline]
-    fn await_room(&self, patience: Patience) -> Result<(), PutFailed> {
+    fn has_volume(&self, head: End, size: u64) -> bool {
+        match self.max_bytes() {
+            0 => true,
+            max => self.volume(head).is_none_or(|waiting| waiting + size <= max),
+        }
+    }
+
+    /// Bytes that wait behind `head`; `None` when it has moved on.
+    fn volume(&self, head: End) -> Option<u64> {
+        let got = self.cell.consumed.got_bytes.at(head)?;
+        Some(self.cell.produced.put_bytes.at(self.tail())?.bytes_since(got))
+    }
+
+    /// Waits until the bounds allow one item more. Looks at the getters' line only when what was seen there last looks full.
+    #[inline]
+    fn await_room(&self, size: u64, patience: Patience) -> Result<(), PutFailed> {
         let seen = &self.cell.produced.head_seen;
-        if self.tail().items_since(End::noted(seen)) >= self.capacity() {
-            if !self.can_put() {
+        if self.tail().items_since(End::noted(seen)) >= self.capacity() || self.max_bytes() != 0 {
+            if !self.can_put(size) {
                 let Patience::Until(deadline) = patience else { return Err(PutFailed::Full) };
-                self.wait(&self.cell.consumed.pw, deadline, || self.can_put()).map_err(|why| self.put_failed(why))?;
+                let waited = self.wait(Op::Put, &self.cell.consumed.pw, deadline, || self.can_put(size));
+                waited.map_err(|why| self.put_failed(why, size))?;
             }
             self.head().note(seen);
         }
@@ -84,14 +196,20 @@ impl Ring {
     }
 
     #[inline]
-    fn write_and_commit(&self, who: Who, bytes: Bytes, parcel: &mut Parcel, block: Option<BlockId>) -> Result<(), PutFailed> {
-        let tail = self.tail();
-        let len = parcel.inline().map_or(0, <[u8]>::len);
-        let inline = Head::new(Form::Inline, len as u32, parcel.references().len() as u16);
+    fn made_bytes(&self) -> Result<Bytes, Error> {
+        match self.bytes()? {
+            Some(bytes) => Ok(bytes),
+            None => self.make_ring(),
+        }
+    }
+
+    /// Whether the message lies in a block, or has to: because the ring has no room for its bytes.
+    #[inline]
+    fn must_be_block(&self, bytes: Bytes, at: End, load: &impl Load) -> Result<bool, Error> {
         let fits = |size: u64, head: End| {
             // Every item that the bound still allows keeps room for its block record: bytes never hold up what items allow.
-            let left = u64::from(self.capacity().saturating_sub(tail.items_since(head) + 1)) * BLOCK_RECORD;
-            tail.bytes_since(head) + size + left <= bytes.len
+            let left = u64::from(self.capacity().saturating_sub(at.items_since(head) + 1)) * BLOCK_RECORD;
+            at.bytes_since(head) + size + left <= bytes.len
         };
         let fits_now = |size: u64| {
             fits(size, End::noted(&self.cell.produced.head_seen)) || {
@@ -100,44 +218,58 @@ impl Ring {
                 fits(size, head)
             }
         };
-        let as_block = block.is_some() || !fits_now(inline.size());
-        let record = if as_block { Head::new(Form::Block, 8, 0) } else { inline };
-        if as_block && !fits_now(record.size()) {
-            return Err(Error::Corrupted(&"a queue's ends").into());
+        match load.inline() {
+            Some(payload) if fits_now(inline_head(payload, load.references()).size()) => Ok(false),
+            _ if fits_now(block_head().size()) => Ok(true),
+            _ => Err(Error::Corrupted(&"a queue's ends")),
         }
-        self.back_ring(tail.position() + record.size())?;
-        let block = match block {
-            None if as_block => Some(parcel.block()?),
-            given => given,
+    }
+
+    /// Writes a record at `at`, which is the tail or, of a run without blocks, beyond it; gives where it ends. Nobody looks there before the commit.
+    #[inline]
+    fn write(&self, bytes: Bytes, at: End, load: &mut impl Load, as_block: bool) -> Result<End, Error> {
+        let record = match load.inline() {
+            Some(payload) if !as_block => inline_head(payload, load.references()),
+            _ => block_head(),
         };
-        let references = parcel.references();
+        self.back_ring(at.position() + record.size())?;
+        let block = if as_block { Some(load.block()?) } else { None };
+        let references = load.references();
         record::announce(self.arena(), references)?;
         crash::point("put.announced");
         match block {
             None => {
-                let payload = parcel.inline().unwrap_or_default();
-                bytes.write_record(self.arena(), tail, record, payload, references.iter().map(|h| h.reference()))?;
+                let payload = load.inline().unwrap_or_default();
+                bytes.write_record(self.arena(), at, record, payload, references.iter().map(|h| h.reference()))?;
             }
             Some(block) => {
                 let name = block.raw().to_ne_bytes();
                 self.cell.produced.putting.store(block.raw(), Ordering::Relaxed);
                 crash::point("put.named");
-                self.arena().set_block_state(block, BlockState::Queue { queue: self.index(), seq: tail.seq() })?;
+                self.arena().set_block_state(block, BlockState::Queue { queue: self.index(), seq: at.seq() })?;
                 crash::point("put.block_handed");
-                bytes.write_record(self.arena(), tail, record, &name, std::iter::empty())?;
+                bytes.write_record(self.arena(), at, record, &name, std::iter::empty())?;
             }
         }
         crash::point("put.written");
+        Ok(at.after(record.size()))
+    }
+
+    /// The commit of everything between `tail` and `end`, which has `volume` bytes of payload.
+    #[inline]
+    fn commit_put(&self, who: Who, tail: End, end: End, volume: u64) {
         let produced = &self.cell.produced;
-        produced.cw.commit_and_kick(who.thread, || tail.after(record.size()).store(&produced.tail));
+        if self.max_bytes() != 0 {
+            produced.put_bytes.prepare(tail, end, volume);
+            crash::point("put.counted");
+        }
+        produced.cw.commit_and_kick(who.thread, || end.store(&produced.tail));
         crash::point("put.kicked");
-        if !references.is_empty() {
-            record::committed(self.arena(), references)?;
-        }
-        if block.is_some() {
-            produced.putting.store(0, Ordering::Relaxed);
-        }
-        Ok(())
+    }
+
+    #[inline]
+    fn told(&self, references: &[Arc<Held>]) -> Result<(), Error> {
+        if references.is_empty() { Ok(()) } else { record::committed(self.arena(), references) }
     }
 
     /// Makes the ring at the first put, so that a queue that is never used costs its cell alone.

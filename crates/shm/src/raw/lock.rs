@@ -88,6 +88,15 @@ pub enum Acquired {
     OwnerDied,
 }
 
+/// Who holds a lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// The thread's id.
+    pub thread: u32,
+    /// Roster slot and pid of its process, once it has named itself.
+    pub process: Option<(u32, u32)>,
+}
+
 /// Why the lock was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LockFailed {
@@ -313,6 +322,15 @@ impl RawLock {
         // Acquire pairs with the kernel's mark: what the dead owner wrote is visible.
         let word = self.word.load(Ordering::Acquire);
         word & OWNER_DIED != 0 && word & TID_MASK == 0
+    }
+
+    /// Who holds it at this moment; reads two words that others may be changing, and believes them only where they agree.
+    pub fn holder(&self) -> Option<Holder> {
+        let tid = self.word.load(Ordering::Acquire) & TID_MASK;
+        // Relaxed: for reports.
+        let owner = self.owner.load(Ordering::Relaxed);
+        let named = (owner >> TID_SHIFT) as u32 & TID_MASK == tid;
+        (tid != 0).then(|| Holder { thread: tid, process: named.then(|| slot_and_pid(owner)) })
     }
 
     /// Roster slot and pid of the owner; 0 and 0 while nobody has it, or the owner has not named itself yet.

@@ -47,7 +47,7 @@ impl WaitWord {
     /// Changes something by `commit`, then wakes the sleeper if there is one. If the thread dies in between, the kernel wakes.
     #[inline]
     pub fn commit_and_kick(&self, me: Thread, commit: impl FnOnce()) {
-        let pending = me.set_pending(&self.0);
+        let pending = me.set_baton(&self.0);
         crash::point("wait_word.pending");
         commit();
         crash::point("wait_word.committed");
@@ -58,7 +58,7 @@ impl WaitWord {
     /// As [`commit_and_kick`](WaitWord::commit_and_kick), but wakes all who sleep here.
     #[inline]
     pub fn commit_and_kick_all(&self, me: Thread, commit: impl FnOnce()) {
-        let pending = me.set_pending(&self.0);
+        let pending = me.set_baton(&self.0);
         crash::point("wait_word.pending_all");
         commit();
         crash::point("wait_word.committed_all");
@@ -68,7 +68,7 @@ impl WaitWord {
 
     /// Keeps the word pending while `body` runs: a wake that this thread swallowed is passed on if it dies.
     pub fn guarded<R>(&self, me: Thread, body: impl FnOnce() -> R) -> R {
-        let pending = me.set_pending(&self.0);
+        let pending = me.set_baton(&self.0);
         let r = body();
         me.restore_pending(pending);
         r
