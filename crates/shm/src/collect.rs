@@ -35,6 +35,8 @@ pub struct Collected {
     pub objects: u32,
     /// Slots whose process is alive though its parent is gone; it is about to end.
     pub orphans: u32,
+    /// How often it went round; 0: another process was at it.
+    pub rounds: u32,
 }
 
 impl Arena {
@@ -72,7 +74,6 @@ impl Arena {
     fn collect_in_rounds(&self) -> Result<Collected, Error> {
         let mut sum = Collected::default();
         let words = self.collection();
-        let mut rounds = 0;
         // SeqCst: either we get the lock, or its owner sees the wish after it has unlocked.
         words.again.store(1, Ordering::SeqCst);
         loop {
@@ -91,8 +92,8 @@ impl Arena {
             sum.slots += done.slots;
             sum.objects += done.objects;
             sum.orphans = done.orphans;
-            rounds += 1;
-            if words.again.swap(0, Ordering::SeqCst) == 0 || rounds == MAX_ROUNDS {
+            sum.rounds += 1;
+            if words.again.swap(0, Ordering::SeqCst) == 0 || sum.rounds == MAX_ROUNDS {
                 return Ok(sum);
             }
         }
