@@ -11,7 +11,7 @@
 //! | with the slot live, before the last bit | a dead process that held a part | the next collection |
 //! | with the collector's lock | `OWNER_DIED` | the next collection takes it |
 //!
-//! An object that never left its parent is freed by the parent at once when it lets go. [`Arena::forks`] tells it not to: it looks at
+//! An object that never left its parent is freed by the parent at once when it lets go. `Arena::forks` tells it not to: it looks at
 //! the count again after it has announced the object's end, we look at the object's state after we have counted ourselves.
 
 use crate::arena::{Arena, SlotId};
