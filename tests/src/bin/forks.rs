@@ -13,6 +13,9 @@ static BARE: AtomicBool = AtomicBool::new(false);
 
 fn main() {
     multiproc_tests::no_core_dumps();
+    // A scene that hangs ends with the test that the watchdog ends.
+    // SAFETY: touches no memory.
+    unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
     let mut scene = std::env::args().nth(1).expect("a scene");
     if let Some(rest) = scene.strip_prefix("bare ") {
         BARE.store(true, SeqCst);
