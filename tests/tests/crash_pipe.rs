@@ -46,6 +46,8 @@ mod killer {
         /// Claims the end, receives.
         FirstRecv,
         Recv(Form),
+        /// Receives what makes the receiver look whether the sender sleeps.
+        RecvQuarter,
         Close,
         Drop,
     }
@@ -163,6 +165,9 @@ mod killer {
             Op::Recv(_) => {
                 assert_eq!(end.recv().unwrap().check().unwrap(), 0);
             }
+            Op::RecvQuarter => {
+                assert_eq!(end.recv().unwrap().check().unwrap(), 2);
+            }
             _ => {}
         }
         let form = if let Op::Send(form) = op { form } else { Form::Inline };
@@ -173,7 +178,7 @@ mod killer {
         let (mut got, mut end) = (None, Some(end));
         match op {
             Op::FirstSend | Op::SendAfterDeath | Op::Send(_) => end.as_ref().unwrap().send(message).unwrap(),
-            Op::FirstRecv | Op::Recv(_) => got = Some(end.as_ref().unwrap().recv().unwrap()),
+            Op::FirstRecv | Op::Recv(_) | Op::RecvQuarter => got = Some(end.as_ref().unwrap().recv().unwrap()),
             Op::Close => end.as_ref().unwrap().close().unwrap(),
             Op::Drop => drop(end.take()),
         }
@@ -554,6 +559,7 @@ mod killer {
             all.extend([Abandoned, Receiver, Sender, Both].map(|scene| (op, scene)));
         }
         all.extend([Op::FirstSend, Op::FirstRecv].map(|op| (op, Both)));
+        all.push((Op::RecvQuarter, Sender));
         for form in FORMS {
             all.extend([Abandoned, Receiver].map(|scene| (Op::Send(form), scene)));
             all.extend([Abandoned, Sender, VictimWaits].map(|scene| (Op::Recv(form), scene)));

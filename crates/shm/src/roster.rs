@@ -105,6 +105,7 @@ fn parent_bits(slot: u32, generation: u32) -> u64 {
 
 impl Slot {
     /// State and generation.
+    #[inline]
     pub fn state(&self) -> Result<(SlotState, u32), Error> {
         // Acquire pairs with the AcqRel CAS in `change`.
         let word = self.state.load(Ordering::Acquire);

@@ -163,6 +163,7 @@ impl Local {
         self.own().carries.load(Ordering::Relaxed) == carries
     }
 
+    #[inline]
     fn is_alive(&self, owner: Owner) -> Result<bool, Error> {
         let Some(index) = owner.slot() else { return Ok(false) };
         let slot = self.arena().slot(index)?;

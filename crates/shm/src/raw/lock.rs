@@ -318,6 +318,7 @@ impl RawLock {
     }
 
     /// Whether an owner died and nobody has vouched for what the lock guards since.
+    #[inline]
     pub fn owner_died(&self) -> bool {
         // Acquire pairs with the kernel's mark: what the dead owner wrote is visible.
         let word = self.word.load(Ordering::Acquire);
