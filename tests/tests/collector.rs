@@ -274,6 +274,10 @@ fn a_put_that_fails_shares_nothing() {
     // What it hands back works.
     e.into_inner().0.put(1).unwrap();
     assert_eq!(rx.get().unwrap(), 1);
+    let narrow = Queue::<Freight>::with_max_message(2, 4).unwrap();
+    let e = narrow.put(freight()).unwrap_err();
+    assert!(e.is_too_large(), "{e}");
+    drop((e, narrow));
     // Nor does a process share that is killed while it waits for room.
     let putter = Process::spawn((q.clone(), tx.clone()), |q: Queue<Freight>, tx: Sender<u32>| {
         let _ = q.put(Freight(tx, Lock::new().unwrap(), Unwilling(false)));

@@ -14,6 +14,7 @@ use multiproc_shm::scope::References;
 use multiproc_shm::{Arena, record, waiting};
 use multiproc_sys::bell;
 use multiproc_sys::clock::Deadline;
+use multiproc_sys::crash;
 use multiproc_sys::pidfd::{ExitEvidence, PidFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
@@ -275,6 +276,7 @@ impl Child {
             return Err(ended());
         }
         slot.detach();
+        crash::point("detach.flagged");
         loop {
             // SeqCst pairs with the keeper, which stores its id before it looks whether it is detached.
             let keeper = slot.keeper.load(Ordering::SeqCst);
@@ -285,12 +287,14 @@ impl Child {
             {
                 return Err(Error::because(Kind::System, format!("process {} cannot be told that it is detached", self.name), e));
             }
+            crash::point("detach.rung");
             match slot.await_detached(Deadline::after(RING_AGAIN)) {
                 Some(true) => break,
                 Some(false) => return Err(ended()),
                 None => {}
             }
         }
+        crash::point("detach.confirmed");
         self.detached.store(true, Ordering::Release);
         Ok(())
     }

@@ -354,7 +354,8 @@ impl Keeper {
                     } else {
                         // The kernel does not end one that has changed its user, and it does not itself while it is stopped.
                         let _ = pidfd.send_signal(9);
-                        if pidfd.is_dead() {
+                        // Asked again: once it is dead, others may have freed the slot, and given it to another.
+                        if pidfd.is_dead() && self.arena.is_live(one.slot).unwrap_or(false) {
                             let _ = self.arena.slot_is_dead(one.slot.index);
                         }
                     }

@@ -9,6 +9,7 @@ use crate::held::{Registry, Role};
 use crate::holds::{Holds, Table};
 use crate::layout::{CLASSES, DEFAULT_SIZE, Layout, MIN_SIZE, PAGE, SLOT_SIZE};
 use crate::memory::{Account, Memory, Shared};
+use crate::moves;
 use crate::objects::{Entry, Kind, Object, ObjectState, RawRef};
 use crate::pace::Pace;
 use crate::raw::{RawLock, Who};
@@ -528,15 +529,18 @@ impl Arena {
     /// Step 2 and 3 of every move of a reference: after the new reference is written, before the old one goes.
     #[inline]
     pub fn stamp(&self, index: u32) -> Result<(), Error> {
-        // Pairs with the collector's fence: either it sees the new reference, or we see that it is active.
-        fence(Ordering::SeqCst);
-        let epoch = self.header.collection.load(Ordering::Relaxed);
-        if epoch != 0 {
-            // Release pairs with the collector's Acquire look at the stamps.
-            self.entry(index)?.stamp.fetch_max(epoch, Ordering::Release);
+        let mut found = Ok(());
+        let stamped = moves::stamp(&self.header.collection, || match self.entry(index) {
+            Ok(entry) => Some(&entry.stamp),
+            Err(e) => {
+                found = Err(e);
+                None
+            }
+        });
+        if stamped {
             crash::point("reference.stamped");
         }
-        Ok(())
+        found
     }
 
     /// Whether it is certain that neither a process has this role on `index` nor a record carries a reference to it.
@@ -551,7 +555,8 @@ impl Arena {
 
     /// Whether the process of a slot has a handle to the object at `index` with (all of) this role.
     pub fn slot_has(&self, slot: u32, role: Role, index: u32) -> Result<bool, Error> {
-        role.tables().try_fold(true, |all, table| Ok(all && self.holds.get(&self.memory, slot, table, index)?))
+        let may_have = self.slot(slot)?.bits_high() > u64::from(index);
+        role.tables().try_fold(may_have, |all, table| Ok(all && self.holds.get(&self.memory, slot, table, index)?))
     }
 
     /// Whether some slot has this role on `index`.

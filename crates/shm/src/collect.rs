@@ -15,12 +15,13 @@ use crate::blocks::{BlockId, BlockState};
 use crate::error::Error;
 use crate::held::Role;
 use crate::holds::Table;
+use crate::moves;
 use crate::objects::{ObjectState, RawRef};
 use crate::raw::{LockFailed, Who};
 use crate::record;
 use crate::roster::{Slot, SlotState};
 use multiproc_sys::crash;
-use std::sync::atomic::{Ordering, fence};
+use std::sync::atomic::Ordering;
 
 /// Traffic in handles can ask for one collection after the other; the rest is for the next caller.
 const MAX_ROUNDS: u32 = 100;
@@ -267,9 +268,7 @@ impl Arena {
         // An epoch is never 0, which means that no collection is active.
         let now = epoch.load(Ordering::Relaxed).wrapping_add(1).max(1);
         epoch.store(now, Ordering::Relaxed);
-        active.store(now, Ordering::Relaxed);
-        // Pairs with the fence in `Arena::stamp`.
-        fence(Ordering::SeqCst);
+        moves::begin(active, now);
         crash::point("collect.active");
         let high = self.objects.high();
         let mut marks = Marks { arena: self, epoch: now, flags: vec![0; high as usize], work: Vec::new() };
@@ -302,7 +301,7 @@ impl Arena {
         let mut freed = 0;
         for index in 0..marks.flags.len() as u32 {
             let (ObjectState::Live, generation) = self.object_state(index)? else { continue };
-            let stamped = self.entry(index)?.stamp.load(Ordering::Acquire) == marks.epoch;
+            let stamped = moves::is_stamped(&self.entry(index)?.stamp, marks.epoch);
             let flags = marks.flags[index as usize];
             if flags & REACHED == 0 {
                 if !stamped && self.object_made_before(index, marks)? && self.end_object(index, generation)? {
@@ -406,7 +405,7 @@ impl Marks<'_> {
     fn stamped(&mut self) -> Result<bool, Error> {
         let mut found = false;
         for index in 0..self.flags.len() as u32 {
-            if self.flags[index as usize] & REACHED == 0 && self.arena.entry(index)?.stamp.load(Ordering::Acquire) == self.epoch {
+            if self.flags[index as usize] & REACHED == 0 && moves::is_stamped(&self.arena.entry(index)?.stamp, self.epoch) {
                 self.reach(index, REACHED);
                 found = true;
             }

@@ -121,7 +121,9 @@ impl Arena {
 
     /// Tells what was found. To be called without any lock.
     pub fn tell(&self) {
-        for notice in std::mem::take(&mut *self.notices()) {
+        // By a statement of its own, so that the list is free while they are told.
+        let notices = std::mem::take(&mut *self.notices());
+        for notice in notices {
             // A subscriber that panics must not end the keeper.
             let _ = catch_unwind(AssertUnwindSafe(|| (notice.tell)(&notice)));
         }

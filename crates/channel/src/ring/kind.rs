@@ -255,10 +255,12 @@ fn report(arena: &Arena, object: Object, standing: &mut Standing) -> Result<(), 
         }
     }
     standing.state = state.into();
-    if items > 0 || returned > 0 || ended & (CLOSED | NO_SENDER) != 0 {
+    // Whoever waits first has the word set until somebody has changed what it waits for.
+    if items > 0 || returned > 0 || ended & (CLOSED | NO_SENDER) != 0 || !cell.produced.cw.has_sleeper() {
         standing.open(Op::Get);
     }
-    if items < capacity || ended & (CLOSED | NO_RECEIVER) != 0 {
+    let room = items < capacity && cell.max_bytes.load(Ordering::Relaxed) == 0;
+    if room || ended & (CLOSED | NO_RECEIVER) != 0 || !cell.consumed.pw.has_sleeper() {
         standing.open(Op::Put);
     }
     standing.lock(&cell.clock, "the getters' turn", &[Op::Get]);
