@@ -286,12 +286,12 @@ mod killer {
         }
         // Held, and used by nobody else, while the victim is at it.
         let mut heir = (op != Op::Drop).then_some(there);
-        let order = match scene {
-            Scene::Abandoned => None,
-            Scene::Receiver => Some(Order::Recv(here)),
-            Scene::VictimWaits => Some(Order::Send(here, 1)),
-            Scene::Sender => Some(Order::Send(here, 3)),
-            Scene::Both => Some(Order::Both(here, 3)),
+        let (order, here) = match scene {
+            Scene::Abandoned => (None, Some(here)),
+            Scene::Receiver => (Some(Order::Recv(here)), None),
+            Scene::VictimWaits => (Some(Order::Send(here, 1)), None),
+            Scene::Sender => (Some(Order::Send(here, 3)), None),
+            Scene::Both => (Some(Order::Both(here, 3)), None),
         };
         let (early, late) = if scene == Scene::VictimWaits { (None, order) } else { (order, None) };
         let told = scene != Scene::Abandoned;
@@ -335,6 +335,16 @@ mod killer {
             Err(e) => return Err(format!("victim: {e}")),
         };
         judge(op, scene, &heard?, outcome, pid)?;
+        if let Some(here) = here {
+            // What was not committed is freed while the pipe lives on.
+            drop((handle, heir));
+            while here.try_recv().is_ok() {}
+            let left = quiet()?.of_messages;
+            let from_here = u32::from(matches!(op, Op::Recv(Form::Block | Form::BlockAndHandle)) && outcome.is_none());
+            if left > stage.rest.of_messages + from_here {
+                return Err(format!("{left} messages are left"));
+            }
+        }
         Ok(outcome.is_none())
     }
 
