@@ -76,8 +76,8 @@
 pub use multiproc_channel::Postcard;
 #[doc(inline)]
 pub use multiproc_channel::{
-    Bincode, Buffer, Codec, CodecError, DEFAULT_MAX_MESSAGE, EncodeRef, GetError, Iter, Lease, MAX_CAPACITY, Message, Plain,
-    PlainVec, PutError, PutManyError, Queue, Raw, Receiver, Rest, Sender, channel,
+    Bincode, Buffer, Codec, CodecError, DEFAULT_MAX_MESSAGE, DeadLetter, DeadLetters, EncodeRef, GetError, Iter, Lease,
+    MAX_CAPACITY, Message, Plain, PlainVec, PutError, PutManyError, Queue, QueueBuilder, Raw, Receiver, Rest, Sender, channel,
 };
 #[doc(inline)]
 pub use multiproc_process::{

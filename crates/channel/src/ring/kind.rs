@@ -5,7 +5,7 @@ use super::bytes::Form;
 use super::cell::{End, MAX_LEASES, NO_RECEIVER, NO_SENDER, QueueCell, age};
 use super::hands::Hand;
 use super::lease::entry_of;
-use super::{Bytes, bytes_of};
+use super::{Bytes, bytes_of, dead};
 use multiproc_shm::blocks::{BlockId, BlockState};
 use multiproc_shm::objects::{Kind, Object, RawRef};
 use multiproc_shm::{Arena, Error, Role, record};
@@ -91,6 +91,7 @@ fn slot_died(arena: &Arena, object: Object, slot: u32) -> Result<(), Error> {
         // The kernel did not walk its list.
         cell.plock.mark_dead(slot);
         cell.clock.mark_dead(slot);
+        cell.dead.lock.mark_dead(slot);
     }
     let now = End::load(&cell.consumed.head).seq();
     for hand in &dead.hands {
@@ -141,6 +142,7 @@ fn raise_attention(arena: &Arena, cell: &QueueCell) -> Result<(), Error> {
             cell.attention.store(1, Ordering::SeqCst);
         }
     });
+    dead::raise(cell, arena.who()?, || {});
     Ok(())
 }
 
@@ -185,6 +187,7 @@ fn role_gone(arena: &Arena, object: Object, role: Role) -> Result<(), Error> {
         }),
         _ => {}
     }
+    dead::raise(cell, arena.who()?, || {});
     Ok(())
 }
 

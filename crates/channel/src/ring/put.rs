@@ -168,6 +168,11 @@ impl Ring {
         }
     }
 
+    /// Whether a bound is reached.
+    pub(crate) fn is_full(&self) -> bool {
+        !self.has_room(self.tail(), 1)
+    }
+
     /// Bytes that wait behind `head`; `None` when it has moved on.
     fn volume(&self, head: End) -> Option<u64> {
         let got = self.cell.consumed.got_bytes.at(head)?;
