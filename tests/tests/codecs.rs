@@ -5,7 +5,7 @@ mod common_queue;
 use common_queue::alone;
 use multiproc::bytemuck::{CheckedBitPattern, NoUninit};
 use multiproc::{
-    Atomic, Bincode, Buffer, Codec, CodecError, Event, GetError, Lock, OwnedPermit, Plain, PlainVec, Process, Queue, Raw,
+    Array, Atomic, Bincode, Buffer, Codec, CodecError, Event, GetError, Lock, OwnedPermit, Plain, PlainVec, Process, Queue, Raw,
     Receiver, Semaphore, Sender, Value, testing,
 };
 use serde::{Deserialize, Serialize};
@@ -116,9 +116,9 @@ macro_rules! is_not {
 /// Plain data travels without serde, so a handle that were plain data would travel uncounted.
 #[test]
 fn no_handle_is_plain_data() {
-    is_not!(NoUninit: Queue<u8> Sender<u8> Receiver<u8> Lock Event Semaphore OwnedPermit Value<u8> Atomic<u64>);
-    is_not!(CheckedBitPattern: Queue<u8> Sender<u8> Receiver<u8> Lock Event Semaphore OwnedPermit Value<u8> Atomic<u64>);
-    is_not!(multiproc::bytemuck::AnyBitPattern: Queue<u8> Sender<u8> Receiver<u8> Lock Event Semaphore OwnedPermit Value<u8> Atomic<u64>);
+    is_not!(NoUninit: Queue<u8> Sender<u8> Receiver<u8> Lock Event Semaphore OwnedPermit Value<u8> Atomic<u64> Array<u8>);
+    is_not!(CheckedBitPattern: Queue<u8> Sender<u8> Receiver<u8> Lock Event Semaphore OwnedPermit Value<u8> Atomic<u64> Array<u8>);
+    is_not!(multiproc::bytemuck::AnyBitPattern: Queue<u8> Sender<u8> Receiver<u8> Lock Event Semaphore OwnedPermit Value<u8> Atomic<u64> Array<u8>);
 }
 
 /// Whether an address lies in the mapping of the arena.

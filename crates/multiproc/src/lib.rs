@@ -25,6 +25,7 @@
 //! | hand out work that must not be lost | [`Queue::lease`] |
 //! | count | [`Atomic`] |
 //! | share a small value that is always whole | [`Value`] |
+//! | share many elements, one process at a time | [`Array`] |
 //! | take turns | [`Lock`] |
 //! | wait for something to happen | [`Event`] |
 //! | bound how many do something | [`Semaphore`] |
@@ -88,8 +89,8 @@ pub use multiproc_process::{
 pub use multiproc_shm::Error as ShmError;
 #[doc(inline)]
 pub use multiproc_sync::{
-    AcquireError, Atomic, AtomicPrimitive, Death, Event, Lock, LockError, LockGuard, OwnedPermit, Permit, Recovery, Semaphore,
-    Value, ValueGuard,
+    AcquireError, Array, ArrayGuard, ArrayRecovery, Atomic, AtomicPrimitive, Death, Event, Lock, LockError, LockGuard,
+    OwnedPermit, Permit, Recovery, Semaphore, Value, ValueGuard,
 };
 
 /// The crate whose traits [`Value`] asks for: derive `bytemuck::NoUninit` and `bytemuck::CheckedBitPattern` on your own structs.
