@@ -13,8 +13,17 @@ use std::time::{Duration, Instant};
 use std::{fs, thread};
 
 /// The small examples in learning order.
-const NAMES: [&str; 8] =
-    ["start_and_join", "worker_struct", "producer_consumer", "counters", "daemon_workers", "long_task", "monitor", "kill_nine"];
+const NAMES: [&str; 9] = [
+    "start_and_join",
+    "worker_struct",
+    "producer_consumer",
+    "bounded_buffer",
+    "counters",
+    "daemon_workers",
+    "long_task",
+    "monitor",
+    "kill_nine",
+];
 const EXAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples");
 /// When the watchdog ends a run.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -134,6 +143,14 @@ fn producer_consumer() {
     let refused = "one more is refused: the queue is closed";
     assert_eq!(run("producer_consumer", &["5000"]), ["consumed 5000 items, their sum is 12502500", refused]);
     assert_eq!(run("producer_consumer", &["0"]), ["consumed 0 items, their sum is 0", refused]);
+}
+
+#[test]
+fn bounded_buffer() {
+    let free = "4 of 4 slots are free again";
+    let passed = |n: u32, sum: u32| format!("2 producers and 3 consumers passed {n} items, their sum is {sum}");
+    assert_eq!(run("bounded_buffer", &["3001"]), [passed(3001, 4504501).as_str(), free]);
+    assert_eq!(run("bounded_buffer", &["0"]), [passed(0, 0).as_str(), free]);
 }
 
 #[test]

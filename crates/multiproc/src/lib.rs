@@ -66,7 +66,7 @@
 //!
 //! # Trouble
 //!
-//! - A `Vec<u8>` of hundreds of megabytes is slow: serde goes byte by byte. Mark the field `#[serde(with = "serde_bytes")]`.
+//! - A `Vec<u8>` of hundreds of megabytes is slow: serde goes byte by byte. Take [`PlainVec`], also for numbers, or [`Raw`] for messages that are bytes.
 //! - *`implementation of Deserialize is not general enough`*: a function that takes `&str` or returns `&'static str`; messages own their data, take `String`.
 //! - *`!` cannot travel*: the closure never returns; give it a type: `|| -> () { std::process::abort() }`.
 //! - *expected fn pointer, found closure*: the closure captures a variable; pass it as an argument.
