@@ -7,8 +7,10 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+pub mod machine;
 pub mod scene;
 pub mod watchdog;
 
+pub use machine::{MemoryGroup, Sysctl};
 pub use scene::{Scene, empty_dir, eventually, no_core_dumps};
 pub use watchdog::watch;

@@ -75,6 +75,11 @@ impl Scene {
         writeln!(self.stdin.as_mut().expect("stdin is open"), "{line}").expect("the scene reads");
     }
 
+    /// Ends the scene's stdin.
+    pub fn close_stdin(&mut self) {
+        drop(self.stdin.take());
+    }
+
     /// SIGKILL for the process that was started, and for no other.
     pub fn kill(&mut self) {
         self.child.kill().expect("the scene is killed");

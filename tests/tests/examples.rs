@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use std::{fs, thread};
 
 /// The small examples in learning order.
-const NAMES: [&str; 9] = [
+const NAMES: [&str; 10] = [
     "start_and_join",
     "worker_struct",
     "producer_consumer",
@@ -23,6 +23,7 @@ const NAMES: [&str; 9] = [
     "long_task",
     "monitor",
     "kill_nine",
+    "nested_tree",
 ];
 const EXAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples");
 /// When the watchdog ends a run.
@@ -234,6 +235,22 @@ fn kill_nine() {
         "messages lost: 0, waiting: 0",
     ];
     assert_eq!(run("kill_nine", &[]), expected);
+}
+
+#[test]
+fn nested_tree() {
+    let expected = [
+        "Process-1",
+        "  Process-1:1",
+        "    Process-1:1:1",
+        "    Process-1:1:2",
+        "  Process-1:2",
+        "    Process-1:2:1",
+        "    Process-1:2:2",
+        "the root was ended by SIGKILL",
+        "of 7 processes 0 are alive",
+    ];
+    assert_eq!(run("nested_tree", &[]), expected);
 }
 
 #[test]

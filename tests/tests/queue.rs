@@ -474,7 +474,7 @@ fn messages_of_one_byte_to_200_mb() {
 fn many_threads_of_many_processes() {
     let _one = alone();
     const EACH: u64 = 3000;
-    Watchdog::start(Duration::from_secs(60));
+    Watchdog::start(Duration::from_secs(120));
     let q = Queue::<(u64, Vec<u8>)>::bounded(10).unwrap();
     let sums = Queue::<(u64, u64)>::bounded(10).unwrap();
     let mut all = Vec::new();

@@ -194,7 +194,7 @@ impl Storm {
 
 fn storm(by_lease: bool, kills: u64) {
     let _one = alone();
-    Watchdog::start(Duration::from_secs(20));
+    Watchdog::start(Duration::from_secs(120));
     // The clock stands in for a random number; printed, it is one like any other.
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
     let seed = from_env("STORM_SEED", now.as_nanos() as u64 | 1);

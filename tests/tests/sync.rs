@@ -9,7 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-use std::{env, fs, mem, process, thread};
+use std::{env, fs, io, mem, process, thread};
 
 // --- helpers ----------------------------------------------------------------------------------------
 
@@ -20,14 +20,16 @@ fn watch() -> Watch {
     let over: &'static Mutex<bool> = Box::leak(Box::default());
     let name = thread::current().name().unwrap_or("a test").to_owned();
     thread::spawn(move || {
-        let end = Instant::now() + Duration::from_secs(60);
+        let end = Instant::now() + Duration::from_secs(120);
         while Instant::now() < end {
             thread::sleep(Duration::from_millis(200));
             if *over.lock().unwrap() {
                 return;
             }
         }
-        eprintln!("{name} hangs");
+        // Not by eprintln!, which libtest captures, and drops at an abort.
+        let text = format!("{name} hangs\n{}\n", multiproc_tests::watchdog::report(process::id()));
+        let _ = io::Write::write_all(&mut io::stderr(), text.as_bytes());
         process::abort();
     });
     Watch(over)
@@ -40,7 +42,7 @@ impl Drop for Watch {
 }
 
 fn eventually(what: &str, mut done: impl FnMut() -> bool) {
-    let end = Instant::now() + Duration::from_secs(20);
+    let end = Instant::now() + Duration::from_secs(40);
     while !done() {
         assert!(Instant::now() < end, "never: {what}");
         thread::sleep(Duration::from_micros(100));
@@ -273,7 +275,7 @@ fn the_kernel_finds_every_lock_below_one_whose_handle_is_gone() {
             let _fresh: Vec<_> = (0..50).map(|_| (Lock::new().unwrap(), Value::new(0u64).unwrap())).collect();
         });
     });
-    assert!(matches!(below.lock_timeout(Duration::from_secs(5)), Err(LockError::OwnerDied(_))));
+    assert!(matches!(below.lock_timeout(Duration::from_secs(40)), Err(LockError::OwnerDied(_))));
 }
 
 #[test]
@@ -784,7 +786,7 @@ fn a_permit_travels_in_a_result() {
     child.wait();
     assert_eq!(one.available(), 0, "in the result");
     drop(child);
-    assert!(one.acquire_timeout(Duration::from_secs(5)).is_ok());
+    assert!(one.acquire_timeout(Duration::from_secs(40)).is_ok());
 }
 
 #[test]
@@ -811,7 +813,7 @@ fn a_permit_travels_in_a_message() {
     // A message that is lost: its queue is gone.
     queue.put(one.acquire_owned().unwrap()).unwrap();
     drop(queue);
-    assert!(one.acquire_timeout(Duration::from_secs(5)).is_ok());
+    assert!(one.acquire_timeout(Duration::from_secs(40)).is_ok());
     // A receiver that is killed with it.
     let queue = Queue::<OwnedPermit>::bounded(4).unwrap();
     queue.put(one.acquire_owned().unwrap()).unwrap();
@@ -820,6 +822,36 @@ fn a_permit_travels_in_a_message() {
         die();
     });
     assert_eq!((one.available(), one.take_recovered()), (1, 2));
+}
+
+/// Never decodes, and its permit is not looked at.
+#[derive(Debug, Serialize, Deserialize)]
+struct Undecodable {
+    first: Fails,
+    permit: OwnedPermit,
+}
+
+#[derive(Debug, Serialize)]
+struct Fails;
+
+impl<'de> Deserialize<'de> for Fails {
+    fn deserialize<D: serde::Deserializer<'de>>(_: D) -> Result<Fails, D::Error> {
+        Err(serde::de::Error::custom("as asked"))
+    }
+}
+
+#[test]
+fn a_permit_that_never_comes_out_of_its_message_wakes_who_waits() {
+    let _watch = watch();
+    let (one, queue) = (Semaphore::new(1).unwrap(), Queue::<Undecodable>::bounded(4).unwrap());
+    let lose: [&dyn Fn(); 2] = [&|| drop(queue.get().unwrap_err()), &|| drop(queue.lease().map(drop).unwrap_err())];
+    for lose in lose {
+        queue.put(Undecodable { first: Fails, permit: one.acquire_owned().unwrap() }).unwrap();
+        let waiter = Process::spawn((one.clone(),), |one| drop(one.acquire().unwrap())).unwrap();
+        await_sleep(&waiter, &one);
+        lose();
+        waiter.join().unwrap();
+    }
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! What we compare with. Each file is one baseline and all its processes.
 
 pub mod bare_ring;
+pub mod bare_spsc;
 pub mod crossbeam;
 pub mod idle;
 pub mod ipc;
@@ -25,10 +26,14 @@ pub fn ran_as_worker() -> bool {
         (EMPTY, []) => Ok(()),
         (bare_ring::PRODUCER, [ring, n]) => bare_ring::produce(ring, n),
         (bare_ring::CONSUMER, [ring, meter, n]) => bare_ring::consume(ring, meter, n),
+        (bare_spsc::PRODUCER, [ring]) => bare_spsc::produce(ring),
+        (bare_spsc::CONSUMER, [ring, meter]) => bare_spsc::consume(ring, meter),
+        (bare_spsc::PARTNER, [words]) => bare_spsc::answer(words),
         (ipc::PRODUCER, [server]) => ipc::produce(server),
         (ipc::CONSUMER, [meter]) => ipc::consume(meter),
         (socket::PRODUCER, []) => socket::produce(),
         (socket::CONSUMER, [meter]) => socket::consume(meter),
+        (socket::PARTNER, []) => socket::answer(),
         (idle::SLEEPER, []) => idle::sleep(),
         (role, args) => panic!("unknown role {role} {args:?}"),
     };

@@ -1,6 +1,7 @@
 //! Python's multiprocessing itself, where there is a `python3`.
 
 use crate::{
+    effort::Effort,
     row::{Measured, median},
     windows::Windows,
     worker::Worker,
@@ -45,6 +46,69 @@ p.kill()
 p.join()
 "#;
 
+const PIPE: &str = r#"
+import multiprocessing, os, sys, time
+warm_up, each, count = float(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3])
+mp = multiprocessing.get_context("fork")
+
+cpus = sorted(os.sched_getaffinity(0))
+
+def produce(w):
+    os.sched_setaffinity(0, [cpus[1 % len(cpus)]])
+    message = bytes(64)
+    while True:
+        w.send(message)
+
+r, w = mp.Pipe(duplex=False)
+p = mp.Process(target=produce, args=(w,), daemon=True)
+p.start()
+os.sched_setaffinity(0, [cpus[0]])
+clock = time.perf_counter
+end = clock() + warm_up
+while clock() < end:
+    r.recv()
+for _ in range(count):
+    n, start = 0, clock()
+    end = start + each
+    while (now := clock()) < end:
+        r.recv()
+        n += 1
+    print(n / (now - start))
+p.kill()
+p.join()
+"#;
+
+const PING: &str = r#"
+import multiprocessing, os, sys, time
+count = int(sys.argv[1])
+mp = multiprocessing.get_context("fork")
+
+cpus = sorted(os.sched_getaffinity(0))
+
+def answer(c):
+    os.sched_setaffinity(0, [cpus[1 % len(cpus)]])
+    while True:
+        c.send(c.recv())
+
+here, there = mp.Pipe()
+p = mp.Process(target=answer, args=(there,), daemon=True)
+p.start()
+os.sched_setaffinity(0, [cpus[0]])
+message = bytes(64)
+
+def play(times):
+    for _ in range(times):
+        here.send(message)
+        here.recv()
+
+play(count // 10)
+start = time.perf_counter()
+play(count)
+print((time.perf_counter() - start) * 1e9 / count)
+p.kill()
+p.join()
+"#;
+
 const IDLE: &str = r#"
 import multiprocessing, sys
 mp = multiprocessing.get_context("fork")
@@ -59,9 +123,27 @@ p.join()
 
 /// Messages per second through `multiprocessing.Queue`, one producer and one consumer process.
 pub fn queue_rate(windows: &Windows) -> Measured {
+    rate(QUEUE, windows)
+}
+
+/// Messages per second through `multiprocessing.Pipe(duplex=False)`, from one process to another.
+pub fn pipe_rate(windows: &Windows) -> Measured {
+    rate(PIPE, windows)
+}
+
+fn rate(script: &str, windows: &Windows) -> Measured {
     let [warm_up, each] = [windows.warm_up, windows.each].map(|d| d.as_secs_f64().to_string());
-    let output =
-        python3(QUEUE).args([warm_up, each, windows.count.to_string()]).stdin(Stdio::null()).output().map_err(missing)?;
+    figures(script, &[warm_up, each, windows.count.to_string()])
+}
+
+/// Nanoseconds for a message to another process and one back, through `multiprocessing.Pipe()`.
+pub fn pipe_round_trip(effort: Effort) -> Measured {
+    figures(PING, &[effort.count(10_000).to_string()])
+}
+
+/// The median of what a script prints.
+fn figures(script: &str, args: &[String]) -> Measured {
+    let output = python3(script).args(args).stdin(Stdio::null()).output().map_err(missing)?;
     if !output.status.success() {
         return Err(String::from_utf8_lossy(&output.stderr).into());
     }

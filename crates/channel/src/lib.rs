@@ -1,7 +1,7 @@
-//! Floor 3 of multiproc: messages and the queues that carry them.
+//! Floor 3 of multiproc: messages, and the queues and pipes that carry them.
 //!
 //! Internal to multiproc, no semver promise. Reading order: [`codec`] (values to bytes) -> [`message`] (with handles; a large one in a block) -> [`queue`] and [`lease`]
-//! (the handles) -> `ring` (the protocol, with its tables of what a death leaves behind) -> [`error`].
+//! (the handles) -> `ring` (the protocol, with its tables of what a death leaves behind) -> `pipe` (the same for pipes) -> [`error`].
 
 mod batch;
 pub mod builder;
@@ -10,6 +10,7 @@ pub mod dead;
 pub mod error;
 pub mod lease;
 pub mod message;
+mod pipe;
 pub mod queue;
 mod ring;
 mod scratch;
@@ -23,10 +24,13 @@ pub use dead::{DeadLetter, DeadLetters};
 pub use error::{GetError, PutError, PutManyError, Rest};
 pub use lease::Lease;
 pub use message::Message;
+pub use pipe::builder::{PipeBuilder, one_way, pipe};
+pub use pipe::connection::{Connection, ConnectionIter, PipeReceiver, PipeSender};
+pub use pipe::error::{RecvError, SendError};
 pub use queue::{DEFAULT_MAX_MESSAGE, Iter, Queue, Receiver, Sender, channel};
 pub use ring::cell::MAX_CAPACITY;
 
 use multiproc_shm::objects::Kind;
 
 /// Every kind of object that this floor puts into an arena.
-pub static KINDS: &[&Kind] = &[&ring::kind::QUEUE];
+pub static KINDS: &[&Kind] = &[&ring::kind::QUEUE, &pipe::kind::PIPE];

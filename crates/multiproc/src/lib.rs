@@ -23,6 +23,7 @@
 //! |---|---|
 //! | hand out work and collect results | [`Queue`], or its ends from [`channel`] |
 //! | hand out work that must not be lost | [`Queue::lease`] |
+//! | have two processes talk to each other | a [`pipe`], or [`one_way`] |
 //! | count | [`Atomic`] |
 //! | share a small value that is always whole | [`Value`] |
 //! | share many elements, one process at a time | [`Array`] |
@@ -55,6 +56,15 @@
 //! [`LockError::OwnerDied`] until somebody vouches for what it guards. A value has its old content. Permits come back. When the last
 //! [`Sender`] is dropped or dead, receivers see the end; when the last [`Receiver`] is, senders get an error. When the coordinator dies, its workers are ended.
 //!
+//! # How it ends
+//!
+//! At its normal exit a process waits for its children, as in Python; `daemon` children it ends. After 5 s it says on stderr whom it waits for and
+//! what that one waits on; [`exit_grace`] bounds it. An exit with another status than 0 ends all children. Killed, a process takes its
+//! children along, at any depth; only who was [detached](Process::detach) stays.
+//!
+//! A service calls [`shutdown_on`] first: then Ctrl-C, or SIGTERM to one or to all, makes one clean end with exit code 128 + n. [`shutdown`] does the same
+//! without a signal, and tells how each ended. What exit codes mean stands at [`Process::exit_status`].
+//!
 //! # Why can I not borrow?
 //!
 //! A process cannot see your stack, so there is no `scope` and no `&T`. Send a clone, share a [`Value`], or stay in threads where workers only read.
@@ -62,7 +72,41 @@
 //! # Two bounded queues and a coordinator
 //!
 //! A coordinator that puts *all* jobs before it reads results waits for room in the job queue, while the workers wait for room in the result queue: a deadlock in
-//! any language. Put from one thread and get in another, or put no more than fits.
+//! any language. Put from one thread and get in another, or put no more than fits. [`dump`] names such a circle:
+//!
+//! ```
+//! use multiproc::{Process, Receiver, Sender, channel, dump};
+//! use std::time::Duration;
+//!
+//! let (jobs, todo) = channel::<u64>(2)?;
+//! let (done, results) = channel::<u64>(2)?;
+//! let worker = Process::spawn((todo, done), |todo: Receiver<u64>, done: Sender<u64>| {
+//!     for job in &todo {
+//!         if done.put(job.unwrap() + 1).is_err() {
+//!             return;
+//!         }
+//!     }
+//! })?;
+//! let stuck = (0..100).find_map(|job| jobs.put_timeout(job, Duration::from_millis(200)).err()).unwrap();
+//! assert!(stuck.is_timeout());
+//! let why = dump().circles()[0].to_string();
+//! // .. MainProcess (pid 7) waits to put on Queue 0, and so for Process-1 (pid 8); Process-1 (pid 8) waits to put on Queue 1, and so for MainProcess (pid 7)
+//! assert!(why.contains("waits to put on Queue"));
+//! drop((jobs, results));
+//! worker.join()?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # When something hangs
+//!
+//! - [`dump`] gives a report of the whole tree: who runs, who is stopped, who holds which lock, permit or lease, who waits for what since when and who could
+//!   let it go on, and which waits go round in a circle. Any process of the tree can ask, also while others hold locks or are stopped.
+//! - [`dump_on`]`(Signal::QUIT)` at the start of `main`: from then on Ctrl-\ in the terminal, or `kill -QUIT`, writes that report to stderr, and the program goes on.
+//! - After a time-out, [`dump().circles()`](Dump::circles) in the same thread says whether what it waited for waited for it. (The error itself stays small.)
+//! - `MULTIPROC_WAIT=name` in the coordinator's environment has the worker of that name (several, separated by commas; `*` for all) wait before its first
+//!   line, [`worker_init`] included, and write its pid to stderr. `kill -CONT PID` lets it go on; or `gdb -p PID`, breakpoints, `continue`. Meanwhile it is a process like any
+//!   other: it can be joined and killed, and ends with its coordinator. Code before `main`, and `main` itself where [`init`] is used, runs before.
+//! - At its exit a process that has waited for children for 5 seconds says for whom, and what those wait for.
 //!
 //! # Trouble
 //!
@@ -77,16 +121,25 @@
 pub use multiproc_channel::Postcard;
 #[doc(inline)]
 pub use multiproc_channel::{
-    Bincode, Buffer, Codec, CodecError, DEFAULT_MAX_MESSAGE, DeadLetter, DeadLetters, EncodeRef, GetError, Iter, Lease,
-    MAX_CAPACITY, Message, Plain, PlainVec, PutError, PutManyError, Queue, QueueBuilder, Raw, Receiver, Rest, Sender, channel,
+    Bincode, Buffer, Codec, CodecError, Connection, ConnectionIter, DEFAULT_MAX_MESSAGE, DeadLetter, DeadLetters, EncodeRef,
+    GetError, Iter, Lease, MAX_CAPACITY, Message, PipeBuilder, PipeReceiver, PipeSender, Plain, PlainVec, PutError, PutManyError,
+    Queue, QueueBuilder, Raw, Receiver, RecvError, Rest, SendError, Sender, channel, one_way, pipe,
 };
 #[doc(inline)]
 pub use multiproc_process::{
-    Args, Builder, ChildInfo, Error, MemoryUsage, Process, ProcessError, ProcessInfo, Run, Signal, StartMethod, Stdio,
-    active_children, cpu_count, current_process, init, memory_usage, parent_process, set_memory_limit, worker_init,
+    Args, Builder, ChildEnd, ChildInfo, Error, Lines, MemoryUsage, Process, ProcessError, ProcessInfo, Run, Shutdown, Signal,
+    StartMethod, Stdio, active_children, cpu_count, current_process, exit_grace, init, memory_usage, parent_process,
+    set_memory_limit, shutdown, shutdown_on, stats, worker_init,
 };
 #[doc(inline)]
+pub use multiproc_process::{Circle, CircleLink, Dump, HoldReport, ProcessReport, ProcessState, WaitReport, dump, dump_on};
+#[cfg(feature = "tracing-bridge")]
+#[doc(inline)]
+pub use multiproc_process::{TracingBridge, tracing_bridge};
+#[doc(inline)]
 pub use multiproc_shm::Error as ShmError;
+#[doc(inline)]
+pub use multiproc_shm::stats::{HolderStats, KindStats, Stats};
 #[doc(inline)]
 pub use multiproc_sync::{
     AcquireError, Array, ArrayGuard, ArrayRecovery, Atomic, AtomicPrimitive, Death, Event, Lock, LockError, LockGuard,
@@ -108,6 +161,8 @@ mod pages {
     struct Design;
     #[doc = include_str!("../../../docs/ARCHITECTURE.md")]
     struct Architecture;
+    #[doc = include_str!("../../../docs/PLATFORM.md")]
+    struct Platform;
 }
 
 /// What this project's own tests look at. No part of the API.

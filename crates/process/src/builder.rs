@@ -1,9 +1,11 @@
 //! Settings for a child process, and starting it.
 
 use crate::args::{Args, Run};
+use crate::child::Child;
 use crate::error::{Error, Kind};
 use crate::job::{self, Prepared};
 use crate::keeper::{self, ChildSeed};
+use crate::lines::{self, Lines};
 use crate::marker::Marker;
 use crate::process::Process;
 use crate::start::{Start, StartMethod, Stream};
@@ -15,8 +17,9 @@ use multiproc_shm::blocks::{BlockId, BlockState};
 use multiproc_shm::{Arena, Held, record};
 use multiproc_sys::crash;
 use std::ffi::{CString, OsStr, OsString};
+use std::io::PipeReader;
 use std::marker::PhantomData;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -139,14 +142,16 @@ impl Builder {
 
     fn launch<R>(self, prepare: impl FnOnce(&'static Arena, &str) -> Result<Prepared, Error>) -> Result<Process<R>, Error> {
         tree::check_can_start()?;
-        if exit::is_exiting() {
-            return Err(Error::new(Kind::Exiting, "this process is exiting and starts no more children"));
+        if let Some(why) = exit::refusal() {
+            return Err(Error::new(Kind::Exiting, why));
         }
         let arena = tree::arena()?;
         exit::register();
         let name = self.name.unwrap_or_else(crate::current::next_child_name);
-        let Prepared { payload, outgoing } = prepare(arena, &name)?;
+        let prepared = prepare(arena, &name)?;
+        let references = prepared.references();
         let [(stdin, ours_in), (stdout, ours_out), (stderr, ours_err)] = streams(self.stdio)?;
+        let lines = [&ours_out, &ours_err].into_iter().filter(|ours| matches!(ours, Ours::Lines(..))).count();
         let parent = keeper::own_pidfd()?;
         let slot = arena.reserve_slot()?;
         let mut announced = false;
@@ -156,27 +161,27 @@ impl Builder {
             let env = environment(&self.env, marker)?;
             let cwd = self.cwd.map(|d| c_string("as the working directory:", d.as_os_str())).transpose()?;
             announced = true;
-            hand_over(arena, slot, &name, &payload, outgoing.references())?;
+            hand_over(arena, slot, &name, &prepared.payload, &references)?;
             let start = Start { method: self.method, env, cwd, stdio: [stdin, stdout, stderr] };
-            keeper::request(start, ChildSeed { slot, name, daemon: self.daemon })
+            keeper::request(start, ChildSeed { slot, name, daemon: self.daemon, lines })
         })();
         let child = match started {
             Ok(child) => child,
             Err(e) => {
                 let _ = arena.abandon_slot(slot.index, slot.generation);
                 if announced {
-                    let _ = record::withdraw(arena, outgoing.references());
+                    let _ = record::withdraw(arena, &references);
                 }
                 return Err(e);
             }
         };
         crash::point("spawn.started");
-        outgoing.gone();
+        prepared.gone();
         Ok(Process {
+            stdin: ours_in.into_fd(&child).map(Into::into),
+            stdout: ours_out.into_fd(&child).map(Into::into),
+            stderr: ours_err.into_fd(&child).map(Into::into),
             child,
-            stdin: ours_in.map(Into::into),
-            stdout: ours_out.map(Into::into),
-            stderr: ours_err.map(Into::into),
             _returns: PhantomData,
         })
     }
@@ -198,22 +203,51 @@ fn hand_over(arena: &'static Arena, slot: SlotId, name: &str, payload: &[u8], re
     Ok(())
 }
 
-type Ends = (Stream, Option<std::os::fd::OwnedFd>);
+type Ends = (Stream, Ours);
+
+/// This process's end of a child's stream.
+enum Ours {
+    None,
+    Fd(OwnedFd),
+    Lines(PipeReader, Lines),
+}
+
+impl Ours {
+    /// What the handle is given; lines are followed from now on.
+    fn into_fd(self, child: &Arc<Child>) -> Option<OwnedFd> {
+        match self {
+            Ours::None => None,
+            Ours::Fd(fd) => Some(fd),
+            Ours::Lines(pipe, callback) => {
+                lines::follow(child, pipe, callback);
+                None
+            }
+        }
+    }
+}
 
 fn streams(stdio: [Stdio; 3]) -> Result<[Ends; 3], Error> {
     let [stdin, stdout, stderr] = stdio;
+    let no_pipe = |e| Error::because(Kind::Resources, "no pipe for the child", e);
     let one = |stdio: Stdio, reads: bool| -> Result<Ends, Error> {
         Ok(match stdio {
-            Stdio::Inherit => (Stream::Inherit, None),
-            Stdio::Null => (Stream::Null, None),
-            Stdio::Fd(fd) => (Stream::Fd(fd), None),
+            Stdio::Inherit => (Stream::Inherit, Ours::None),
+            Stdio::Null => (Stream::Null, Ours::None),
+            Stdio::Fd(fd) => (Stream::Fd(fd), Ours::None),
+            Stdio::Lines(_) if reads => {
+                return Err(Error::new(Kind::Invalid, "a child reads its stdin: it writes no lines there"));
+            }
+            Stdio::Lines(callback) => {
+                lines::prepare()?;
+                let (reader, writer) = lines::pipe().map_err(no_pipe)?;
+                (Stream::Fd(writer.into()), Ours::Lines(reader, callback))
+            }
             Stdio::Piped => {
-                let (reader, writer) =
-                    std::io::pipe().map_err(|e| Error::because(Kind::Resources, "no pipe for the child", e))?;
+                let (reader, writer) = std::io::pipe().map_err(no_pipe)?;
                 if reads {
-                    (Stream::Fd(reader.into()), Some(writer.into()))
+                    (Stream::Fd(reader.into()), Ours::Fd(writer.into()))
                 } else {
-                    (Stream::Fd(writer.into()), Some(reader.into()))
+                    (Stream::Fd(writer.into()), Ours::Fd(reader.into()))
                 }
             }
         })

@@ -2,20 +2,28 @@
 
 use crate::error::{Error, Kind, ProcessError};
 use crate::keeper::ChildSeed;
+use crate::lines;
 use crate::signal::Signal;
+use crate::tree;
 use crate::worker::Outcome;
 use multiproc_channel::{Bincode, Message, message};
 use multiproc_shm::arena::SlotId;
 use multiproc_shm::blocks::{BlockId, BlockState};
 use multiproc_shm::roster::SlotState;
 use multiproc_shm::scope::References;
-use multiproc_shm::{Arena, record};
+use multiproc_shm::{Arena, record, waiting};
+use multiproc_sys::bell;
 use multiproc_sys::clock::Deadline;
 use multiproc_sys::pidfd::{ExitEvidence, PidFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+const ESRCH: i32 = 3;
+/// A program may discard a ring: see [`bell`].
+const RING_AGAIN: Duration = Duration::from_secs(1);
 
 /// A child as this process knows it; shared by its handle and the keeper.
 #[derive(Debug)]
@@ -24,11 +32,26 @@ pub(crate) struct Child {
     pub(crate) pid: u32,
     pub(crate) name: String,
     pub(crate) daemon: bool,
+    /// It may outlive this process, whose end does not concern it.
+    detached: AtomicBool,
     /// Until the end has been told: handles that are kept cost no descriptor.
     pidfd: Mutex<Option<Arc<PidFd>>>,
     ended: AtomicBool,
-    state: Mutex<State>,
+    state: Mutex<Progress>,
     changed: Condvar,
+}
+
+#[derive(Debug)]
+struct Progress {
+    state: State,
+    /// Streams whose last line is still to be delivered.
+    undelivered: usize,
+}
+
+impl Progress {
+    fn is_over(&self) -> bool {
+        matches!(self.state, State::Ended(_)) && self.undelivered == 0
+    }
 }
 
 #[derive(Debug)]
@@ -88,10 +111,11 @@ impl Drop for ResultBlock {
 
 impl Child {
     pub(crate) fn new(seed: ChildSeed, pid: u32, pidfd: PidFd) -> Child {
-        let ChildSeed { slot, name, daemon } = seed;
-        let state = Mutex::new(State::Running);
+        let ChildSeed { slot, name, daemon, lines } = seed;
+        let state = Mutex::new(Progress { state: State::Running, undelivered: lines });
         let pidfd = Mutex::new(Some(Arc::new(pidfd)));
-        Child { slot, pid, name, daemon, pidfd, ended: AtomicBool::new(false), state, changed: Condvar::new() }
+        let (detached, ended) = (AtomicBool::new(false), AtomicBool::new(false));
+        Child { slot, pid, name, daemon, detached, pidfd, ended, state, changed: Condvar::new() }
     }
 
     pub(crate) fn pidfd(&self) -> Option<Arc<PidFd>> {
@@ -102,23 +126,33 @@ impl Child {
         self.pidfd().is_some_and(|pidfd| !pidfd.is_dead())
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, Progress> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The process has ended, it is cleaned up after, and its last line is delivered.
     pub(crate) fn has_ended(&self) -> bool {
         self.ended.load(Ordering::Acquire)
     }
 
     pub(crate) fn end_is_known(&self) -> bool {
-        matches!(*self.state(), State::Ending(_))
+        matches!(self.state().state, State::Ending(_))
+    }
+
+    /// The process has ended and is cleaned up after.
+    pub(crate) fn end_is_announced(&self) -> bool {
+        matches!(self.state().state, State::Ended(_))
+    }
+
+    pub(crate) fn is_detached(&self) -> bool {
+        self.detached.load(Ordering::Acquire)
     }
 
     /// The keeper has seen the pidfd end: takes the exit status and what the child left in its slot.
     pub(crate) fn collect_end(&self, arena: &'static Arena) {
         let evidence = self.pidfd().and_then(|pidfd| pidfd.reap().ok()).unwrap_or(ExitEvidence::Unknown);
         let ended = self.read_slot(arena, evidence);
-        *self.state() = State::Ending(ended);
+        self.state().state = State::Ending(ended);
     }
 
     fn read_slot(&self, arena: &'static Arena, evidence: ExitEvidence) -> Ended {
@@ -139,6 +173,7 @@ impl Child {
             value,
         };
         if state == SlotState::Reserved {
+            slot.release();
             let _ = arena.abandon_slot(index, generation);
         } else {
             let _ = arena.slot_is_dead(index);
@@ -157,29 +192,59 @@ impl Child {
     pub(crate) fn announce_end(&self) {
         *self.pidfd.lock().unwrap_or_else(PoisonError::into_inner) = None;
         let mut state = self.state();
-        if let State::Ending(ended) = std::mem::replace(&mut *state, State::Running) {
-            *state = State::Ended(ended);
+        state.state = match std::mem::replace(&mut state.state, State::Running) {
+            State::Ending(ended) => State::Ended(ended),
+            other => other,
+        };
+        self.tell(state);
+    }
+
+    /// The last line of one of its streams has been delivered.
+    pub(crate) fn line_end_delivered(&self) {
+        let mut state = self.state();
+        state.undelivered = state.undelivered.saturating_sub(1);
+        self.tell(state);
+    }
+
+    fn tell(&self, state: MutexGuard<'_, Progress>) {
+        if state.is_over() {
             self.ended.store(true, Ordering::Release);
         }
         drop(state);
         self.changed.notify_all();
     }
 
-    /// Waits until the child has ended and everything is cleaned up; false when time is up.
+    /// Waits until the child has ended, everything is cleaned up, and its last line is delivered; false when time is up.
     pub(crate) fn wait(&self, deadline: Option<Deadline>) -> bool {
+        // Who delivers lines would wait for itself.
+        if lines::is_delivering() { self.wait_for_end(deadline) } else { self.wait_until(deadline, Progress::is_over) }
+    }
+
+    /// As [`wait`](Child::wait), but for the lines.
+    pub(crate) fn wait_for_end(&self, deadline: Option<Deadline>) -> bool {
+        self.wait_until(deadline, |progress| matches!(progress.state, State::Ended(_)))
+    }
+
+    fn wait_until(&self, deadline: Option<Deadline>, done: impl Fn(&Progress) -> bool) -> bool {
         let mut state = self.state();
         if multiproc_sys::robust::forked() {
             // The keeper that would tell is the parent's.
-            return matches!(*state, State::Ended(_));
+            return done(&state);
         }
-        while !matches!(*state, State::Ended(_)) {
+        if done(&state) {
+            return true;
+        }
+        let note = tree::existing().and_then(|arena| arena.note_join(self.slot, deadline));
+        let mut timed_out = false;
+        while !timed_out && !done(&state) {
             match deadline {
                 None => state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
-                Some(d) if d.passed() => return false,
+                Some(d) if d.passed() => timed_out = true,
                 Some(d) => state = self.changed.wait_timeout(state, d.remaining()).unwrap_or_else(PoisonError::into_inner).0,
             }
         }
-        true
+        waiting::end(note, timed_out);
+        !timed_out
     }
 
     pub(crate) fn signal(&self, signal: Signal) -> Result<(), Error> {
@@ -197,8 +262,41 @@ impl Child {
         }
     }
 
+    /// Has the child outlive this process, and returns when that is so.
+    pub(crate) fn detach(&self, arena: &'static Arena) -> Result<(), Error> {
+        if multiproc_sys::robust::forked() {
+            return Err(Error::new(Kind::System, "this process was made by fork(): the child is its parent's"));
+        }
+        let ended = || Error::new(Kind::Ended, format!("process {} has ended", self.name));
+        let slot = arena.slot(self.slot.index)?;
+        // Not reaped as long as this is there, so its slot is still its own, and its pid.
+        let pidfd = self.pidfd().ok_or_else(ended)?;
+        if slot.state()?.1 != self.slot.generation {
+            return Err(ended());
+        }
+        slot.detach();
+        loop {
+            // SeqCst pairs with the keeper, which stores its id before it looks whether it is detached.
+            let keeper = slot.keeper.load(Ordering::SeqCst);
+            if keeper != 0
+                && !pidfd.is_dead()
+                && let Err(e) = bell::ring(self.pid, keeper)
+                && e.raw_os_error() != Some(ESRCH)
+            {
+                return Err(Error::because(Kind::System, format!("process {} cannot be told that it is detached", self.name), e));
+            }
+            match slot.await_detached(Deadline::after(RING_AGAIN)) {
+                Some(true) => break,
+                Some(false) => return Err(ended()),
+                None => {}
+            }
+        }
+        self.detached.store(true, Ordering::Release);
+        Ok(())
+    }
+
     pub(crate) fn exit_status(&self) -> Option<ExitStatus> {
-        match &*self.state() {
+        match &self.state().state {
             State::Ended(ended) => ended.evidence.to_wait_status().map(ExitStatus::from_raw),
             _ => None,
         }
@@ -208,7 +306,7 @@ impl Child {
     pub(crate) fn take<R: Message>(&self) -> Result<R, ProcessError> {
         let (name, pid) = (self.name.clone(), self.pid);
         let mut state = self.state();
-        let State::Ended(ended) = &mut *state else { return Err(ProcessError::Unknown { name, pid }) };
+        let State::Ended(ended) = &mut state.state else { return Err(ProcessError::Unknown { name, pid }) };
         if let Some(value) = ended.value.take() {
             ended.outcome = Outcome::Fetched;
             drop(state);

@@ -4,7 +4,6 @@ use crate::child::Child;
 use crate::error::Error;
 use crate::signal::Signal;
 use crate::{keeper, tree};
-use multiproc_shm::arena::SlotId;
 use serde::{Deserialize, Serialize};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -23,14 +22,6 @@ pub(crate) fn next_child_name() -> String {
         Some(mine) => format!("{mine}:{n}"),
         None => format!("Process-{n}"),
     }
-}
-
-/// What the process in a slot waits on, if it waits.
-pub(crate) fn blocked_on(slot: SlotId) -> Option<String> {
-    let arena = tree::existing()?;
-    let on = arena.slot(slot.index).ok()?.blocked_on.load(Ordering::Relaxed);
-    let index = u32::try_from(on.checked_sub(1)?).ok()?;
-    arena.describe(index).ok().flatten()
 }
 
 /// A process of the tree.
@@ -102,9 +93,9 @@ impl ChildInfo {
     }
 }
 
-/// The children of this process that have not ended.
+/// The children of this process that have not ended and are not detached.
 pub fn active_children() -> Vec<ChildInfo> {
-    keeper::children().into_iter().filter(|c| !c.has_ended()).map(|child| ChildInfo { child }).collect()
+    keeper::children().into_iter().filter(|c| !c.has_ended() && !c.is_detached()).map(|child| ChildInfo { child }).collect()
 }
 
 /// How many cpus this process may use, by affinity and cgroup quota; at least 1.

@@ -1,18 +1,17 @@
 //! How a process with children ends: it leaves its channels, ends its daemons, and waits for the others, as Python does.
 //!
 //! The handler is registered with libc when the first child starts, so it also runs for `std::process::exit` and knows the
-//! status: with one other than 0 the others are ended too. `_exit`, abort and signals do not run it: then the kernel ends the children.
+//! status: with one other than 0 the others are ended too. Detached processes it leaves alone. `_exit`, abort and signals do not run it: then the kernel ends the children.
 #![allow(unsafe_code)]
 
 use crate::child::Child;
-use crate::signal::Signal;
 use crate::worker::Outcome;
-use crate::{keeper, tree};
+use crate::{dump, keeper, lines, shutdown, tree};
 use multiproc_shm::roster::Slot;
 use multiproc_sys::clock::Deadline;
+use multiproc_sys::signal::stderr_write;
 use std::ffi::{c_int, c_void};
-use std::io::Write;
-use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Once};
 use std::time::Duration;
 
@@ -21,17 +20,74 @@ const GRACE: Duration = Duration::from_secs(2);
 /// When a process that waits for children at its exit says so.
 const SAY_AFTER: Duration = Duration::from_secs(5);
 
+/// How long lines of output are still delivered when everybody has ended.
+const LAST_LINES: Duration = Duration::from_secs(10);
+
 static EXITING: AtomicBool = AtomicBool::new(false);
+/// How many are ending the tree at this moment.
+static HELD: AtomicUsize = AtomicUsize::new(0);
+/// In ms.
+static GRACE_AT_EXIT: AtomicU64 = AtomicU64::new(FOR_EVER);
+const FOR_EVER: u64 = u64::MAX;
 static REGISTER: Once = Once::new();
 static OWN_SLOT: AtomicPtr<Slot> = AtomicPtr::new(std::ptr::null_mut());
 
 unsafe extern "C" {
     fn on_exit(function: extern "C" fn(c_int, *mut c_void), arg: *mut c_void) -> c_int;
+    fn exit(code: c_int) -> !;
 }
 
-/// Whether the process is exiting.
-pub(crate) fn is_exiting() -> bool {
-    EXITING.load(Ordering::Acquire)
+/// Why no child can be started at this moment.
+pub(crate) fn refusal() -> Option<&'static str> {
+    if EXITING.load(Ordering::Acquire) {
+        return Some("this process is exiting and starts no more children");
+    }
+    (HELD.load(Ordering::Acquire) > 0)
+        .then_some("the processes below this one are being ended, and no others are started meanwhile")
+}
+
+/// From now on no child can be started.
+pub(crate) fn refuse_starts() {
+    EXITING.store(true, Ordering::Release);
+}
+
+/// While it lives, no child can be started.
+#[derive(Debug)]
+pub(crate) struct NoStarts(());
+
+/// Keeps everybody from starting children for a while.
+pub(crate) fn hold_starts() -> NoStarts {
+    HELD.fetch_add(1, Ordering::AcqRel);
+    NoStarts(())
+}
+
+impl Drop for NoStarts {
+    fn drop(&mut self) {
+        HELD.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// Bounds how long the exit of this process waits for children that are no daemons: those that have not ended after `limit` are sent SIGTERM,
+/// and 2 s later SIGKILL.
+///
+/// Without this call the exit waits as long as they run, as Python's does, and after 5 s says on stderr whom it waits for and what each
+/// is blocked on. It concerns the calling process's own children; the last call counts. The resolution is a millisecond; `Duration::MAX` is for ever.
+///
+/// # Examples
+/// ```
+/// use multiproc::{Process, exit_grace};
+/// use std::time::Duration;
+///
+/// exit_grace(Duration::from_millis(100));
+/// drop(Process::spawn((), || std::thread::sleep(Duration::from_secs(1000)))?);
+/// // The exit now takes a tenth of a second.
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[doc(alias = "atexit")]
+pub fn exit_grace(limit: Duration) {
+    let ms = limit.as_nanos().div_ceil(1_000_000);
+    // Relaxed: a setting.
+    GRACE_AT_EXIT.store(u64::try_from(ms).unwrap_or(FOR_EVER), Ordering::Relaxed);
 }
 
 /// Has the end of this process look after its children.
@@ -52,15 +108,31 @@ extern "C" fn handler(status: c_int, _: *mut c_void) {
     if tree::existing().is_none() {
         return;
     }
-    note_code(status);
-    EXITING.store(true, Ordering::Release);
+    refuse_starts();
+    let ended_by_signal = shutdown::await_end();
+    note_code(ended_by_signal.unwrap_or(status));
     if let Some(arena) = tree::existing() {
-        let _ = arena.leave_channels();
+        #[cfg(feature = "tracing-bridge")]
+        let _ = arena.leave_channels(crate::bridge::object());
+        #[cfg(not(feature = "tracing-bridge"))]
+        let _ = arena.leave_channels(None);
     }
-    let children = keeper::children();
-    let (ended, awaited): (Vec<_>, Vec<_>) = children.into_iter().partition(|c| c.daemon || status != 0);
-    end(&ended);
+    shutdown::end_children(GRACE, |child| child.daemon || status != 0);
+    let awaited: Vec<_> = keeper::children().into_iter().filter(|child| !child.is_detached()).collect();
     wait_for(&awaited);
+    shutdown::await_descendants();
+    if !lines::is_delivering() && !lines::flush(Deadline::after(LAST_LINES)) {
+        stderr_write(b"output of children is lost: what takes their lines does not return\n");
+    }
+    #[cfg(feature = "tracing-bridge")]
+    crate::bridge::flush(Deadline::after(LAST_LINES));
+    // A signal may have come while this waited for children.
+    let ended_by_signal = ended_by_signal.or_else(shutdown::await_end);
+    if let Some(code) = ended_by_signal.filter(|&code| code != status) {
+        // From here on the rest of the exit handlers run, with the code that was promised.
+        // SAFETY: glibc lets a handler call exit.
+        unsafe { exit(code) }
+    }
 }
 
 fn note_code(status: c_int) {
@@ -72,27 +144,37 @@ fn note_code(status: c_int) {
     }
 }
 
-fn end(children: &[Arc<Child>]) {
-    for child in children {
-        let _ = child.signal(Signal::TERM);
+fn wait_for(children: &[Arc<Child>]) {
+    let limit = Some(GRACE_AT_EXIT.load(Ordering::Relaxed)).filter(|&ms| ms != FOR_EVER);
+    let limit = limit.and_then(|ms| Deadline::after(Duration::from_millis(ms)));
+    let soon = Deadline::after(SAY_AFTER).map(|soon| soon.earlier(limit));
+    let late: Vec<_> = children.iter().filter(|c| !c.wait_for_end(soon)).collect();
+    if !late.is_empty() && limit.is_none_or(|limit| !limit.passed()) {
+        say_who_is_late(&late);
     }
-    let grace = Deadline::after(GRACE);
-    for child in children {
-        if !child.wait(grace) {
-            let _ = child.signal(Signal::KILL);
-            child.wait(None);
-        }
+    let late: Vec<_> = late.into_iter().filter(|child| !child.wait_for_end(limit)).collect();
+    if !late.is_empty() {
+        shutdown::end_children(GRACE, |child| late.iter().any(|late| std::ptr::eq(&raw const ***late, child)));
     }
 }
 
-fn wait_for(children: &[Arc<Child>]) {
-    let soon = Deadline::after(SAY_AFTER);
-    let late: Vec<_> = children.iter().filter(|c| !c.wait(soon)).collect();
-    for child in &late {
-        let waits = crate::current::blocked_on(child.slot).map(|on| format!(", which waits on {on}")).unwrap_or_default();
-        let _ = writeln!(std::io::stderr(), "waiting for process {} (pid {}){waits}", child.name, child.pid);
-    }
+/// Names whom this process waits for, and what those wait for.
+fn say_who_is_late(late: &[&Arc<Child>]) {
+    // It goes on waiting, and may be part of a circle.
+    let note = tree::existing().and_then(|arena| arena.note_join(late[0].slot, None));
+    let dump = dump::dump();
+    drop(note);
+    let mut text = String::new();
     for child in late {
-        child.wait(None);
+        text += &format!("waiting for process {} (pid {})", dump::printable(&child.name), child.pid);
+        for (i, wait) in dump.process(child.pid).iter().flat_map(|p| &p.waits).enumerate() {
+            text += &format!("{} {wait}", if i == 0 { ", which waits to" } else { ", and to" });
+        }
+        text.push('\n');
     }
+    for circle in dump.circles() {
+        text += &format!("{circle}\n");
+    }
+    // Without std's lock of stderr, which a thread of the program may hold for ever.
+    stderr_write(text.as_bytes());
 }

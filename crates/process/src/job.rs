@@ -21,6 +21,9 @@ pub(crate) struct Job {
     pub(crate) worker_inits: Vec<usize>,
     /// Whether the parent asks for a backtrace in panics is decided by the child's own environment.
     pub(crate) name: String,
+    /// What every child of this process is given, encoded; the first so many references are its own.
+    pub(crate) given: Vec<u8>,
+    pub(crate) given_references: usize,
 }
 
 /// What the child's code gets: the arena, the encoded arguments, their references, and the user's function.
@@ -67,7 +70,20 @@ fn run_struct<T: Run>(call: Call<'_>) -> Returned {
 /// A job with its encoded arguments, ready to be put into the arena.
 pub(crate) struct Prepared {
     pub(crate) payload: Vec<u8>,
-    pub(crate) outgoing: Outgoing,
+    given: Outgoing,
+    outgoing: Outgoing,
+}
+
+impl Prepared {
+    /// The references of the record: those of what is given to every child, then the arguments'.
+    pub(crate) fn references(&self) -> References {
+        [&self.given, &self.outgoing].into_iter().flat_map(|outgoing| outgoing.references().iter().cloned()).collect()
+    }
+
+    /// The child has been started: what moves is its own.
+    pub(crate) fn gone(&self) {
+        self.outgoing.gone();
+    }
 }
 
 fn offset_of(address: *const ()) -> Result<usize, Error> {
@@ -82,11 +98,17 @@ fn prepare<T: Message>(
     name: &str,
     args: &T,
 ) -> Result<Prepared, Error> {
+    #[cfg(feature = "tracing-bridge")]
+    let (given_bytes, given) = crate::bridge::for_child(arena)?;
+    #[cfg(not(feature = "tracing-bridge"))]
+    let (given_bytes, given) = (Vec::new(), Outgoing::default());
     let job = Job {
         run: offset_of(run as *const ())?,
         function: function.map_or(Ok(0), offset_of)?,
         worker_inits: crate::worker::inits(),
         name: name.to_owned(),
+        given: given_bytes,
+        given_references: given.references().len(),
     };
     let mut payload = Buffer::new();
     message::encode::<Job, Bincode>(arena, &job, &mut payload).map_err(|e| Error::because(Kind::Codec, "the job", e))?;
@@ -95,7 +117,7 @@ fn prepare<T: Message>(
         .map_err(|e| Error::because(Kind::Codec, "the arguments cannot travel", e))?;
     let mut payload = payload.into_vec();
     payload.extend_from_slice(&args_at.to_le_bytes());
-    Ok(Prepared { payload, outgoing })
+    Ok(Prepared { payload, given, outgoing })
 }
 
 /// The job of calling `f` with `args`.

@@ -2,14 +2,18 @@
 //!
 //! It holds the process's life word, so the kernel marks the slot dead when the process ends; it starts children, since the kernel ties
 //! their death signal to the thread that made them; it watches them by pidfd and cleans up after them; and in a worker it
-//! watches the parent and ends the process with it. Between such events it sleeps in poll(2) and wakes for nothing.
+//! watches the parent and ends the process with it, unless that was detached. A detached process is nobody's child any more when its parent is gone: then
+//! those who watched the parent watch it, so that somebody cleans up after it. Between such events the keeper sleeps in poll(2) and wakes for nothing.
 
 use crate::child::Child;
 use crate::error::{Error, Kind};
+use crate::lines;
 use crate::start::{self, Start};
 use multiproc_shm::Arena;
 use multiproc_shm::arena::SlotId;
 use multiproc_shm::roster::SlotState;
+use multiproc_sys::bell::{self, Bell};
+use multiproc_sys::clock::now_nanos;
 use multiproc_sys::pidfd::PidFd;
 use multiproc_sys::poll::{Kick, poll_each, poll_readable};
 use multiproc_sys::spawn;
@@ -17,7 +21,7 @@ use multiproc_sys::thread::{self, Lasting};
 use multiproc_sys::{futex, signal, spin};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::atomic::{AtomicU32, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering, fence};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -35,8 +39,7 @@ pub(crate) const EXIT_ORPHAN: i32 = 125;
 #[derive(Debug)]
 struct Keeper {
     arena: &'static Arena,
-    /// In a worker: the parent, and the worker's own slot.
-    parent: Option<(PidFd, SlotId)>,
+    above: Option<Above>,
     kick: Kick,
     requests: Mutex<Vec<Request>>,
     /// Children that have not ended, and those that nobody has asked about since they have.
@@ -45,6 +48,24 @@ struct Keeper {
     own: OnceLock<PidFd>,
     /// 0 until the keeper holds the life word.
     alive: AtomicU32,
+}
+
+/// What a worker's keeper has besides.
+#[derive(Debug)]
+struct Above {
+    parent: PidFd,
+    slot: SlotId,
+    /// Rung by the parent when the process is detached.
+    bell: Bell,
+    /// The first thread has taken back the death signal that it had asked for.
+    only_keeper_signalled: AtomicBool,
+}
+
+/// A process without a parent that is no child of this one.
+#[derive(Debug)]
+struct Stranger {
+    slot: SlotId,
+    pidfd: PidFd,
 }
 
 static KEEPER: OnceLock<Keeper> = OnceLock::new();
@@ -63,6 +84,8 @@ pub(crate) struct ChildSeed {
     pub(crate) slot: SlotId,
     pub(crate) name: String,
     pub(crate) daemon: bool,
+    /// Streams of it that are delivered line by line.
+    pub(crate) lines: usize,
 }
 
 /// Starts this process's keeper. `parent` is the pidfd of the parent in a worker. [`wait_until_alive`] before anything
@@ -70,9 +93,12 @@ pub(crate) struct ChildSeed {
 pub(crate) fn start(arena: &'static Arena, parent: Option<(PidFd, SlotId)>) -> io::Result<()> {
     // There already when an earlier attempt found no room for the thread.
     if KEEPER.get().is_none() {
+        let above = |(parent, slot)| -> io::Result<Above> {
+            Ok(Above { parent, slot, bell: Bell::new()?, only_keeper_signalled: AtomicBool::new(false) })
+        };
         let _ = KEEPER.set(Keeper {
             arena,
-            parent,
+            above: parent.map(above).transpose()?,
             kick: Kick::new()?,
             requests: Mutex::default(),
             children: Mutex::default(),
@@ -80,6 +106,11 @@ pub(crate) fn start(arena: &'static Arena, parent: Option<(PidFd, SlotId)>) -> i
             alive: AtomicU32::new(0),
         });
     }
+    arena.kept_by(|| {
+        if let Some(keeper) = KEEPER.get() {
+            keeper.kick.kick();
+        }
+    });
     // Blocked here and inherited by the thread, so that no signal is ever handled there.
     let blocked = signal::block_all();
     thread::start(&THREAD, &blocked)
@@ -100,15 +131,22 @@ pub(crate) fn wait_until_alive() {
 
 fn keep() {
     let Some(keeper) = KEEPER.get() else { return };
-    begin_life(keeper.arena, keeper.parent.as_ref().map(|(_, slot)| *slot));
+    begin_life(keeper.arena, keeper.above.as_ref().map(|above| above.slot));
     keeper.alive.store(1, Ordering::Release);
     futex::wake_all(&keeper.alive);
-    if let Some((parent, _)) = &keeper.parent {
+    if let Some(above) = &keeper.above {
+        keeper.heed_detaching(above);
+        let fds = [above.parent.as_fd(), keeper.kick.as_fd(), above.bell.as_fd()];
         // Most workers have no children, and their keeper allocates nothing.
-        while let [gone, kicked] = poll_each([parent.as_fd(), keeper.kick.as_fd()]).unwrap_or([false; 2])
-            && !kicked
-        {
+        while let [gone, false, rung] = poll_each(fds).unwrap_or([false; 3]) {
+            if rung {
+                above.bell.drain();
+                keeper.heed_detaching(above);
+            }
             if gone {
+                if keeper.outlives_parent(above) {
+                    break;
+                }
                 signal::kill_self();
             }
         }
@@ -131,6 +169,9 @@ fn begin_life(arena: &'static Arena, slot: Option<SlotId>) {
             }
         }
         mine.pid.store(std::process::id(), Ordering::Relaxed);
+        // SeqCst: `heed_detaching` comes after it.
+        mine.keeper.store(bell::thread_id(), Ordering::SeqCst);
+        mine.started.store(now_nanos(), Ordering::Relaxed);
         let _ = mine.life.lock(arena.who().ok()?).ok()?;
         if let Some(SlotId { generation, .. }) = slot {
             mine.change((SlotState::Reserved, generation), (SlotState::Live, generation)).then_some(())?;
@@ -143,51 +184,75 @@ fn begin_life(arena: &'static Arena, slot: Option<SlotId>) {
 }
 
 fn run(keeper: &'static Keeper) {
-    let Keeper { arena, parent, .. } = keeper;
-    let parent = parent.as_ref().map(|(parent, _)| parent);
+    let arena = keeper.arena;
+    let mut above = keeper.above.as_ref();
+    let mut strangers: Vec<Stranger> = Vec::new();
     let mut ready = Vec::new();
     let mut look_again = false;
     loop {
         let children = keeper.lock_children().clone();
         let mut fds: Vec<BorrowedFd<'_>> = vec![keeper.kick.as_fd()];
-        fds.extend(parent.map(PidFd::as_fd));
+        fds.extend(above.iter().flat_map(|above| [above.bell.as_fd(), above.parent.as_fd()]));
         let first_child = fds.len();
         let (watched, ended): (Vec<_>, Vec<_>) = children.iter().partition(|c| !c.end_is_known());
         let pidfds: Vec<_> = watched.iter().filter_map(|c| c.pidfd()).collect();
         fds.extend(pidfds.iter().map(|pidfd| pidfd.as_fd()));
+        let first_stranger = fds.len();
+        fds.extend(strangers.iter().map(|stranger| stranger.pidfd.as_fd()));
         let timeout = look_again.then_some(if ended.is_empty() { ORPHAN_CHECK } else { CLEANING_CHECK });
         if poll_readable(&fds, timeout, &mut ready).is_err() {
             // Only a lack of kernel memory; what is ready stays so.
             std::thread::yield_now();
             continue;
         }
-        if parent.is_some() && ready.get(1) == Some(&true) {
-            signal::kill_self();
-        }
         let mut any_ended = false;
+        if let Some(a) = above {
+            if ready[1] {
+                a.bell.drain();
+            }
+            keeper.heed_detaching(a);
+            if ready[2] {
+                if !keeper.outlives_parent(a) {
+                    signal::kill_self();
+                }
+                above = None;
+                any_ended = true;
+            }
+        }
         for (child, _) in watched.iter().zip(&ready[first_child..]).filter(|(_, ready)| **ready) {
             child.collect_end(arena);
             any_ended = true;
         }
         drop(fds);
+        let mut state = ready[first_stranger..].iter();
+        strangers.retain(|stranger| {
+            let dead = state.next() == Some(&true);
+            if dead {
+                stranger.collect_end(arena);
+                any_ended = true;
+            }
+            !dead
+        });
         // Closed before anybody is told: who has joined a child finds its descriptor gone.
         drop(pidfds);
         if any_ended || look_again {
             // Errors mean corrupted shared memory; the operations of this process report it.
-            let collected = arena.collect();
-            look_again = collected.as_ref().is_ok_and(|done| done.orphans > 0);
+            let collected = arena.collect_as_keeper();
+            look_again = keeper.look_for_strangers(&mut strangers);
             for child in watched.iter().chain(&ended).filter(|c| c.end_is_known()) {
                 // Another process may be collecting, and then it is that one that cleans.
                 if collected.is_err() || child.is_cleaned_up(arena) {
                     child.announce_end();
+                    lines::look();
                 } else {
                     look_again = true;
                 }
             }
-            keeper.lock_children().retain(|c| !c.has_ended());
+            keeper.lock_children().retain(|c| !c.end_is_announced());
         }
         if ready[0] {
             keeper.kick.drain();
+            arena.collect_if_wished();
             let requests = std::mem::take(&mut *keeper.requests.lock().unwrap_or_else(PoisonError::into_inner));
             for request in requests {
                 let reply = launch(arena, keeper, request.start, request.child);
@@ -204,30 +269,115 @@ fn launch(arena: &'static Arena, keeper: &'static Keeper, start: Start, seed: Ch
     let room = own.try_clone_to_owned().map_err(|e| explain(&e))?;
     let pid = start::start(&start, &inherit).map_err(|e| explain(&e))?;
     drop(room);
-    // The child is not reaped before its pidfd says so, here: the pid cannot have been given to another.
-    let pidfd = PidFd::open(pid).map_err(|e| {
+    // The child says it too, once it takes part; until this thread has seen its end the slot is nobody else's.
+    if let Ok(slot) = arena.slot(seed.slot.index) {
+        slot.pid.store(pid, Ordering::Relaxed);
+    }
+    let pidfd = PidFd::of_child(pid).map_err(|e| {
         spawn::end_unwatched(pid);
-        explain(&e)
+        explain_pidfd(&e)
     })?;
     let child = Arc::new(Child::new(seed, pid, pidfd));
     keeper.lock_children().push(child.clone());
     Ok(child)
 }
 
+/// For failures of pidfd_open(2), which comes before anything else that a start needs.
+fn explain_pidfd(e: &io::Error) -> Error {
+    match e.raw_os_error() {
+        // EPERM and ENOSYS.
+        Some(1 | 38) => {
+            let text = "no process can be started, since pidfd_open(2) is refused: by a seccomp filter that does not know it, or a kernel before Linux 5.3";
+            Error::because(Kind::System, text, e.to_string())
+        }
+        Some(3) => Error::new(Kind::System, "the process was killed before it could be watched"),
+        _ => explain(e),
+    }
+}
+
 fn explain(e: &io::Error) -> Error {
     let (kind, text) = match e.raw_os_error() {
-        Some(2) => {
-            (Kind::System, "the program cannot be executed again: /proc is not mounted, or the working directory does not exist")
+        Some(2) if !std::path::Path::new("/proc/self/exe").exists() => {
+            (Kind::System, "the program cannot be executed again: /proc is not mounted")
         }
+        Some(2) => (Kind::System, "the working directory of the process does not exist"),
         Some(11 | 12 | 23 | 24) => (Kind::Resources, "no further process can be started"),
         _ => (Kind::System, "the process cannot be started"),
     };
     Error::because(kind, text, e.to_string())
 }
 
+impl Stranger {
+    fn collect_end(&self, arena: &'static Arena) {
+        // PID 1 and subreapers are given the children of others.
+        if self.pidfd.is_child() {
+            let _ = self.pidfd.reap();
+        }
+        if arena.is_live(self.slot).unwrap_or(false) {
+            let _ = arena.slot_is_dead(self.slot.index);
+        }
+    }
+}
+
 impl Keeper {
+    /// If this process has been detached: takes back the death signal, and tells the parent once no other thread has one either.
+    fn heed_detaching(&self, above: &Above) {
+        let Ok(slot) = self.arena.slot(above.slot.index) else { return };
+        if slot.is_detached() {
+            let _ = signal::set_parent_death_signal(0);
+            // SeqCst: either this sees the first thread's note, or that thread sees the flag and kicks.
+            if above.only_keeper_signalled.load(Ordering::SeqCst) {
+                slot.confirm_detached();
+            }
+        }
+    }
+
+    fn outlives_parent(&self, above: &Above) -> bool {
+        self.arena.slot(above.slot.index).is_ok_and(|slot| slot.is_detached())
+    }
+
+    /// Begins to watch processes that were detached and whose parent is gone. Whether there are others without a parent, which the kernel is
+    /// ending.
+    fn look_for_strangers(&self, strangers: &mut Vec<Stranger>) -> bool {
+        let Ok(bereaved) = self.arena.bereaved() else { return false };
+        let mut again = false;
+        for one in bereaved {
+            if strangers.iter().any(|s| s.slot == one.slot) {
+                continue;
+            }
+            again |= !one.detached;
+            match PidFd::open(one.pid) {
+                // Alive after it was opened: the pid was not another's.
+                Ok(pidfd) if self.arena.is_live(one.slot).unwrap_or(false) => {
+                    if one.detached {
+                        strangers.push(Stranger { slot: one.slot, pidfd });
+                    } else {
+                        // The kernel does not end one that has changed its user, and it does not itself while it is stopped.
+                        let _ = pidfd.send_signal(9);
+                        // Asked again: once it is dead, others may have freed the slot, and given it to another.
+                        if pidfd.is_dead() && self.arena.is_live(one.slot).unwrap_or(false) {
+                            let _ = self.arena.slot_is_dead(one.slot.index);
+                        }
+                    }
+                }
+                _ => again = true,
+            }
+        }
+        again
+    }
+
     fn lock_children(&self) -> std::sync::MutexGuard<'_, Vec<Arc<Child>>> {
         self.children.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The first thread of this worker has taken back its death signal: only the keeper has one.
+pub(crate) fn only_keeper_is_signalled() {
+    let Some(keeper) = KEEPER.get() else { return };
+    let Some(above) = &keeper.above else { return };
+    above.only_keeper_signalled.store(true, Ordering::SeqCst);
+    if keeper.outlives_parent(above) {
+        keeper.kick.kick();
     }
 }
 
@@ -245,7 +395,7 @@ pub(crate) fn request(start: Start, child: ChildSeed) -> Result<Arc<Child>, Erro
 pub(crate) fn own_pidfd() -> Result<BorrowedFd<'static>, Error> {
     let keeper = KEEPER.get().ok_or_else(gone)?;
     if keeper.own.get().is_none() {
-        let _ = keeper.own.set(PidFd::open_self().map_err(|e| explain(&e))?);
+        let _ = keeper.own.set(PidFd::open_self().map_err(|e| explain_pidfd(&e))?);
     }
     keeper.own.get().map(PidFd::as_fd).ok_or_else(gone)
 }
@@ -254,7 +404,10 @@ fn gone() -> Error {
     Error::new(Kind::System, "this process has no keeper thread")
 }
 
-/// Children of this process that have not ended.
+/// Children of this process whose end nobody has been told of.
 pub(crate) fn children() -> Vec<Arc<Child>> {
-    KEEPER.get().map(|k| k.lock_children().clone()).unwrap_or_default()
+    let mut children = KEEPER.get().map(|k| k.lock_children().clone()).unwrap_or_default();
+    // The keeper tells first, and lets go of them a moment later.
+    children.retain(|child| !child.end_is_announced());
+    children
 }

@@ -3,7 +3,8 @@
 use crate::args::{Args, Run};
 use crate::builder::Builder;
 use crate::child::Child;
-use crate::error::{Error, ProcessError};
+use crate::current::ProcessInfo;
+use crate::error::{Error, Kind, ProcessError};
 use crate::signal::Signal;
 use multiproc_channel::Message;
 use multiproc_sys::clock::Deadline;
@@ -12,7 +13,7 @@ use std::io::{PipeReader, PipeWriter};
 use std::marker::PhantomData;
 use std::process::ExitStatus;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A child process that runs a function and returns an `R`.
 ///
@@ -136,6 +137,14 @@ impl<R: Message> Process<R> {
         if self.child.wait(Deadline::after(timeout)) { self.child.take().map(Some) } else { Ok(None) }
     }
 
+    /// As [`join_timeout`](Process::join_timeout), at most until `deadline`.
+    ///
+    /// # Errors
+    /// As [`join_timeout`](Process::join_timeout).
+    pub fn join_deadline(&mut self, deadline: Instant) -> Result<Option<R>, ProcessError> {
+        if self.child.wait(Deadline::at(deadline)) { self.child.take().map(Some) } else { Ok(None) }
+    }
+
     /// As [`join_timeout`](Process::join_timeout) without waiting.
     ///
     /// # Errors
@@ -155,6 +164,12 @@ impl<R> Process<R> {
     /// As [`wait`](Process::wait), at most for `timeout`; `None` when time is up.
     pub fn wait_timeout(&self, timeout: Duration) -> Option<ExitStatus> {
         self.child.wait(Deadline::after(timeout));
+        self.child.exit_status()
+    }
+
+    /// As [`wait`](Process::wait), at most until `deadline`; `None` when the time has come.
+    pub fn wait_deadline(&self, deadline: Instant) -> Option<ExitStatus> {
+        self.child.wait(Deadline::at(deadline));
         self.child.exit_status()
     }
 
@@ -179,7 +194,22 @@ impl<R> Process<R> {
         self.child.daemon
     }
 
-    /// How it ended; `None` while it runs. Does not block.
+    /// How it ended; `None` while it runs, and when nobody can say. Does not block.
+    ///
+    /// | the worker | its status | what `join` gives |
+    /// |---|---|---|
+    /// | returned from its function | 0 | the value |
+    /// | panicked | 101 (with `panic = "abort"`: SIGABRT) | [`Panicked`](ProcessError::Panicked) |
+    /// | called `std::process::exit(n)` | n | [`Exited`](ProcessError::Exited) |
+    /// | was ended by a signal | the signal | [`Signaled`](ProcessError::Signaled), or [`StackOverflow`](ProcessError::StackOverflow) |
+    /// | has called [`shutdown_on`](crate::shutdown_on), and signal n came | 128 + n | [`Exited`](ProcessError::Exited) |
+    /// | could not encode its value | 101 | [`Unsendable`](ProcessError::Unsendable) |
+    /// | could not read its arguments or join its tree | 126 | [`NotStarted`](ProcessError::NotStarted) |
+    /// | found that its parent was gone | 125 | nobody asks |
+    ///
+    /// A value that was returned counts, whatever came after. The coordinator's own status is what `main` makes of it: a child that fails does
+    /// not change it. It waits for its children before it leaves, unless it leaves with another status than 0, and ends them then. A signal that
+    /// [`shutdown_on`](crate::shutdown_on) has been told of makes it 128 + n, in every case.
     #[doc(alias = "exitcode")]
     pub fn exit_status(&self) -> Option<ExitStatus> {
         self.child.exit_status()
@@ -215,5 +245,37 @@ impl<R> Process<R> {
     /// As [`interrupt`](Process::interrupt).
     pub fn signal(&self, signal: Signal) -> Result<(), Error> {
         self.child.signal(signal)
+    }
+
+    /// Lets the process outlive this one: from now on it is ended neither with its parent nor with the coordinator, and no exit waits for
+    /// it. Returns who it is; its return value goes nowhere.
+    ///
+    /// Blocks until the process has taken back what would have ended it: some microseconds once it runs, as long as its start takes, and
+    /// while it is stopped. If this process dies during the call, the other may end or not.
+    ///
+    /// The detached process goes on as part of its tree: the shared memory lives while anybody has it, queues, locks and values work on between those that are
+    /// left, and when one of them dies the others clean up after it. Its own children end with it. Its standard streams stay what they were: a pipe whose
+    /// reader has gone is an error to write to. It has a process group of its own, but stays in the terminal's session.
+    ///
+    /// # Errors
+    /// [`Error::is_ended`] when it has ended; or it has become another user's process, which this one may not signal.
+    ///
+    /// # Python
+    /// None: there, a child that is no daemon keeps its parent from exiting, and outlives one that is killed.
+    ///
+    /// # Examples
+    /// ```
+    /// use multiproc::Process;
+    ///
+    /// let worker = Process::spawn((), || std::thread::sleep(std::time::Duration::from_millis(100)))?;
+    /// let info = worker.detach()?;
+    /// assert_ne!(info.pid, std::process::id());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn detach(self) -> Result<ProcessInfo, Error> {
+        let arena = crate::tree::existing()
+            .ok_or_else(|| Error::new(Kind::System, "this process was made by fork(): the child is its parent's"))?;
+        self.child.detach(arena)?;
+        Ok(ProcessInfo { pid: self.child.pid, name: self.child.name.clone() })
     }
 }

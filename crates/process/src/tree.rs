@@ -5,6 +5,7 @@ use crate::{hook, keeper, marker};
 use multiproc_channel::KINDS as CHANNEL_KINDS;
 use multiproc_shm::arena::{Options, SlotId};
 use multiproc_shm::objects::Kind as ObjectKind;
+use multiproc_shm::stats::Stats;
 use multiproc_shm::{Arena, Error as ShmError};
 use multiproc_sync::KINDS as SYNC_KINDS;
 use multiproc_sys::image;
@@ -70,13 +71,44 @@ pub struct MemoryUsage {
     pub limit: u64,
 }
 
-/// How much memory the shared objects of this process tree use, and may use.
+/// How much memory the shared objects of this process tree use, and may use. What they are, and whose: [`stats`].
 ///
 /// # Errors
 /// No arena can be made in this process.
 pub fn memory_usage() -> Result<MemoryUsage, Error> {
     let (used, limit) = arena()?.usage();
     Ok(MemoryUsage { used, limit })
+}
+
+/// What the shared objects of this process tree take, by kind, and which process holds how many of them.
+///
+/// First everything that nobody references is freed, as if all processes that have ended had been cleaned up after. Where another process is at
+/// that at this moment it is not waited for, and the figures may still show what it is about to free. Meant for logs and for people: it
+/// looks at every object. For the sum alone, which costs nothing, see [`memory_usage`].
+///
+/// # Errors
+/// No arena can be made in this process.
+///
+/// # Examples
+/// ```
+/// use multiproc::{Lock, Queue};
+///
+/// let queue = Queue::<Lock>::bounded(10)?;
+/// for _ in 0..3 {
+///     queue.put(Lock::new()?)?;
+/// }
+/// let stats = multiproc::stats()?;
+/// assert_eq!(stats.kind("Lock").map(|k| k.objects), Some(3));
+/// // The locks are in messages: this process has no handle but the queue's.
+/// assert_eq!(stats.holder(std::process::id()).map(|h| h.objects), Some(1));
+/// println!("{stats}");
+///
+/// drop(queue);
+/// assert_eq!(multiproc::stats()?.objects(), 0);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn stats() -> Result<Stats, Error> {
+    Ok(arena()?.stats()?)
 }
 
 /// The tree's arena; the first call of a coordinator makes it, and starts the keeper, whose life stands for the process's.

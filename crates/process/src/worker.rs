@@ -11,7 +11,7 @@
 use crate::error::Error;
 use crate::job::{self, Failed};
 use crate::marker::Marker;
-use crate::{exit, keeper, panics, tree};
+use crate::{exit, halt, keeper, panics, tree};
 use multiproc_shm::arena::SlotId;
 use multiproc_shm::blocks::{BlockId, BlockState};
 use multiproc_shm::roster::Slot;
@@ -179,12 +179,22 @@ fn run(arena: &'static Arena, slot: &'static Slot) -> i32 {
     keeper::wait_until_alive();
     // The keeper's signal stands in its place, and only the keeper can be told to take its own back.
     let _ = signal::set_parent_death_signal(0);
+    keeper::only_keeper_is_signalled();
     let (received, references) = match (received, read.as_ref().map(|(block, _)| take_references(arena, slot, *block))) {
         (Some(Some(received)), Ok(Ok(references))) => (received, references),
         (_, Ok(Err(e))) => return end(Outcome::Refused, &format!("its arguments could not be read: {e}"), EXIT_REFUSED),
         (_, Err(e)) => return end(Outcome::Refused, &format!("its arguments could not be read: {e}"), EXIT_REFUSED),
         _ => return end(Outcome::Refused, "its job could not be read", EXIT_REFUSED),
     };
+    // First come those of what every child is given.
+    let mut given = references;
+    let references = given.split_off(received.job.given_references.min(given.len()));
+    #[cfg(feature = "tracing-bridge")]
+    if let Err(e) = crate::bridge::inherit(arena, &received.job.given, &given) {
+        return end(Outcome::Refused, &format!("its bridge could not be read: {e}"), EXIT_REFUSED);
+    }
+    drop(given);
+    halt::before_user_code(arena, &received.job.name);
     let result = catch_unwind(AssertUnwindSafe(|| {
         for &init in &received.job.worker_inits {
             if !job::call_plain(init) {
@@ -195,6 +205,8 @@ fn run(arena: &'static Arena, slot: &'static Slot) -> i32 {
             INITS.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&received.job.worker_inits);
             panics::record_in_slot(arena);
         }
+        #[cfg(feature = "tracing-bridge")]
+        crate::bridge::subscribe();
         received.run(arena, references)
     }));
     match result {

@@ -10,6 +10,7 @@ use crate::holds::{Holds, Table};
 use crate::layout::{CLASSES, DEFAULT_SIZE, Layout, MIN_SIZE, PAGE, SLOT_SIZE};
 use crate::memory::{Account, Memory, Shared};
 use crate::objects::{Entry, Kind, Object, ObjectState, RawRef};
+use crate::pace::Pace;
 use crate::raw::{RawLock, Who};
 use crate::roster::{Slot, SlotState};
 use crate::slab::{Slab, SlabControl, TAG_SHIFT};
@@ -40,6 +41,9 @@ struct Header {
     sliced: AtomicU32,
     /// Somebody asked for a collection while one was running.
     again: AtomicU32,
+    /// See [`crate::pace`].
+    settled: AtomicU64,
+    given_back: AtomicU64,
     collector: RawLock,
     objects: SlabControl,
     classes: [SlabControl; CLASSES],
@@ -59,12 +63,16 @@ const _: () = assert!(size_of::<Header>() as u64 <= PAGE);
 /// | `active` | epoch of the running collection, 0 for none | collector | movers stamp in vain until the next |
 /// | `epoch` | of the last collection | collector | as it is |
 /// | `again` | a collection was asked for meanwhile | who asks; collector | the keeper of the dead process's parent collects |
+/// | `settled` | bytes in use after the last collection | collector, last | that of an earlier one: the next is due early or late |
+/// | `given_back` | when idle memory was last given back, CLOCK_MONOTONIC in ns | who gives it back, before it does | a later collection does it |
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Collection {
     pub(crate) lock: &'static RawLock,
     pub(crate) active: &'static AtomicU32,
     pub(crate) epoch: &'static AtomicU32,
     pub(crate) again: &'static AtomicU32,
+    pub(crate) settled: &'static AtomicU64,
+    pub(crate) given_back: &'static AtomicU64,
 }
 
 /// How an arena is made.
@@ -97,6 +105,7 @@ pub struct Arena {
     pub(crate) objects: Slab,
     pub(crate) holds: Holds,
     pub(crate) registry: Registry,
+    pub(crate) pace: Pace,
     kinds: &'static [&'static Kind],
     slot: u32,
     process: u64,
@@ -117,6 +126,8 @@ pub struct SlotId {
 impl Arena {
     /// A new arena, with the calling process in its slot 0.
     pub fn create(options: &Options) -> Result<&'static Arena, Error> {
+        // Here, where it is an error: the keeper thread, which needs it too, could only end the process.
+        robust::current()?;
         let most = limits::file_size_limit().unwrap_or(u64::MAX);
         let mut size = options.size.min(most) / PAGE * PAGE;
         let memory = loop {
@@ -152,6 +163,7 @@ impl Arena {
 
     /// Maps the arena that the parent passed; the caller is to live in `slot`.
     pub fn attach(fd: OwnedFd, options: &Options, slot: SlotId) -> Result<&'static Arena, Error> {
+        robust::current()?;
         let memory = Memory::attach(fd)?;
         let layout = Layout::plan(memory.size()).ok_or(Error::Corrupted(&"the arena's size"))?;
         let header = memory.at::<Header>(0)?;
@@ -176,6 +188,7 @@ impl Arena {
             blocks: Blocks::new(&layout, &header.classes),
             holds: Holds::new(&layout),
             registry: Registry::default(),
+            pace: Pace::default(),
             header,
             objects,
             kinds,
@@ -257,7 +270,8 @@ impl Arena {
 
     /// Takes a free slot for a child of this process.
     pub fn reserve_slot(&self) -> Result<SlotId, Error> {
-        for index in 0..self.layout.slots {
+        // The first is the coordinator's for good: who has it has no parent.
+        for index in 1..self.layout.slots {
             if index >= self.slots_high() {
                 let start = (self.layout.roster + u64::from(index) * SLOT_SIZE) / PAGE * PAGE;
                 self.memory.back(start, PAGE)?;
@@ -291,6 +305,10 @@ impl Arena {
     pub fn allocate_range(&self, range: u64, bytes: u64) -> Result<BlockId, Error> {
         let once = || self.blocks.allocate(&self.memory, self.account(), range, bytes, self.slot);
         match once() {
+            Ok(block) => {
+                self.note_allocated(bytes);
+                Ok(block)
+            }
             Err(Error::OutOfMemory(_)) => {
                 let _ = self.collect();
                 self.blocks.trim(&self.memory, self.account(), self.slot)?;
@@ -386,11 +404,6 @@ impl Arena {
         Ok(Object { index, generation, offset, size })
     }
 
-    /// Kind and index of a live object, for reports.
-    pub fn describe(&self, index: u32) -> Result<Option<String>, Error> {
-        Ok(self.object(index)?.map(|_| self.kind_of(index)).transpose()?.map(|kind| format!("{} {index}", kind.name)))
-    }
-
     /// The hooks of an object's kind.
     pub(crate) fn kind_of(&self, index: u32) -> Result<&'static Kind, Error> {
         let id = self.entry(index)?.kind.load(Ordering::Relaxed);
@@ -457,7 +470,7 @@ impl Arena {
         crash::point("object.filled");
         // All bits before it lives: a collection that found the object without a sender would close it.
         for table in role.tables() {
-            self.holds.set(&self.memory, self.slot, table, index).map_err(undo)?;
+            self.set_bit(table, index).map_err(undo)?;
         }
         self.set_block_state(block, BlockState::Object(index)).map_err(undo)?;
         crash::point("object.owned");
@@ -536,20 +549,46 @@ impl Arena {
         Ok(received == sent && !self.anybody_has(table, index)? && entry.sent.load(Ordering::SeqCst) == sent)
     }
 
+    /// Whether the process of a slot has a handle to the object at `index` with (all of) this role.
+    pub fn slot_has(&self, slot: u32, role: Role, index: u32) -> Result<bool, Error> {
+        let may_have = self.slot(slot)?.bits_high() > u64::from(index);
+        role.tables().try_fold(may_have, |all, table| Ok(all && self.holds.get(&self.memory, slot, table, index)?))
+    }
+
     /// Whether some slot has this role on `index`.
     pub(crate) fn anybody_has(&self, table: Table, index: u32) -> Result<bool, Error> {
         fence(Ordering::SeqCst);
         for slot in 0..self.slots_high() {
-            if self.slot(slot)?.state()?.0 != SlotState::Free && self.holds.get(&self.memory, slot, table, index)? {
+            let s = self.slot(slot)?;
+            let may_have = s.state()?.0 != SlotState::Free && s.bits_high() > u64::from(index);
+            if may_have && self.holds.get(&self.memory, slot, table, index)? {
                 return Ok(true);
             }
         }
         Ok(false)
     }
 
+    /// Sets a hold bit of this process.
+    pub(crate) fn set_bit(&self, table: Table, index: u32) -> Result<(), Error> {
+        self.slot(self.slot)?.note_bit(index);
+        self.holds.set(&self.memory, self.slot, table, index)
+    }
+
+    /// Calls `visit` for each hold bit of a slot, of objects below `high`.
+    pub(crate) fn each_bit(
+        &self,
+        slot: u32,
+        table: Table,
+        high: u64,
+        visit: impl FnMut(u32) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let high = high.min(self.slot(slot)?.bits_high());
+        self.holds.for_each(&self.memory, slot, table, high, visit)
+    }
+
     pub(crate) fn collection(&self) -> Collection {
-        let Header { collector, collection, epoch, again, .. } = self.header;
-        Collection { lock: collector, active: collection, epoch, again }
+        let Header { collector, collection, epoch, again, settled, given_back, .. } = self.header;
+        Collection { lock: collector, active: collection, epoch, again, settled, given_back }
     }
 }
 

@@ -3,6 +3,7 @@
 use crate::arena::Arena;
 use crate::blocks::BlockState;
 use crate::error::Error;
+use crate::notes::{Awaited, Waits};
 use crate::objects::ObjectState;
 use crate::raw::{Acquired, Who};
 use crate::roster::SlotState;
@@ -70,12 +71,16 @@ impl Arena {
         }
     }
 
-    /// The index of the object that a process notes to wait for.
+    /// The index of the object that a thread of a process notes to wait for.
     pub fn waits_for(&self, pid: u32) -> Result<Option<u32>, Error> {
         for slot in 0..self.slots_high() {
             let slot = self.slot(slot)?;
             if slot.state()?.0 == SlotState::Live && slot.pid.load(Ordering::Relaxed) == pid {
-                return Ok(slot.blocked_on.load(Ordering::Acquire).checked_sub(1).map(|index| index as u32));
+                let object = |waits: Waits| match waits.on {
+                    Awaited::Object(index) => Some(index),
+                    _ => None,
+                };
+                return Ok(slot.notes.read().into_iter().find_map(object));
             }
         }
         Ok(None)

@@ -15,7 +15,7 @@
 //! | `Returned(queue, seq)` | a message that waits to be delivered again | the queue's end |
 //!
 //! Small blocks are backed in chunks and stay so. Larger ones are backed page by page as needed; when freed their pages stay
-//! warm up to a bound for each class, beyond it they are given back to the kernel.
+//! warm up to a bound for each class, beyond it they are given back to the kernel, and so are those that stay free ([`Blocks::give_back_idle`]).
 
 use crate::error::Error;
 use crate::layout::{CLASSES, ClassLayout, Layout, MAX_CLASS, MIN_CLASS, PAGE, SMALL_CLASS};
@@ -224,9 +224,11 @@ impl Blocks {
     fn count_warm(&self, slab: &Slab, bytes: u64, more: bool) {
         let warm = &slab.control().warm;
         // Relaxed: a bound that may be off by what a dead process did not count.
-        let _ = warm.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |w| {
-            Some(if more { w.saturating_add(bytes) } else { w.saturating_sub(bytes) })
-        });
+        let step = |w: u64| if more { w.saturating_add(bytes) } else { w.saturating_sub(bytes) };
+        let before = warm.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |w| Some(step(w)));
+        if !more && bytes > 0 {
+            slab.control().idle.fetch_min(step(before.unwrap_or(0)), Ordering::Relaxed);
+        }
     }
 
     /// Frees a block that the caller owns by its state.
@@ -250,21 +252,57 @@ impl Blocks {
 
     /// Gives back the memory of all blocks that are free but backed, whatever their class: before an allocation fails.
     pub fn trim(&self, memory: &Memory, account: &Account, slot: u32) -> Result<(), Error> {
-        let state = BlockState::Filling(slot).to_word();
-        for (layout, slab) in self.classes.iter().filter(|(layout, _)| layout.shift > SMALL_CLASS) {
-            for index in 0..slab.high() {
-                let count = self.page_count(memory, layout, index)?;
-                if count.load(Ordering::Relaxed) == 0 || !slab.claim_at(memory, index, &|_| state)? {
-                    continue;
-                }
-                let have = u64::from(count.load(Ordering::Relaxed)) * PAGE;
-                memory.punch(layout.data + (index << layout.shift), 1 << layout.shift)?;
-                crash::point("block.trimmed");
-                count.store(0, Ordering::Relaxed);
-                account.credit(have);
-                self.count_warm(slab, have, false);
-                slab.give_back(memory, index, BlockState::Free.to_word())?;
+        self.large().try_for_each(|(layout, slab)| self.trim_class(memory, account, slot, (layout, slab), u64::MAX))
+    }
+
+    /// Gives back what has been free all the time since the last call: a peak of use is not kept for ever.
+    pub fn give_back_idle(&self, memory: &Memory, account: &Account, slot: u32) -> Result<(), Error> {
+        self.large().try_for_each(|(layout, slab)| {
+            let SlabControl { warm, idle, .. } = slab.control();
+            // Relaxed: hints, as `warm` itself.
+            let surplus = idle.load(Ordering::Relaxed).min(warm.load(Ordering::Relaxed));
+            let trimmed = self.trim_class(memory, account, slot, (layout, slab), surplus);
+            idle.store(warm.load(Ordering::Relaxed), Ordering::Relaxed);
+            trimmed
+        })
+    }
+
+    /// Bytes that are free but stay backed.
+    pub fn warm(&self) -> u64 {
+        // Relaxed: a figure.
+        self.large().map(|(_, slab)| slab.control().warm.load(Ordering::Relaxed)).sum()
+    }
+
+    fn large(&self) -> impl Iterator<Item = &(ClassLayout, Slab)> {
+        self.classes.iter().filter(|(layout, _)| layout.shift > SMALL_CLASS)
+    }
+
+    /// Gives back about `most` bytes of free blocks, the last ones first: the first ones are found first.
+    fn trim_class(
+        &self,
+        memory: &Memory,
+        account: &Account,
+        slot: u32,
+        (layout, slab): (&ClassLayout, &Slab),
+        most: u64,
+    ) -> Result<(), Error> {
+        let (state, mut done) = (BlockState::Filling(slot).to_word(), 0);
+        for index in (0..slab.high()).rev() {
+            if done >= most {
+                break;
             }
+            let count = self.page_count(memory, layout, index)?;
+            if count.load(Ordering::Relaxed) == 0 || !slab.claim_at(memory, index, &|_| state)? {
+                continue;
+            }
+            let have = u64::from(count.load(Ordering::Relaxed)) * PAGE;
+            memory.punch(layout.data + (index << layout.shift), 1 << layout.shift)?;
+            crash::point("block.trimmed");
+            count.store(0, Ordering::Relaxed);
+            account.credit(have);
+            self.count_warm(slab, have, false);
+            slab.give_back(memory, index, BlockState::Free.to_word())?;
+            done += have;
         }
         Ok(())
     }

@@ -16,7 +16,7 @@ use crate::error::Error;
 use crate::held::Role;
 use crate::holds::Table;
 use crate::objects::{ObjectState, RawRef};
-use crate::raw::LockFailed;
+use crate::raw::{LockFailed, Who};
 use crate::record;
 use crate::roster::{Slot, SlotState};
 use multiproc_sys::crash;
@@ -38,7 +38,37 @@ pub struct Collected {
 
 impl Arena {
     /// Cleans up after dead processes and frees what nobody references. Returns at once when another process is at it.
+    ///
+    /// What is to be told of the dead is told when no lock of this thread's is held, the collector's included: it may run a subscriber of the user's.
     pub fn collect(&self) -> Result<Collected, Error> {
+        self.collect_and(true)
+    }
+
+    /// As [`collect`](Arena::collect); `always` gives back idle memory though it has been given back a moment ago.
+    pub(crate) fn collect_and(&self, always: bool) -> Result<Collected, Error> {
+        let done = self.collect_in_rounds();
+        self.give_back_idle(always);
+        if self.who()?.thread.holds() == 0 {
+            self.tell();
+        } else {
+            self.have_it_told();
+        }
+        done
+    }
+
+    /// As [`collect`](Arena::collect), for a keeper: it holds its process's life word and no other lock.
+    pub fn collect_as_keeper(&self) -> Result<Collected, Error> {
+        self.keep(true)
+    }
+
+    pub(crate) fn keep(&self, always: bool) -> Result<Collected, Error> {
+        let done = self.collect_in_rounds();
+        self.give_back_idle(always);
+        self.tell();
+        done
+    }
+
+    fn collect_in_rounds(&self) -> Result<Collected, Error> {
         let mut sum = Collected::default();
         let words = self.collection();
         let mut rounds = 0;
@@ -52,11 +82,11 @@ impl Arena {
                 Err(LockFailed::Unusable(why)) => return Err(why.into()),
                 Err(_) => return Ok(sum),
             }
+            let unlock = Unlock(words, who);
             words.again.store(0, Ordering::SeqCst);
-            let done = self.collect_locked();
-            words.active.store(0, Ordering::SeqCst);
-            words.lock.unlock(who.thread);
-            let done = done?;
+            let done = self.collect_locked()?;
+            self.note_settled();
+            drop(unlock);
             sum.slots += done.slots;
             sum.objects += done.objects;
             sum.orphans = done.orphans;
@@ -103,7 +133,7 @@ impl Arena {
         Ok(())
     }
 
-    fn parent_gone(&self, slot: &Slot) -> Result<bool, Error> {
+    pub(crate) fn parent_gone(&self, slot: &Slot) -> Result<bool, Error> {
         let parent = self.slot(slot.parent.load(Ordering::Relaxed))?;
         let (state, generation) = parent.state()?;
         let same = generation == slot.parent_generation.load(Ordering::Relaxed);
@@ -123,7 +153,7 @@ impl Arena {
         Ok(match s.state()?.0 {
             SlotState::Free => Condition::Fine,
             SlotState::Live if s.life.owner_died() => Condition::Dead,
-            SlotState::Live if slot != 0 && self.parent_gone(s)? => Condition::Orphan,
+            SlotState::Live if slot != 0 && !s.is_detached() && self.parent_gone(s)? => Condition::Orphan,
             SlotState::Reserved if self.reserver_gone(s)? => Condition::Dead,
             _ => Condition::Fine,
         })
@@ -147,12 +177,14 @@ impl Arena {
             self.abandon_slot(slot, generation)?;
             return Ok(());
         }
+        // The kernel has woken one of those who sleep until its death, and that one may have died as well.
+        s.life.tell_of_death();
         let kept = !s.is_released() && !self.parent_gone(s)?;
         if s.is_cleaned() && kept {
             return Ok(());
         }
         let high = self.objects.high();
-        self.holds.for_each(&self.memory, slot, Table::Hold, high, |index| match self.object(index)? {
+        self.each_bit(slot, Table::Hold, high, |index| match self.object(index)? {
             Some(object) => (self.kind_of(index)?.slot_died)(self, object, slot),
             None => Ok(()),
         })?;
@@ -176,7 +208,7 @@ impl Arena {
         crash::point("clean.entries");
         for (role, table) in [(Role::Sender, Table::Sender), (Role::Receiver, Table::Receiver)] {
             let mut had = Vec::new();
-            self.holds.for_each(&self.memory, slot, table, high, |index| {
+            self.each_bit(slot, table, high, |index| {
                 had.push(index);
                 Ok(())
             })?;
@@ -191,7 +223,7 @@ impl Arena {
             }
         }
         let mut held = Vec::new();
-        self.holds.for_each(&self.memory, slot, Table::Hold, high, |index| {
+        self.each_bit(slot, Table::Hold, high, |index| {
             held.push(index);
             Ok(())
         })?;
@@ -247,7 +279,7 @@ impl Arena {
                 continue;
             }
             for (table, flag) in [(Table::Hold, REACHED), (Table::Sender, SENDER), (Table::Receiver, RECEIVER)] {
-                self.holds.for_each(&self.memory, slot, table, high, |index| {
+                self.each_bit(slot, table, high, |index| {
                     marks.reach(index, flag);
                     Ok(())
                 })?;
@@ -302,6 +334,17 @@ impl Arena {
     fn object_made_before(&self, index: u32, marks: &Marks<'_>) -> Result<bool, Error> {
         Ok((index as usize) < marks.flags.len()
             && !is_free(self.objects.state(&self.memory, u64::from(index))?.load(Ordering::Acquire)))
+    }
+}
+
+/// Ends a collection, however it ends: the lock would outlive a panic.
+struct Unlock(Collection, Who);
+
+impl Drop for Unlock {
+    fn drop(&mut self) {
+        let Unlock(words, who) = self;
+        words.active.store(0, Ordering::SeqCst);
+        words.lock.unlock(who.thread);
     }
 }
 

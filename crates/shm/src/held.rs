@@ -10,6 +10,7 @@ use crate::holds::Table;
 use crate::memory::Shared;
 use crate::objects::{Kind, Object, ObjectState, RawRef};
 use multiproc_sys::{crash, robust};
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -74,6 +75,28 @@ impl Local {
     }
 }
 
+thread_local! {
+    // Const and without Drop, so that handles may be dropped in exit handlers too. See [`returning`].
+    static LENT: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether what is dropped on this thread at this moment stands in a record as well.
+pub(crate) fn is_lent() -> bool {
+    LENT.get()
+}
+
+/// Drops what stands in a record as well: what has one owner is not let go of, and nobody looks for what it leaves.
+pub fn returning(drop: impl FnOnce()) {
+    struct Reset(bool);
+    impl Drop for Reset {
+        fn drop(&mut self) {
+            LENT.set(self.0);
+        }
+    }
+    let _reset = Reset(LENT.replace(true));
+    drop();
+}
+
 const SHARDS: usize = 16;
 
 /// All that this process holds in one arena.
@@ -131,7 +154,7 @@ impl Arena {
             return Err(Error::Corrupted(&"a reference to an object that is gone"));
         }
         for table in role.tables() {
-            self.holds.set(&self.memory, self.my_slot(), table, index)?;
+            self.set_bit(table, index)?;
         }
         let object = self.object_at(index, generation)?;
         let held = Arc::new(Held { arena: self, object, role, shared: AtomicBool::new(shared) });
@@ -141,18 +164,23 @@ impl Arena {
         Ok(held)
     }
 
-    /// Gives up every channel role of this process, as if all its handles were dropped: at the end of a process whose statics never are.
-    pub fn leave_channels(&'static self) -> Result<(), Error> {
+    /// Gives up every channel role of this process, as if all its handles were dropped: at the end of a process whose statics never are. The object `except` it
+    /// keeps.
+    pub fn leave_channels(&'static self, except: Option<u32>) -> Result<(), Error> {
+        let mut undecided = false;
         for shard in &self.registry.shards {
             let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
-            for (&index, local) in shard.iter() {
+            for (&index, local) in shard.iter().filter(|&(&index, _)| Some(index) != except) {
                 for (part, table) in CHANNEL_ROLES {
                     if local.any(part) {
                         self.holds.clear(&self.memory, self.my_slot(), table, index)?;
-                        self.role_cleared(self.object_at(index, local.generation)?, part, table)?;
+                        undecided |= !self.role_cleared(self.object_at(index, local.generation)?, part, table)?;
                     }
                 }
             }
+        }
+        if undecided {
+            self.collect()?;
         }
         Ok(())
     }
@@ -166,16 +194,16 @@ impl Arena {
         Ok(any)
     }
 
-    /// After a role bit was cleared: if it was the last, the channel ends, or a collection finds out whether a reference is under way.
-    pub(crate) fn role_cleared(&self, object: Object, role: Role, table: Table) -> Result<(), Error> {
+    /// After a role bit was cleared: if it was the last, the channel ends. False when only a collection can tell, since a reference may be under way.
+    fn role_cleared(&self, object: Object, role: Role, table: Table) -> Result<bool, Error> {
         if self.anybody_has(table, object.index)? {
-            return Ok(());
+            return Ok(true);
         }
-        if self.nobody_has(table, object.index)? {
-            (self.kind_of(object.index)?.role_gone)(self, object, role)
-        } else {
-            self.collect().map(|_| ())
+        let certain = self.nobody_has(table, object.index)?;
+        if certain {
+            (self.kind_of(object.index)?.role_gone)(self, object, role)?;
         }
+        Ok(certain)
     }
 }
 
@@ -239,16 +267,20 @@ impl Drop for Held {
         if robust::forked() {
             return;
         }
-        // An error here means corrupted shared memory, of which the next operation will tell.
-        let _ = self.release();
+        // An error here means corrupted shared memory, of which the next operation tells.
+        if self.release().unwrap_or(false) {
+            self.arena.collect_soon();
+        }
     }
 }
 
 impl Held {
-    fn release(&self) -> Result<(), Error> {
+    /// Whether a collection shall follow, which is no matter for the time under the private mutex.
+    fn release(&self) -> Result<bool, Error> {
         let (arena, object) = (self.arena, self.object);
+        let mut collect = false;
         let mut shard = arena.registry.shard(object.index);
-        let Some(local) = shard.get_mut(&object.index) else { return Ok(()) };
+        let Some(local) = shard.get_mut(&object.index) else { return Ok(false) };
         local.shared |= self.shared.load(Ordering::Relaxed);
         let place = &mut local.held[self.role as usize];
         if place.as_ref().is_some_and(|w| ptr::eq(w.as_ptr(), self)) {
@@ -260,24 +292,23 @@ impl Held {
                 crash::point("held.before_role");
                 arena.holds.clear(&arena.memory, arena.my_slot(), table, object.index)?;
                 crash::point("held.role_cleared");
-                arena.role_cleared(object, part, table)?;
+                collect |= !arena.role_cleared(object, part, table)?;
                 crash::point("held.role_told");
             }
         }
         if local.held.iter().all(Option::is_none) {
             let shared = local.shared;
             shard.remove(&object.index);
-            let carries = arena.carries_references(object)?;
+            let awaited = shared && !LENT.get() && (arena.kind_of(object.index)?.awaited)(arena, object)?;
+            let told = awaited || arena.carries_references(object)?;
             arena.holds.clear(&arena.memory, arena.my_slot(), Table::Hold, object.index)?;
             crash::point("held.let_go");
             if !shared {
                 arena.end_object(object.index, object.generation)?;
             }
             // What its records refer to may have lost its last sender or receiver with it.
-            if carries && !(shared && arena.anybody_has(Table::Hold, object.index)?) {
-                arena.collect()?;
-            }
+            collect |= told && !(shared && arena.anybody_has(Table::Hold, object.index)?);
         }
-        Ok(())
+        Ok(collect)
     }
 }

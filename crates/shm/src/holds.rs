@@ -5,7 +5,8 @@
 //! | hold | the process has at least one handle | that process, under a private mutex; the cleaner of a dead slot | the slot is dead: all its bits go |
 //! | sender, receiver | one of the handles has that role | the same | the same |
 //!
-//! Tables are sparse: a page is backed when this process first sets a bit in it.
+//! Tables are sparse: a page is backed when this process first sets a bit in it. Nobody looks above the slot's `bits_high`: in a shared file
+//! looking at a hole fills it.
 
 use crate::error::Error;
 use crate::layout::{HOLD_TABLES, Layout, PAGE};

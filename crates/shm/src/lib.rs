@@ -5,13 +5,16 @@
 //! - [`raw`]: the robust lock and the wait word, the two words that every protocol above is made of;
 //! - [`layout`]: where things lie in an arena of a given size; [`memory`]: the mapping itself, checked access, and what is backed;
 //! - [`slab`]: finding a free entry of a table; [`blocks`]: memory in size classes; [`objects`]: the object table;
-//! - [`roster`]: one slot for each process; [`holds`]: one bit for each object and process;
+//! - [`notes`]: who waits for what; [`roster`]: one slot for each process; [`holds`]: one bit for each object and process;
 //! - [`arena`]: all of it together; [`waiting`]: sleeping with a note of what for; [`held`]: this process's references; [`record`]: references inside messages;
 //! - [`scope`]: how handles go through serde; [`collect`]: cleaning up after the dead, and tracing what nobody references;
-//! - [`audit`]: what is in use, for tests and reports.
+//! - [`bereaved`]: processes whose parent is gone;
+//! - [`pace`]: when a collection is due, and what is told and given back after one;
+//! - [`stats`]: what is in use and who has it, for people; [`audit`]: the same for tests; [`report`]: who holds what and waits for what.
 
 pub mod arena;
 pub mod audit;
+pub mod bereaved;
 pub mod blocks;
 pub mod collect;
 pub mod error;
@@ -19,12 +22,16 @@ pub mod held;
 pub mod holds;
 pub mod layout;
 pub mod memory;
+pub mod notes;
 pub mod objects;
+pub mod pace;
 pub mod raw;
 pub mod record;
+pub mod report;
 pub mod roster;
 pub mod scope;
 pub mod slab;
+pub mod stats;
 pub mod waiting;
 
 pub use arena::{Arena, Options};

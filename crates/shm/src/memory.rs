@@ -144,6 +144,11 @@ impl Memory {
         Ok(())
     }
 
+    /// Bytes that the kernel keeps for the arena: its own figure, not our account.
+    pub fn backed(&self) -> Result<u64, Error> {
+        memfd::backed(self.fd()).map_err(|e| Error::system(&"fstat", &e))
+    }
+
     /// Gives the pages of a range back; they read as zero afterwards.
     pub fn punch(&self, offset: u64, len: u64) -> Result<(), Error> {
         memfd::punch(self.fd(), offset, len).map_err(|e| Error::system(&"fallocate(PUNCH_HOLE)", &e))

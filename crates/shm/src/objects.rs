@@ -17,6 +17,7 @@ use crate::blocks::BlockId;
 use crate::error::Error;
 use crate::held::Role;
 use crate::memory::Shared;
+use crate::report::Standing;
 use crate::slab::TAG_SHIFT;
 use std::any::TypeId;
 use std::fmt;
@@ -52,8 +53,12 @@ pub struct Kind {
     /// Whether the cell must not be freed yet although nobody references the object: a thread that forgot its guard holds a lock in it, whose word
     /// stands in that thread's robust list.
     pub in_use: fn(&Arena, Object) -> Result<bool, Error>,
+    /// Whether somebody may wait for the object's end: then who drops the last reference to it in a process asks for a collection.
+    pub awaited: fn(&Arena, Object) -> Result<bool, Error>,
     /// The object ends: free the blocks it owns besides its cell. May be called again after a death in the middle.
     pub end: fn(&Arena, Object) -> Result<(), Error>,
+    /// Says for a report how the object stands, and who has what of it.
+    pub report: fn(&Arena, Object, &mut Standing) -> Result<(), Error>,
 }
 
 impl fmt::Debug for Kind {
@@ -74,7 +79,9 @@ impl Kind {
             block_orphaned: |_, _, _, _| Ok(()),
             role_gone: |_, _, _| Ok(()),
             in_use: |_, _| Ok(false),
+            awaited: |_, _| Ok(false),
             end: |_, _| Ok(()),
+            report: |_, _, _| Ok(()),
         }
     }
 }

@@ -11,15 +11,23 @@
 //! | `outcome` | how the process ended, in the code of floor 4 | child | what the kernel says decides |
 //! | `last_words` | block with a panic's text | child | no text |
 //! | flag `RELEASED` | the parent has taken what a dead child left behind | parent | who cleans the parent's slot frees the child's |
+//! | flag `DETACHED` | the process may outlive its parent | parent | the process is ended with its parent, or is not |
+//! | flag `CONFIRMED` | it has taken back its death signal | its keeper | it is dead |
+//! | `keeper` | thread id of the keeper, 0 until it can be rung | keeper | of a dead thread |
 //! | flag `CLEANED` | everything but the slot itself has been taken back | cleaner, last | done again, which is harmless |
+//! | `bits_high` | hold bits of objects at or above this index have never been set | that process, before it sets one | as it is |
 //! | `hands` | queue and item that a thread has taken and not yet handed to its caller | that thread, around the commit of a get | reported as lost, if the commit came |
-//! | `blocked_on`, `blocked_since` | the object a thread waits for, and since when | that thread | shown until the slot is cleaned |
-//! | `pid`, name, `parent` with its generation | who it is, and whose child | the child; the parent before the start | as it is |
+//! | `notes` | what its threads wait for: see [`crate::notes`] | those threads | see there |
+//! | `started` | since when it takes part, CLOCK_MONOTONIC in ns | keeper | as it is |
+//! | `pid`, name, `parent` with its generation | who it is, and whose child | the parent before or right after the start; the child its pid too | as it is |
 
 use crate::error::Error;
 use crate::layout::SLOT_SIZE;
 use crate::memory::Shared;
+use crate::notes::Notes;
 use crate::raw::RawLock;
+use multiproc_sys::clock::Deadline;
+use multiproc_sys::futex;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// Bytes of a process's name in the roster; longer names are cut at a character.
@@ -41,6 +49,9 @@ pub struct Slot {
     /// Generation of the parent's slot.
     pub parent_generation: AtomicU32,
     flags: AtomicU32,
+    bits_high: AtomicU32,
+    /// See the module head.
+    pub keeper: AtomicU32,
     /// See the module head.
     pub args: AtomicU64,
     /// See the module head.
@@ -49,10 +60,9 @@ pub struct Slot {
     pub outcome: AtomicU64,
     /// See the module head.
     pub last_words: AtomicU64,
-    /// Object index + 1, 0 for none.
-    pub blocked_on: AtomicU64,
-    /// Since when, CLOCK_MONOTONIC in ns.
-    pub blocked_since: AtomicU64,
+    /// See the module head.
+    pub started: AtomicU64,
+    pub(crate) notes: Notes,
     /// See the module head.
     pub hands: [AtomicU64; HANDS],
     name: [AtomicU64; NAME_BYTES / 8],
@@ -77,6 +87,8 @@ pub enum SlotState {
 
 const RELEASED: u32 = 1;
 const CLEANED: u32 = 2;
+const DETACHED: u32 = 4;
+const CONFIRMED: u32 = 8;
 
 // tag:8 | of a reserved slot, its parent's slot:12 and the end of that slot's generation:12 | generation:32.
 const PARENT_SHIFT: u32 = 44;
@@ -142,7 +154,49 @@ impl Slot {
     /// The parent needs the slot of its dead child no more.
     pub fn release(&self) {
         // Release pairs with the Acquire below: what the parent took, it has.
-        self.flags.fetch_or(RELEASED, Ordering::Release);
+        let before = self.flags.fetch_or(RELEASED, Ordering::Release);
+        if before & DETACHED != 0 {
+            futex::wake_all(&self.flags);
+        }
+    }
+
+    /// Its parent lets the process outlive it.
+    pub fn detach(&self) {
+        // SeqCst: either who rings sees the keeper's id, or the keeper, which looks after it has stored that, sees the flag.
+        self.flags.fetch_or(DETACHED, Ordering::SeqCst);
+    }
+
+    /// Whether the process may outlive its parent.
+    pub fn is_detached(&self) -> bool {
+        self.flags.load(Ordering::SeqCst) & DETACHED != 0
+    }
+
+    /// The process has taken back its death signal: tells the parent that waits for it.
+    pub fn confirm_detached(&self) {
+        // Release pairs with the Acquire in `await_detached`.
+        let before = self.flags.fetch_or(CONFIRMED, Ordering::Release);
+        if before & CONFIRMED == 0 {
+            futex::wake_all(&self.flags);
+        }
+    }
+
+    /// Waits until the process has confirmed; `Some(false)` when it is dead instead, `None` when time is up. To be called by its parent, which
+    /// releases the slot of a dead child.
+    pub fn await_detached(&self, deadline: Option<Deadline>) -> Option<bool> {
+        loop {
+            let flags = self.flags.load(Ordering::Acquire);
+            if flags & CONFIRMED != 0 {
+                return Some(true);
+            }
+            // Without the first flag, the slot is already another's.
+            if flags & DETACHED == 0 || flags & RELEASED != 0 {
+                return Some(false);
+            }
+            if deadline.is_some_and(Deadline::passed) {
+                return None;
+            }
+            futex::wait(&self.flags, flags, deadline);
+        }
     }
 
     pub(crate) fn is_released(&self) -> bool {
@@ -157,14 +211,30 @@ impl Slot {
         self.flags.load(Ordering::Acquire) & CLEANED != 0
     }
 
+    /// Notes that the bit of the object at `index` may be set from now on.
+    pub(crate) fn note_bit(&self, index: u32) {
+        // Relaxed: as the bits themselves, ordered by the fence in `Arena::stamp`.
+        if self.bits_high.load(Ordering::Relaxed) <= index {
+            self.bits_high.fetch_max(index + 1, Ordering::Relaxed);
+        }
+    }
+
+    /// No bit of an object at or above this index is set.
+    pub(crate) fn bits_high(&self) -> u64 {
+        u64::from(self.bits_high.load(Ordering::SeqCst))
+    }
+
     /// Empties everything but state and life word, for a new process.
     pub(crate) fn clear(&self) {
         // Relaxed: published by the CAS that follows.
-        for word in [&self.args, &self.result, &self.outcome, &self.last_words, &self.blocked_on, &self.blocked_since] {
+        for word in [&self.args, &self.result, &self.outcome, &self.last_words, &self.started] {
             word.store(0, Ordering::Relaxed);
         }
         self.pid.store(0, Ordering::Relaxed);
+        self.keeper.store(0, Ordering::Relaxed);
+        self.notes.clear();
         self.flags.store(0, Ordering::Relaxed);
+        self.bits_high.store(0, Ordering::Relaxed);
         self.hands.iter().chain(&self.name).for_each(|w| w.store(0, Ordering::Relaxed));
     }
 

@@ -8,7 +8,7 @@
 #![allow(unsafe_code)]
 
 use crate::arena::Arena;
-use crate::held::Held;
+use crate::held::{Held, is_lent};
 use crate::objects::Kind;
 use multiproc_sys::robust;
 use serde::{Deserialize, Deserializer, Serializer, de, ser};
@@ -22,6 +22,8 @@ const OUTSIDE: &str = "a multiproc handle can only be sent through multiproc's o
 const FOREIGN: &str = "the handle belongs to another process tree";
 const MOVED: &str = "it has one owner and has been sent already, or is in another message that is being sent";
 
+pub use crate::held::returning;
+
 /// What one message carries, in the order of its positions.
 pub type References = Vec<Arc<Held>>;
 
@@ -34,6 +36,16 @@ struct Baggage {
     references: References,
     /// What has one owner and moves with the message.
     moves: Vec<Leaving>,
+    /// The message has committed.
+    gone: Cell<bool>,
+}
+
+impl Drop for Baggage {
+    fn drop(&mut self) {
+        if self.gone.get() {
+            returning(|| self.references.clear());
+        }
+    }
 }
 
 /// A reference with one owner: it moves with the message that carries it, and `let_go` is called where it is dropped.
@@ -61,7 +73,7 @@ impl Movable {
 impl Drop for Movable {
     fn drop(&mut self) {
         let held = self.held.get_mut().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(held) = held.filter(|_| !robust::forked() && !LENT.get()) {
+        if let Some(held) = held.filter(|_| !robust::forked() && !is_lent()) {
             (self.let_go)(&held);
         }
     }
@@ -83,18 +95,6 @@ impl Drop for Leaving {
     }
 }
 
-/// Drops what was only lent by a record that stays: what has one owner is not let go of.
-pub fn returning(drop: impl FnOnce()) {
-    struct Reset(bool);
-    impl Drop for Reset {
-        fn drop(&mut self) {
-            LENT.set(self.0);
-        }
-    }
-    let _reset = Reset(LENT.replace(true));
-    drop();
-}
-
 impl Outgoing {
     /// The references, by position. They hold the objects until the message has committed.
     #[inline]
@@ -105,10 +105,12 @@ impl Outgoing {
     /// The message has committed: what moves with it belongs to the receiver.
     #[inline]
     pub fn gone(&self) {
-        for Leaving(movable) in self.0.iter().flat_map(|b| &b.moves) {
+        let Some(baggage) = &self.0 else { return };
+        for Leaving(movable) in &baggage.moves {
             // The list of references still holds it.
             drop(movable.held.lock().unwrap_or_else(PoisonError::into_inner).take());
         }
+        baggage.gone.set(true);
     }
 }
 
@@ -127,8 +129,6 @@ enum Carries {
 thread_local! {
     // Const and without Drop, so that handles may be sent from exit handlers too.
     static INNERMOST: Cell<*const Frame> = const { Cell::new(ptr::null()) };
-    /// See [`returning`].
-    static LENT: Cell<bool> = const { Cell::new(false) };
 }
 
 struct Close(*const Frame);

@@ -30,7 +30,9 @@ pub struct SlabControl {
     pub data_backed: AtomicU64,
     /// As `data_backed`: bytes that are free but stay backed.
     pub warm: AtomicU64,
-    _rest: [AtomicU64; 2],
+    /// As `data_backed`: the least that `warm` has been since idle memory was last given back.
+    pub idle: AtomicU64,
+    _rest: AtomicU64,
 }
 
 #[allow(unsafe_code)]

@@ -14,9 +14,10 @@ use crate::error::{Death, LockError};
 use crate::handle::handle;
 use bytemuck::Pod;
 use multiproc_shm::memory::Shared;
+use multiproc_shm::notes::Op;
 use multiproc_shm::objects::{Kind, Object, type_hash};
 use multiproc_shm::raw::{Acquired, LockFailed, RawLock, Who};
-use multiproc_shm::{Arena, Error, Held, Role};
+use multiproc_shm::{Arena, Error, Held, Role, report, waiting};
 use multiproc_sys::clock::Deadline;
 use multiproc_sys::crash;
 use multiproc_sys::robust::{self, Thread};
@@ -44,7 +45,7 @@ const ELEMENTS: u64 = 128;
 const _: () = assert!(size_of::<ArrayCell>() as u64 == ELEMENTS);
 
 /// Arrays in the object table.
-pub(crate) static ARRAY: Kind = Kind { slot_died, in_use, ..Kind::plain(7, "Array") };
+pub(crate) static ARRAY: Kind = Kind { slot_died, in_use, report: report::lock_first, ..Kind::plain(7, "Array") };
 
 fn slot_died(arena: &Arena, object: Object, slot: u32) -> Result<(), Error> {
     arena.memory().at::<RawLock>(object.offset)?.mark_dead(slot);
@@ -245,7 +246,16 @@ impl<T: Pod> Array<T> {
     /// [`LockError::WouldDeadlock`] if this thread has it.
     pub fn recover(&self) -> Result<ArrayRecovery<'_, T>, LockError> {
         let who = self.who()?;
-        let found = self.cell.lock.lock(who).map_err(LockError::from_raw)?;
+        let found = match self.cell.lock.try_lock(who) {
+            Err(LockFailed::Held) => {
+                let note = self.held.arena().note_wait(Op::Lock, self.held.object().index, None);
+                let found = self.cell.lock.lock(who);
+                waiting::end(note, false);
+                found
+            }
+            other => other,
+        };
+        let found = found.map_err(LockError::from_raw)?;
         let died = match found {
             Acquired::Clean => None,
             Acquired::OwnerDied => Some(Death { pid: self.cell.lock.dead_owner().1 }),
@@ -259,9 +269,9 @@ impl<T: Pod> Array<T> {
 
     #[cold]
     fn lock_slow(&self, who: Who, deadline: Option<Deadline>) -> Result<ArrayGuard<'_, T>, LockError> {
-        self.held.arena().note_blocked(Some(self.held.object().index));
+        let note = self.held.arena().note_wait(Op::Lock, self.held.object().index, deadline);
         let found = self.cell.lock.lock_until(who, deadline);
-        self.held.arena().note_blocked(None);
+        waiting::end(note, found == Err(LockFailed::TimedOut));
         self.taken(who, found)
     }
 

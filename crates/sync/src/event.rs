@@ -10,9 +10,11 @@
 
 use crate::handle::handle;
 use multiproc_shm::memory::Shared;
-use multiproc_shm::objects::{Kind, type_hash};
+use multiproc_shm::notes::Op;
+use multiproc_shm::objects::{Kind, Object, type_hash};
 use multiproc_shm::raw::WaitWord;
-use multiproc_shm::{Arena, Error, Held, Role};
+use multiproc_shm::report::Standing;
+use multiproc_shm::{Arena, Error, Held, Role, waiting};
 use multiproc_sys::clock::Deadline;
 use multiproc_sys::futex::Wait;
 use multiproc_sys::spin;
@@ -35,7 +37,16 @@ unsafe impl Shared for EventCell {}
 const SET: u64 = 1;
 
 /// Events in the object table.
-pub(crate) static EVENT: Kind = Kind::plain(4, "Event");
+pub(crate) static EVENT: Kind = Kind { report, ..Kind::plain(4, "Event") };
+
+fn report(arena: &Arena, object: Object, standing: &mut Standing) -> Result<(), Error> {
+    let set = arena.memory().at::<EventCell>(object.offset)?.state.load(Ordering::Acquire) & SET != 0;
+    standing.state = if set { "set" } else { "not set" }.into();
+    if set {
+        standing.open(Op::Wait);
+    }
+    Ok(())
+}
 
 /// A flag that any process sets, clears or waits for. A handle is two words, cheap to clone, and travels in arguments, results and messages.
 ///
@@ -145,7 +156,7 @@ impl Event {
         }
         let arena = self.held.arena();
         let me = arena.who()?.thread;
-        arena.note_blocked(Some(self.held.object().index));
+        let note = arena.note_wait(Op::Wait, self.held.object().index, deadline);
         // While this thread may have swallowed a wake, its death passes it on.
         let set = cell.sleepers.guarded(me, || {
             let mut handed_on = false;
@@ -165,7 +176,7 @@ impl Event {
                 }
             }
         });
-        arena.note_blocked(None);
+        waiting::end(note, !set);
         Ok(set)
     }
 }

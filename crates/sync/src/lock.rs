@@ -3,9 +3,10 @@
 use crate::error::{Death, LockError};
 use crate::handle::handle;
 use multiproc_shm::memory::Shared;
+use multiproc_shm::notes::Op;
 use multiproc_shm::objects::{Kind, Object, type_hash};
 use multiproc_shm::raw::{Acquired, LockFailed, RawLock, Who};
-use multiproc_shm::{Arena, Error, Held, Role};
+use multiproc_shm::{Arena, Error, Held, Role, report, waiting};
 use multiproc_sys::clock::Deadline;
 use multiproc_sys::robust::{self, Thread};
 use std::fmt;
@@ -27,7 +28,7 @@ struct LockCell {
 unsafe impl Shared for LockCell {}
 
 /// Locks in the object table.
-pub(crate) static LOCK: Kind = Kind { slot_died, in_use, ..Kind::plain(1, "Lock") };
+pub(crate) static LOCK: Kind = Kind { slot_died, in_use, report: report::lock_first, ..Kind::plain(1, "Lock") };
 
 fn slot_died(arena: &Arena, object: Object, slot: u32) -> Result<(), Error> {
     arena.memory().at::<RawLock>(object.offset)?.mark_dead(slot);
@@ -167,9 +168,9 @@ impl Lock {
 
     #[cold]
     fn lock_slow(&self, who: Who, deadline: Option<Deadline>) -> Result<LockGuard<'_>, LockError> {
-        self.held.arena().note_blocked(Some(self.held.object().index));
+        let note = self.held.arena().note_wait(Op::Lock, self.held.object().index, deadline);
         let found = self.cell.raw.lock_until(who, deadline);
-        self.held.arena().note_blocked(None);
+        waiting::end(note, found == Err(LockFailed::TimedOut));
         self.taken(who, found)
     }
 
@@ -199,7 +200,16 @@ impl Lock {
     /// [`LockError::WouldDeadlock`] if this thread has it.
     pub fn recover(&self) -> Result<Recovery<'_>, LockError> {
         let who = self.who()?;
-        let found = self.cell.raw.lock(who).map_err(LockError::from_raw)?;
+        let found = match self.cell.raw.try_lock(who) {
+            Err(LockFailed::Held) => {
+                let note = self.held.arena().note_wait(Op::Lock, self.held.object().index, None);
+                let found = self.cell.raw.lock(who);
+                waiting::end(note, false);
+                found
+            }
+            other => other,
+        };
+        let found = found.map_err(LockError::from_raw)?;
         let died = match found {
             Acquired::Clean => None,
             Acquired::OwnerDied => Some(Death { pid: self.cell.raw.dead_owner().1 }),

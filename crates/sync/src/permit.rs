@@ -3,7 +3,7 @@
 //! It is an object of its own, so whoever references it, a process or a message on its way, keeps the permit, and when nobody does any more
 //! the collector ends the object and the permit comes back: no rule of its own for deaths in the middle of a move.
 
-use crate::semaphore::{Semaphore, cell_of, leave_owned};
+use crate::semaphore::{Semaphore, SemaphoreCell, cell_of, is_entered, leave_owned};
 use multiproc_shm::memory::Shared;
 use multiproc_shm::objects::{Kind, Object, RawRef, type_hash};
 use multiproc_shm::scope::{self, Movable};
@@ -26,7 +26,7 @@ struct PermitCell {
 unsafe impl Shared for PermitCell {}
 
 /// Owned permits in the object table.
-pub(crate) static PERMIT: Kind = Kind { trace, end, ..Kind::plain(6, "OwnedPermit") };
+pub(crate) static PERMIT: Kind = Kind { trace, end, awaited, ..Kind::plain(6, "OwnedPermit") };
 
 fn trace(arena: &Arena, object: Object, visit: &mut dyn FnMut(RawRef)) -> Result<(), Error> {
     let cell = arena.memory().at::<PermitCell>(object.offset)?;
@@ -39,14 +39,28 @@ fn end(arena: &Arena, object: Object) -> Result<(), Error> {
     give_back(arena, object, true)
 }
 
+/// Still entered: whoever dropped the last reference has not given the permit back, since it never came out of its message.
+fn awaited(arena: &Arena, object: Object) -> Result<bool, Error> {
+    Ok(with_semaphore(arena, object, |cell, entry| Ok(is_entered(cell, entry, id_of(object))))?.unwrap_or(false))
+}
+
 fn give_back(arena: &Arena, object: Object, died: bool) -> Result<(), Error> {
+    with_semaphore(arena, object, |cell, entry| leave_owned(arena, cell, entry, id_of(object), died)).map(|_| ())
+}
+
+/// Runs `f` with the permit's semaphore, if that exists still, and the permit's place there.
+fn with_semaphore<R>(
+    arena: &Arena,
+    object: Object,
+    f: impl FnOnce(&SemaphoreCell, u32) -> Result<R, Error>,
+) -> Result<Option<R>, Error> {
     let cell = arena.memory().at::<PermitCell>(object.offset)?;
     let semaphore = RawRef(cell.semaphore.load(Ordering::Acquire));
     match arena.object(semaphore.index())? {
         Some(alive) if alive.generation == semaphore.generation() => {
-            leave_owned(arena, cell_of(arena, alive)?, cell.entry.load(Ordering::Acquire), id_of(object), died)
+            f(cell_of(arena, alive)?, cell.entry.load(Ordering::Acquire)).map(Some)
         }
-        _ => Ok(()),
+        _ => Ok(None),
     }
 }
 

@@ -16,12 +16,16 @@
 use crate::error::AcquireError;
 use crate::handle::handle;
 use crate::permit::OwnedPermit;
+use multiproc_shm::holds::Table;
 use multiproc_shm::memory::Shared;
-use multiproc_shm::objects::{Kind, Object, type_hash};
+use multiproc_shm::notes::Op;
+use multiproc_shm::objects::{Kind, Object, RawRef, type_hash};
 use multiproc_shm::raw::{LockFailed, RawLock, WaitWord, Who};
-use multiproc_shm::{Arena, Error, Held, Role};
+use multiproc_shm::report::Standing;
+use multiproc_shm::{Arena, Error, Held, Role, waiting};
 use multiproc_sys::clock::Deadline;
 use multiproc_sys::{crash, robust};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -49,8 +53,27 @@ pub(crate) struct SemaphoreCell {
 // SAFETY: `repr(C)` of atomics and types that are `Shared`.
 unsafe impl Shared for SemaphoreCell {}
 
+impl SemaphoreCell {
+    /// What each process has.
+    fn by_process(&self, arena: &Arena) -> impl Iterator<Item = u32> {
+        let slots = (arena.slots_high() as usize).min(SLOTS);
+        self.ledger[..slots].iter().map(|e| e.load(Ordering::Acquire))
+    }
+
+    /// The owned permits that are out.
+    fn owned(&self) -> impl Iterator<Item = u64> {
+        let high = (self.owned_high.load(Ordering::Acquire) as usize).min(MAX_OWNED);
+        self.owned[..high].iter().map(|e| e.load(Ordering::Acquire)).filter(|&id| id != 0)
+    }
+
+    fn available(&self, arena: &Arena) -> u32 {
+        let by_processes = self.by_process(arena).fold(0, u32::saturating_add);
+        self.permits.load(Ordering::Relaxed).saturating_sub(by_processes).saturating_sub(self.owned().count() as u32)
+    }
+}
+
 /// Semaphores in the object table.
-pub(crate) static SEMAPHORE: Kind = Kind { slot_died, in_use, ..Kind::plain(5, "Semaphore") };
+pub(crate) static SEMAPHORE: Kind = Kind { slot_died, in_use, report, ..Kind::plain(5, "Semaphore") };
 
 pub(crate) fn cell_of(arena: &Arena, object: Object) -> Result<&'static SemaphoreCell, Error> {
     if object.size < size_of::<SemaphoreCell>() as u64 {
@@ -71,6 +94,30 @@ fn slot_died(arena: &Arena, object: Object, slot: u32) -> Result<(), Error> {
 
 fn in_use(arena: &Arena, object: Object) -> Result<bool, Error> {
     Ok(cell_of(arena, object)?.gate.is_held())
+}
+
+fn report(arena: &Arena, object: Object, standing: &mut Standing) -> Result<(), Error> {
+    let cell = cell_of(arena, object)?;
+    let (free, all) = (cell.available(arena), cell.permits.load(Ordering::Relaxed));
+    standing.state = format!("{free} of {all} permits are free").into();
+    if free > 0 {
+        standing.open(Op::Acquire);
+    }
+    let mut had: BTreeMap<u32, u32> = (0..).zip(cell.by_process(arena)).filter(|&(_, n)| n > 0).collect();
+    for id in cell.owned() {
+        let holders = arena.slots_with(Table::Hold, RawRef(id).index())?;
+        standing.astray |= holders.is_empty();
+        for slot in holders {
+            let n = had.entry(slot).or_default();
+            *n = n.saturating_add(1);
+        }
+    }
+    for (slot, n) in had {
+        let what = if n == 1 { "a permit".into() } else { format!("{n} permits") };
+        standing.share(slot, what, &[Op::Acquire]);
+    }
+    standing.lock(&cell.gate, "the turn to acquire", &[Op::Acquire]);
+    Ok(())
 }
 
 /// A number of permits that processes and threads share. A handle is two words, cheap to clone, and travels in arguments, results and messages.
@@ -215,9 +262,9 @@ impl Semaphore {
         let who = arena.who()?;
         let found = match (cell.gate.try_lock(who), patience) {
             (Err(LockFailed::Held), Patience::Until(deadline)) => {
-                arena.note_blocked(Some(index));
+                let note = arena.note_wait(Op::Acquire, index, deadline);
                 let found = cell.gate.lock_until(who, deadline);
-                arena.note_blocked(None);
+                waiting::end(note, found == Err(LockFailed::TimedOut));
                 found
             }
             (other, _) => other,
@@ -232,7 +279,7 @@ impl Semaphore {
         let taken = match patience {
             _ if free() => commit(who).map_err(AcquireError::from),
             Patience::None => Err(AcquireError::WouldBlock),
-            Patience::Until(deadline) if arena.wait_alone(index, &cell.freed, deadline, free) => {
+            Patience::Until(deadline) if arena.wait_alone(Op::Acquire, index, &cell.freed, deadline, free) => {
                 commit(who).map_err(AcquireError::from)
             }
             Patience::Until(_) => Err(AcquireError::TimedOut),
@@ -259,12 +306,7 @@ impl Semaphore {
     /// How many permits are free at this moment.
     #[doc(alias = "get_value")]
     pub fn available(&self) -> u32 {
-        let cell = self.cell;
-        let slots = (self.held.arena().slots_high() as usize).min(SLOTS);
-        let high = (cell.owned_high.load(Ordering::Acquire) as usize).min(MAX_OWNED);
-        let by_processes: u32 = cell.ledger[..slots].iter().map(|e| e.load(Ordering::Acquire)).fold(0, u32::saturating_add);
-        let owned = cell.owned[..high].iter().filter(|e| e.load(Ordering::Acquire) != 0).count() as u32;
-        cell.permits.load(Ordering::Relaxed).saturating_sub(by_processes).saturating_sub(owned)
+        self.cell.available(self.held.arena())
     }
 
     /// How many permits there are.
@@ -276,6 +318,11 @@ impl Semaphore {
     pub fn take_recovered(&self) -> u32 {
         self.cell.recovered.swap(0, Ordering::Relaxed)
     }
+}
+
+/// Whether an owned permit counts.
+pub(crate) fn is_entered(cell: &SemaphoreCell, entry: u32, id: u64) -> bool {
+    cell.owned.get(entry as usize).is_some_and(|entry| entry.load(Ordering::Acquire) == id)
 }
 
 /// Takes an owned permit's entry out, if it is still entered, and wakes a waiter.

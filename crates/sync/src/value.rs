@@ -14,9 +14,10 @@ use crate::error::LockError;
 use crate::handle::handle;
 use bytemuck::{CheckedBitPattern, NoUninit};
 use multiproc_shm::memory::Shared;
+use multiproc_shm::notes::Op;
 use multiproc_shm::objects::{Kind, Object, type_hash};
 use multiproc_shm::raw::{LockFailed, RawLock};
-use multiproc_shm::{Arena, Error, Held, Role};
+use multiproc_shm::{Arena, Error, Held, Role, report, waiting};
 use multiproc_sys::clock::Deadline;
 use multiproc_sys::{crash, robust};
 use std::fmt;
@@ -45,7 +46,7 @@ const TRIES: u32 = 16;
 const STACK_WORDS: usize = 32;
 
 /// Values in the object table.
-pub(crate) static VALUE: Kind = Kind { slot_died, in_use, ..Kind::plain(2, "Value") };
+pub(crate) static VALUE: Kind = Kind { slot_died, in_use, report: report::lock_first, ..Kind::plain(2, "Value") };
 
 fn slot_died(arena: &Arena, object: Object, slot: u32) -> Result<(), Error> {
     arena.memory().at::<RawLock>(object.offset)?.mark_dead(slot);
@@ -188,9 +189,9 @@ impl<T: NoUninit + CheckedBitPattern> Value<T> {
         // A dead writer leaves the old value whole: there is nothing to report.
         let _either = match self.cell.lock.try_lock(who) {
             Err(LockFailed::Held) => {
-                self.held.arena().note_blocked(Some(self.held.object().index));
+                let note = self.held.arena().note_wait(Op::Lock, self.held.object().index, deadline);
                 let found = self.cell.lock.lock_until(who, deadline);
-                self.held.arena().note_blocked(None);
+                waiting::end(note, found == Err(LockFailed::TimedOut));
                 found
             }
             other => other,

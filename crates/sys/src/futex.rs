@@ -28,14 +28,24 @@ pub fn wait_in_slices(on: bool) {
     SLICED.store(on, Relaxed);
 }
 
-/// Sleeps while `word` holds `expected`, at most until `deadline`.
-pub fn wait(word: &AtomicU32, expected: u32, deadline: Option<Deadline>) -> Wait {
-    let (until, slice_end) = if SLICED.load(Relaxed) {
+/// Until when one system call may sleep, and the end of the slice where waits are sliced.
+pub(crate) fn until(deadline: Option<Deadline>, sliced: bool) -> (Option<Deadline>, Option<Deadline>) {
+    if sliced || SLICED.load(Relaxed) {
         let slice = Deadline::after(SLICE);
         (slice.map(|s| s.earlier(deadline)), slice)
     } else {
         (deadline, None)
-    };
+    }
+}
+
+/// Sleeps while `word` holds `expected`, at most until `deadline`.
+pub fn wait(word: &AtomicU32, expected: u32, deadline: Option<Deadline>) -> Wait {
+    wait_sliced(word, expected, deadline, false)
+}
+
+/// As [`wait`], in slices whatever the kernel can do.
+pub(crate) fn wait_sliced(word: &AtomicU32, expected: u32, deadline: Option<Deadline>, sliced: bool) -> Wait {
+    let (until, slice_end) = until(deadline, sliced);
     let time = until.map(Deadline::timespec);
     // SAFETY: the word is a live reference and the time, where given, lives on this stack; the kernel only reads both.
     let r = unsafe {
@@ -82,7 +92,7 @@ pub fn clear_top_bit_and_wake_all(word: &AtomicU32) {
     };
 }
 
-fn errno() -> i32 {
+pub(crate) fn errno() -> i32 {
     std::io::Error::last_os_error().raw_os_error().unwrap_or(0)
 }
 

@@ -4,20 +4,30 @@
 //! What is particular to Linux lives here and nowhere else. This crate is internal to multiproc and makes
 //! no semver promise.
 //!
-//! Reading order: [`clock`] -> [`futex`] -> [`robust`] (what the kernel does when a thread dies) ->
-//! [`memfd`] -> [`pidfd`] -> [`spawn`] -> [`image`] -> [`signal`] -> [`thread`] -> [`poll`] -> [`limits`] -> [`crash`].
+//! Reading order: [`probe`] (what kernels differ in) -> [`clock`] -> [`futex`] -> [`futex_waitv`] -> [`robust`] (what the kernel does
+//! when a thread dies) ->
+//! [`memfd`] -> [`pidfd`] -> [`spawn`] -> [`image`] -> [`signal`] -> [`bell`] -> [`caught`] -> [`thread`] -> [`poll`] -> [`stream`] ->
+//! [`signal_watch`] -> [`limits`] -> [`crash`] -> [`task`] and [`debugger`] (for reports and for who debugs).
 
+pub mod bell;
+pub mod caught;
 pub mod clock;
 pub mod crash;
+pub mod debugger;
 pub mod futex;
+pub mod futex_waitv;
 pub mod image;
 pub mod inherit;
 pub mod limits;
 pub mod memfd;
 pub mod pidfd;
 pub mod poll;
+pub mod probe;
 pub mod robust;
 pub mod signal;
+pub mod signal_watch;
 pub mod spawn;
 pub mod spin;
+pub mod stream;
+pub mod task;
 pub mod thread;

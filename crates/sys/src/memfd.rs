@@ -6,10 +6,13 @@
 #![allow(unsafe_code)]
 
 use crate::limits;
+use crate::probe::{self, Feature};
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, FcntlArg, SealFlag, fallocate as nix_fallocate, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap, mmap_anonymous, mprotect, munlock, munmap};
+use nix::sys::mman::{
+    MRemapFlags, MapFlags, MmapAdvise, ProtFlags, madvise, mmap, mmap_anonymous, mprotect, mremap, munlock, munmap,
+};
 use nix::sys::stat::{SFlag, fstat};
 use nix::unistd::ftruncate;
 use std::ffi::CStr;
@@ -40,7 +43,8 @@ pub fn create_sealed(name: &CStr, size: u64) -> io::Result<OwnedFd> {
     }
     let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
     let no_exec = MFdFlags::from_bits_retain(libc::MFD_NOEXEC_SEAL);
-    let file = match memfd_create(name, flags | no_exec) {
+    let sealed = || if probe::is_denied(Feature::NoexecSeal) { Err(Errno::EINVAL) } else { memfd_create(name, flags | no_exec) };
+    let file = match sealed() {
         Err(Errno::EINVAL) => memfd_create(name, flags),
         other => other,
     }?;
@@ -127,10 +131,19 @@ impl Mapping {
 /// # Errors
 /// EINVAL for a length of 0; otherwise those of mmap(2), ENOMEM above all (RLIMIT_AS).
 pub fn map_shared(fd: BorrowedFd<'_>, len: usize) -> io::Result<Mapping> {
-    let length = NonZeroUsize::new(len).ok_or(Errno::EINVAL)?;
+    if len == 0 {
+        return Err(Errno::EINVAL.into());
+    }
     let flags = MapFlags::MAP_SHARED | MapFlags::MAP_NORESERVE;
+    let page = const { NonZeroUsize::new(PAGE).unwrap() };
+    // After mlockall(MCL_FUTURE) the kernel would fill a readable mapping of the whole sparse file at once, and count all of it against
+    // RLIMIT_MEMLOCK. So one page is mapped without access and unlocked; what it then grows to is not locked either.
     // SAFETY: the kernel chooses the address, so no mapping in use is replaced.
-    let base = unsafe { mmap(None, length, ProtFlags::PROT_NONE, flags, fd, 0) }?;
+    let first = unsafe { mmap(None, page, ProtFlags::PROT_NONE, flags, fd, 0) }?;
+    let base = grow(first, len).inspect_err(|_| {
+        // SAFETY: the mapping was made above and nothing points into it.
+        let _ = unsafe { munmap(first, PAGE) };
+    })?;
     make_usable(base, len).inspect_err(|_| {
         // SAFETY: the mapping was made above and nothing points into it.
         let _ = unsafe { munmap(base, len) };
@@ -138,12 +151,15 @@ pub fn map_shared(fd: BorrowedFd<'_>, len: usize) -> io::Result<Mapping> {
     Ok(Mapping { base: base.cast(), len })
 }
 
+fn grow(first: NonNull<libc::c_void>, len: usize) -> nix::Result<NonNull<libc::c_void>> {
+    // SAFETY: the page is our own fresh mapping.
+    unsafe { munlock(first, PAGE) }?;
+    // SAFETY: as above; nothing points into it, so it may move.
+    unsafe { mremap(first, PAGE, len, MRemapFlags::MREMAP_MAYMOVE, None) }
+}
+
 fn make_usable(base: NonNull<libc::c_void>, len: usize) -> nix::Result<()> {
-    // After mlockall(MCL_FUTURE) the kernel would fill a readable mapping of the whole sparse file at once.
-    // Without access it cannot, and once unlocked it does not.
     // SAFETY: the range is our own fresh mapping.
-    unsafe { munlock(base, len) }?;
-    // SAFETY: as above.
     unsafe { mprotect(base, len, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE) }?;
     // SAFETY: as above; the advice only concerns core dumps.
     unsafe { madvise(base, len, MmapAdvise::MADV_DONTDUMP) }
@@ -165,6 +181,14 @@ pub fn allocate(fd: BorrowedFd<'_>, offset: u64, len: u64) -> io::Result<()> {
 /// Those of fallocate(2).
 pub fn punch(fd: BorrowedFd<'_>, offset: u64, len: u64) -> io::Result<()> {
     change_range(fd, FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE, offset, len)
+}
+
+/// Bytes that the kernel keeps for the file: whole pages, those of holes not among them.
+///
+/// # Errors
+/// Those of fstat(2).
+pub fn backed(fd: BorrowedFd<'_>) -> io::Result<u64> {
+    Ok(fstat(fd)?.st_blocks as u64 * 512)
 }
 
 fn change_range(fd: BorrowedFd<'_>, mode: FallocateFlags, offset: u64, len: u64) -> io::Result<()> {

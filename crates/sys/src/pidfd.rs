@@ -7,6 +7,7 @@
 #![allow(unsafe_code)]
 
 use crate::memfd;
+use crate::probe::{self, Feature};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::io;
@@ -15,9 +16,6 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr;
 use std::thread;
 use std::time::Duration;
-
-/// Set, this makes [`PidFd::reap`] do without PIDFD_GET_INFO, for tests of what older kernels give.
-const OLD_KERNEL: &str = "MULTIPROC_OLD_KERNEL";
 
 /// A descriptor for a process. Readable in poll(2) once the process is dead.
 #[derive(Debug)]
@@ -72,6 +70,21 @@ impl PidFd {
         // SAFETY: the kernel has just made this descriptor, nobody else owns it.
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
         Ok(PidFd(memfd::move_high(fd)?))
+    }
+
+    /// Names the child that was started with the pid `pid` and that this process does not wait for otherwise.
+    ///
+    /// It may have ended, and where SIGCHLD is ignored or somebody waits for any child, its pid may be another's by now.
+    ///
+    /// # Errors
+    /// ESRCH if it has ended and somebody has reaped it; otherwise as [`open`](PidFd::open).
+    pub fn of_child(pid: u32) -> io::Result<PidFd> {
+        let pidfd = PidFd::open(pid)?;
+        // In this order: one that is no child any more has died before.
+        if !pidfd.is_child() && !pidfd.is_dead() {
+            return Err(Errno::ESRCH.into());
+        }
+        Ok(pidfd)
     }
 
     /// Whether a descriptor is a pidfd, of whatever process.
@@ -162,7 +175,7 @@ impl PidFd {
 
     /// The status that the kernel keeps with the descriptor after somebody has reaped the process.
     fn kept_status(&self) -> ExitEvidence {
-        if std::env::var_os(OLD_KERNEL).is_some() {
+        if probe::is_denied(Feature::ExitInfo) {
             return ExitEvidence::Unknown;
         }
         // A process whose parent ignores SIGCHLD reads as dead a moment before the kernel stores its status.
@@ -243,6 +256,21 @@ mod tests {
         // Before Linux 6.15 nobody knows any more.
         let evidence = pidfd.reap().unwrap();
         assert!(matches!(evidence, ExitEvidence::Exited(9) | ExitEvidence::Unknown), "{evidence:?}");
+    }
+
+    #[test]
+    fn only_an_own_child_is_taken_for_one() {
+        let (mut child, _) = start("read line");
+        PidFd::of_child(child.id()).unwrap();
+        child.kill().unwrap();
+        assert!(PidFd::of_child(child.id()).is_ok(), "dead, and nobody has reaped it");
+        child.wait().unwrap();
+        let parent = std::os::unix::process::parent_id();
+        for pid in [child.id(), parent] {
+            // Where the parent is in another pid namespace, there is no such pid.
+            let error = PidFd::of_child(pid).unwrap_err();
+            assert!(matches!(error.raw_os_error(), Some(libc::ESRCH | libc::EINVAL)), "{error}");
+        }
     }
 
     #[test]

@@ -17,7 +17,9 @@
 //! the child tells: [`current`] is then [`Unusable::Forked`].
 #![allow(unsafe_code)]
 
+use crate::crash;
 use crate::memfd;
+use crate::probe::{self, Feature};
 use std::cell::{Cell, UnsafeCell};
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize, Ordering, compiler_fence};
@@ -256,6 +258,18 @@ impl Thread {
         Pending(old)
     }
 
+    /// As [`set_pending`](Thread::set_pending), for a word whose TID bits the caller does not set: if this thread dies, the kernel wakes a sleeper
+    /// ([`wakes_for_the_dead`]).
+    #[inline]
+    pub fn set_baton(self, word: &AtomicU32) -> Pending {
+        // Tests of other kernels see what is left when this one does not wake either.
+        if crash::ENABLED && probe::is_denied(Feature::DeathWakes) {
+            // SAFETY: the slot is valid; volatile, since the kernel reads it at any moment.
+            return Pending(unsafe { self.pending_slot().read_volatile() });
+        }
+        self.set_pending(word)
+    }
+
     /// Puts back what [`set_pending`](Thread::set_pending) found.
     #[inline]
     pub fn restore_pending(self, old: Pending) {
@@ -269,6 +283,11 @@ impl Thread {
     #[inline]
     pub fn has_room(self) -> bool {
         self.local().count.get() < self.local().room.get()
+    }
+
+    /// How many words this thread holds.
+    pub fn holds(self) -> usize {
+        self.local().count.get()
     }
 
     /// Makes room for one more held word; to be called before the word is taken, since it may allocate.
@@ -398,8 +417,7 @@ pub fn wakes_for_the_dead() -> bool {
     use std::thread::Builder;
     use std::time::Duration;
     const PATIENCE: Duration = Duration::from_millis(200);
-    // For tests of the other way.
-    if std::env::var_os("MULTIPROC_WAIT_SLICES").is_some() {
+    if probe::is_denied(Feature::DeathWakes) {
         return false;
     }
     #[repr(C, align(64))]

@@ -9,6 +9,8 @@
 
 use crate::memfd::duplicate_high;
 use nix::errno::Errno;
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
+use nix::unistd::Pid;
 use std::ffi::{CStr, CString, c_char, c_int, c_short};
 use std::io;
 use std::mem::MaybeUninit;
@@ -197,9 +199,14 @@ fn is_closed(fd: c_int) -> bool {
     unsafe { libc::fcntl(fd, libc::F_GETFD) == -1 }
 }
 
-/// Kills a child that [`spawn`] has just started and that nobody watches, and waits for its end. Its pid cannot have been given to another: it
-/// has not been waited for.
+/// Kills a child that [`spawn`] has just started and that nobody watches, and waits for its end. Nothing is done when somebody else has reaped it
+/// (SIGCHLD ignored, a waitpid for any child): then its pid may be another's.
 pub fn end_unwatched(pid: u32) {
+    let child =
+        waitid(Id::Pid(Pid::from_raw(pid as libc::pid_t)), WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT);
+    if child.is_err() {
+        return;
+    }
     let pid = pid as libc::pid_t;
     // SAFETY: touches no memory.
     unsafe { libc::kill(pid, libc::SIGKILL) };
@@ -286,6 +293,26 @@ mod tests {
         PidFd::open(pid).unwrap().reap().unwrap();
         let lines: Vec<_> = text.lines().map(std::path::PathBuf::from).collect();
         assert_eq!(lines, expected);
+    }
+
+    #[test]
+    fn only_an_own_child_is_ended() {
+        let mut shell = std::process::Command::new("sh")
+            .args(["-c", "sleep 100 & echo $!; wait $!; echo $?"])
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = io::BufRead::lines(io::BufReader::new(shell.stdout.take().unwrap()));
+        let grandchild: u32 = lines.next().unwrap().unwrap().parse().unwrap();
+        let pidfd = PidFd::open(grandchild).unwrap();
+        end_unwatched(grandchild);
+        pidfd.send_signal(libc::SIGTERM).unwrap();
+        assert_eq!(lines.next().unwrap().unwrap(), "143");
+        shell.wait().unwrap();
+        let mut child = std::process::Command::new("sleep").arg("100").spawn().unwrap();
+        end_unwatched(child.id());
+        assert!(child.wait().is_err(), "it was waited for");
+        assert!(PidFd::open(child.id()).is_err_and(|e| e.raw_os_error() == Some(libc::ESRCH)));
     }
 
     #[test]

@@ -82,6 +82,14 @@ pub(crate) struct Consumed {
     pub(crate) got_bytes: Volume,
 }
 
+impl QueueCell {
+    /// Bytes put up to the tail and got up to `head`; `None` when an end has moved on.
+    pub(crate) fn put_and_got(&self, head: End) -> Option<(End, End)> {
+        let got = self.consumed.got_bytes.at(head)?;
+        Some((self.produced.put_bytes.at(End::load(&self.produced.tail))?, got))
+    }
+}
+
 impl Consumed {
     /// Names the block that the owner of `clock` is about to take for item `seq`. Until the head is past `seq` nothing has happened.
     pub(crate) fn begin_taking(&self, block: BlockId, seq: u32) {

@@ -16,6 +16,7 @@ use super::{GaveUp, Patience, Ring};
 use crate::error::GetError;
 use crate::message::Arrival;
 use multiproc_shm::blocks::BlockId;
+use multiproc_shm::notes::Op;
 use multiproc_shm::raw::{RawLock, WaitWord, Who};
 use multiproc_shm::{Arena, Error, record};
 use multiproc_sys::crash;
@@ -76,7 +77,7 @@ impl Ring {
         };
         let attention = || dead.attention.load(Ordering::Acquire) != 0;
         // A dead owner leaves nothing to repair: the table says all.
-        let _either = self.take(&dead.lock, who, patience, attention).map_err(failed)?;
+        let _either = self.take(Op::Wait, &dead.lock, who, patience, attention).map_err(failed)?;
         let taken = self.await_dead(patience, arrival);
         dead.lock.unlock(who.thread);
         let leased = taken?;
@@ -108,7 +109,7 @@ impl Ring {
                 return Err(if ended & CLOSED != 0 { GetError::Closed } else { GetError::Disconnected });
             }
             let Patience::Until(deadline) = patience else { return Err(GetError::Empty) };
-            let waited = self.wait(&dead.wake, deadline, || dead.attention.load(Ordering::Acquire) != 0);
+            let waited = self.wait(Op::Wait, &dead.wake, deadline, || dead.attention.load(Ordering::Acquire) != 0);
             waited.map_err(|_| GetError::TimedOut)?;
         }
     }

@@ -16,6 +16,7 @@ use super::{Bytes, GaveUp, Patience, Ring, dead};
 use crate::error::GetError;
 use crate::message::Arrival;
 use multiproc_shm::blocks::{BlockId, BlockState};
+use multiproc_shm::notes::Op;
 use multiproc_shm::raw::{Acquired, Who};
 use multiproc_shm::scope::References;
 use multiproc_shm::{Error, record};
@@ -76,7 +77,7 @@ impl Ring {
         patience: Patience,
         body: impl FnOnce(Next) -> Result<R, GetError>,
     ) -> Result<R, GetError> {
-        let found = self.take(&self.cell.clock, who, patience, || self.can_get()).map_err(|why| self.get_failed(why))?;
+        let found = self.take(Op::Get, &self.cell.clock, who, patience, || self.can_get()).map_err(|why| self.get_failed(why))?;
         let done = (|| {
             if found == Acquired::OwnerDied {
                 self.repair_get()?;
@@ -123,7 +124,7 @@ impl Ring {
                 return Err(GetError::Disconnected);
             }
             let Patience::Until(deadline) = patience else { return Err(GetError::Empty) };
-            self.wait(&self.cell.produced.cw, deadline, || self.can_get()).map_err(|why| self.get_failed(why))?;
+            self.wait(Op::Get, &self.cell.produced.cw, deadline, || self.can_get()).map_err(|why| self.get_failed(why))?;
         }
     }
 

@@ -2,18 +2,23 @@
 //! What a getter has to do they leave in `attention`, and wake it.
 
 use super::bytes::Form;
-use super::cell::{End, MAX_LEASES, NO_RECEIVER, NO_SENDER, QueueCell, age};
+use super::cell::{CLOSED, End, MAX_CAPACITY, MAX_LEASES, NO_RECEIVER, NO_SENDER, QueueCell, age};
+use super::dead::is_dead;
 use super::hands::Hand;
 use super::lease::entry_of;
 use super::{Bytes, bytes_of, dead};
 use multiproc_shm::blocks::{BlockId, BlockState};
+use multiproc_shm::notes::Op;
 use multiproc_shm::objects::{Kind, Object, RawRef};
+use multiproc_shm::pace::Notice;
+use multiproc_shm::report::Standing;
 use multiproc_shm::{Arena, Error, Role, record};
+use std::collections::BTreeMap;
 use std::sync::atomic::{Ordering, fence};
 
 /// Queues in the object table.
 pub(crate) static QUEUE: Kind =
-    Kind { channel: true, trace, slot_died, block_orphaned, role_gone, end, ..Kind::plain(16, "Queue") };
+    Kind { channel: true, trace, slot_died, block_orphaned, role_gone, end, report, ..Kind::plain(16, "Queue") };
 
 fn cell(arena: &Arena, object: Object) -> Result<&'static QueueCell, Error> {
     if object.size < size_of::<QueueCell>() as u64 {
@@ -111,7 +116,7 @@ fn slot_died(arena: &Arena, object: Object, slot: u32) -> Result<(), Error> {
             hand.store(0, Ordering::Relaxed);
             cell.lost.fetch_add(lost, Ordering::Relaxed);
             let pid = dead.pid.load(Ordering::Relaxed);
-            tracing::warn!(queue, seq, lost, pid, "messages were lost: their getter died before it had returned");
+            arena.tell_later(Notice { tell: tell_of_loss, object: object.index, seq, count: lost, pid });
         }
     }
     // It may have died between returning a lease and saying so.
@@ -121,6 +126,10 @@ fn slot_died(arena: &Arena, object: Object, slot: u32) -> Result<(), Error> {
         cell.consumed.pw.commit_and_kick(arena.who()?.thread, || {});
     }
     Ok(())
+}
+
+fn tell_of_loss(&Notice { object: queue, seq, count, pid, .. }: &Notice) {
+    tracing::warn!(queue, seq, count, pid, "messages were lost: their getter died before it had returned");
 }
 
 fn is_in_lease_table(arena: &Arena, cell: &QueueCell, object: Object, wanted: u32) -> Result<bool, Error> {
@@ -220,6 +229,60 @@ fn end(arena: &Arena, object: Object) -> Result<(), Error> {
             free_message(block)?;
             arena.free_if(block, BlockState::Object(object.index))?;
         }
+    }
+    Ok(())
+}
+
+fn report(arena: &Arena, object: Object, standing: &mut Standing) -> Result<(), Error> {
+    let cell = cell(arena, object)?;
+    // The head first, so that it is not past the tail; what peers wrote wrong is a wrong number.
+    let head = End::load(&cell.consumed.head);
+    let items = u64::from(End::load(&cell.produced.tail).items_since(head));
+    let capacity = cell.capacity.load(Ordering::Relaxed).min(MAX_CAPACITY as u64);
+    let ended = cell.ended.load(Ordering::Acquire);
+    let (mut leases, mut returned, mut buried) = (BTreeMap::<u32, u32>::new(), 0, 0);
+    each_lease(arena, cell, |block| {
+        match arena.block_state(block)? {
+            BlockState::Leased { slot, queue, .. } if queue == object.index => *leases.entry(slot).or_default() += 1,
+            BlockState::Returned { queue, .. } if queue == object.index => {
+                *if is_dead(arena, cell, block)? { &mut buried } else { &mut returned } += 1;
+            }
+            _ => {}
+        }
+        Ok(())
+    })?;
+    let mut state = format!("{items} of {capacity} items");
+    if returned > 0 {
+        state += &format!(" and {returned} returned");
+    }
+    if buried > 0 {
+        state += &format!(", {buried} dead letters");
+    }
+    let max_bytes = cell.max_bytes.load(Ordering::Relaxed);
+    let bytes = cell.put_and_got(head).map_or(0, |(put, got)| put.bytes_since(got));
+    if max_bytes > 0 {
+        state += &format!(", {bytes} of {max_bytes} bytes");
+    }
+    for (bit, text) in [(CLOSED, ", closed"), (NO_SENDER, ", no sender left"), (NO_RECEIVER, ", no receiver left")] {
+        if ended & bit != 0 {
+            state += text;
+        }
+    }
+    standing.state = state.into();
+    if items > 0 || returned > 0 || ended & (CLOSED | NO_SENDER) != 0 {
+        standing.open(Op::Get);
+    }
+    let room = items < capacity && (max_bytes == 0 || bytes < max_bytes);
+    if room || ended & (CLOSED | NO_RECEIVER) != 0 {
+        standing.open(Op::Put);
+    }
+    // For dead letters: anybody who has a lease may return one.
+    standing.open(Op::Wait);
+    standing.lock(&cell.clock, "the getters' turn", &[Op::Get]);
+    standing.lock(&cell.plock, "the putters' turn", &[Op::Put]);
+    for (slot, n) in leases {
+        let what = if n == 1 { "a lease".into() } else { format!("{n} leases") };
+        standing.share(slot, what, &[]);
     }
     Ok(())
 }

@@ -21,8 +21,9 @@ mod volume;
 use bytes::Bytes;
 use cell::{End, QueueCell};
 use multiproc_shm::blocks::BlockId;
+use multiproc_shm::notes::Op;
 use multiproc_shm::raw::{Acquired, LockFailed, RawLock, WaitWord, Who};
-use multiproc_shm::{Arena, Error, Held};
+use multiproc_shm::{Arena, Error, Held, waiting};
 use multiproc_sys::clock::Deadline;
 use multiproc_sys::spin;
 use std::sync::atomic::Ordering;
@@ -148,7 +149,7 @@ impl Ring {
 
     /// Takes one of the two locks. `ready` says whether the operation could go on if it had it.
     #[inline]
-    fn take(&self, lock: &RawLock, who: Who, patience: Patience, ready: impl Fn() -> bool) -> Result<Acquired, GaveUp> {
+    fn take(&self, op: Op, lock: &RawLock, who: Who, patience: Patience, ready: impl Fn() -> bool) -> Result<Acquired, GaveUp> {
         let failed = |why: LockFailed| match why {
             LockFailed::TimedOut => GaveUp::TimedOut,
             LockFailed::Unusable(why) => GaveUp::Failed(why.into()),
@@ -172,15 +173,15 @@ impl Ring {
             Err(LockFailed::Held) => {}
             other => return other.map_err(failed),
         }
-        self.arena().note_blocked(Some(self.index()));
-        let got = lock.lock_until(who, deadline).map_err(failed);
-        self.arena().note_blocked(None);
-        got
+        let note = self.arena().note_wait(op, self.index(), deadline);
+        let got = lock.lock_until(who, deadline);
+        waiting::end(note, got == Err(LockFailed::TimedOut));
+        got.map_err(failed)
     }
 
     /// The one way of waiting, while holding the side's lock: see [`Arena::wait_alone`].
-    fn wait(&self, word: &WaitWord, deadline: Option<Deadline>, ready: impl Fn() -> bool) -> Result<(), GaveUp> {
-        if self.arena().wait_alone(self.index(), word, deadline, ready) { Ok(()) } else { Err(GaveUp::TimedOut) }
+    fn wait(&self, op: Op, word: &WaitWord, deadline: Option<Deadline>, ready: impl Fn() -> bool) -> Result<(), GaveUp> {
+        if self.arena().wait_alone(op, self.index(), word, deadline, ready) { Ok(()) } else { Err(GaveUp::TimedOut) }
     }
 }
 

@@ -16,6 +16,7 @@ use crate::batch::Batch;
 use crate::error::PutFailed;
 use crate::message::{Load, Parcel};
 use multiproc_shm::blocks::{BlockId, BlockState};
+use multiproc_shm::notes::Op;
 use multiproc_shm::raw::{Acquired, Who};
 use multiproc_shm::{Error, Held, record};
 use multiproc_sys::crash;
@@ -124,8 +125,9 @@ impl Ring {
         body: impl FnOnce(Who) -> Result<R, PutFailed>,
     ) -> Result<R, PutFailed> {
         let who = self.arena().who()?;
-        let found =
-            self.take(&self.cell.plock, who, patience, || self.can_put(size)).map_err(|why| self.put_failed(why, size))?;
+        let found = self
+            .take(Op::Put, &self.cell.plock, who, patience, || self.can_put(size))
+            .map_err(|why| self.put_failed(why, size))?;
         let repaired = if found == Acquired::OwnerDied { self.repair_put() } else { Ok(()) };
         let done = repaired.map_err(PutFailed::from).and_then(|()| body(who));
         debug_assert!(done.is_err() || self.cell.produced.putting.load(Ordering::Relaxed) == 0);
@@ -175,8 +177,7 @@ impl Ring {
 
     /// Bytes that wait behind `head`; `None` when it has moved on.
     fn volume(&self, head: End) -> Option<u64> {
-        let got = self.cell.consumed.got_bytes.at(head)?;
-        Some(self.cell.produced.put_bytes.at(self.tail())?.bytes_since(got))
+        self.cell.put_and_got(head).map(|(put, got)| put.bytes_since(got))
     }
 
     /// Waits until the bounds allow one item more. Looks at the getters' line only when what was seen there last looks full.
@@ -186,7 +187,7 @@ impl Ring {
         if self.tail().items_since(End::noted(seen)) >= self.capacity() || self.max_bytes() != 0 {
             if !self.can_put(size) {
                 let Patience::Until(deadline) = patience else { return Err(PutFailed::Full) };
-                let waited = self.wait(&self.cell.consumed.pw, deadline, || self.can_put(size));
+                let waited = self.wait(Op::Put, &self.cell.consumed.pw, deadline, || self.can_put(size));
                 waited.map_err(|why| self.put_failed(why, size))?;
             }
             self.head().note(seen);

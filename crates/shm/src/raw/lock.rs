@@ -88,6 +88,15 @@ pub enum Acquired {
     OwnerDied,
 }
 
+/// Who holds a lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// The thread's id.
+    pub thread: u32,
+    /// Roster slot and pid of its process, once it has named itself.
+    pub process: Option<(u32, u32)>,
+}
+
 /// Why the lock was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LockFailed {
@@ -315,6 +324,15 @@ impl RawLock {
         word & OWNER_DIED != 0 && word & TID_MASK == 0
     }
 
+    /// Who holds it at this moment; reads two words that others may be changing, and believes them only where they agree.
+    pub fn holder(&self) -> Option<Holder> {
+        let tid = self.word.load(Ordering::Acquire) & TID_MASK;
+        // Relaxed: for reports.
+        let owner = self.owner.load(Ordering::Relaxed);
+        let named = (owner >> TID_SHIFT) as u32 & TID_MASK == tid;
+        (tid != 0).then(|| Holder { thread: tid, process: named.then(|| slot_and_pid(owner)) })
+    }
+
     /// Roster slot and pid of the owner; 0 and 0 while nobody has it, or the owner has not named itself yet.
     pub fn last_owner(&self) -> (u32, u32) {
         slot_and_pid(self.owner.load(Ordering::Relaxed))
@@ -338,6 +356,29 @@ impl RawLock {
         if self.word.compare_exchange(seen, marked, Ordering::Release, Ordering::Relaxed).is_ok() {
             futex::wake_all(&self.word);
         }
+    }
+
+    /// For who sleeps on other words as well: the word and the value with which to sleep until the owner dies. `None`: it is dead.
+    ///
+    /// For locks that are held for life. The kernel wakes one sleeper, who calls [`tell_of_death`](RawLock::tell_of_death).
+    pub fn watch(&self) -> Option<(&AtomicU32, u32)> {
+        loop {
+            // Acquire pairs with the kernel's mark.
+            let seen = self.word.load(Ordering::Acquire);
+            if seen & OWNER_DIED != 0 {
+                return None;
+            }
+            if seen & WAITERS != 0
+                || self.word.compare_exchange(seen, seen | WAITERS, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+            {
+                return Some((&self.word, seen | WAITERS));
+            }
+        }
+    }
+
+    /// Wakes all who sleep until the owner dies.
+    pub fn tell_of_death(&self) {
+        futex::wake_all(&self.word);
     }
 
     /// Sleeps until an owner has died or `deadline` has passed; for locks that are held for life.

@@ -4,5 +4,5 @@
 mod lock;
 mod wait_word;
 
-pub use lock::{Acquired, LockFailed, RawLock, Who};
+pub use lock::{Acquired, Holder, LockFailed, RawLock, Who};
 pub use wait_word::WaitWord;

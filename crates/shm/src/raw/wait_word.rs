@@ -47,7 +47,7 @@ impl WaitWord {
     /// Changes something by `commit`, then wakes the sleeper if there is one. If the thread dies in between, the kernel wakes.
     #[inline]
     pub fn commit_and_kick(&self, me: Thread, commit: impl FnOnce()) {
-        let pending = me.set_pending(&self.0);
+        let pending = me.set_baton(&self.0);
         crash::point("wait_word.pending");
         commit();
         crash::point("wait_word.committed");
@@ -58,7 +58,7 @@ impl WaitWord {
     /// As [`commit_and_kick`](WaitWord::commit_and_kick), but wakes all who sleep here.
     #[inline]
     pub fn commit_and_kick_all(&self, me: Thread, commit: impl FnOnce()) {
-        let pending = me.set_pending(&self.0);
+        let pending = me.set_baton(&self.0);
         crash::point("wait_word.pending_all");
         commit();
         crash::point("wait_word.committed_all");
@@ -68,7 +68,7 @@ impl WaitWord {
 
     /// Keeps the word pending while `body` runs: a wake that this thread swallowed is passed on if it dies.
     pub fn guarded<R>(&self, me: Thread, body: impl FnOnce() -> R) -> R {
-        let pending = me.set_pending(&self.0);
+        let pending = me.set_baton(&self.0);
         let r = body();
         me.restore_pending(pending);
         r
@@ -96,6 +96,16 @@ impl WaitWord {
     /// Wakes one more sleeper whatever the word says; each woken sleeper of a word with many passes the wake on.
     pub fn pass_on(&self) {
         futex::wake(&self.0, 1);
+    }
+
+    /// For who sleeps on other words as well: the word and the value with which to sleep, after [`prepare`](WaitWord::prepare).
+    pub fn watch(&self) -> (&AtomicU32, u32) {
+        (&self.0, WAITERS)
+    }
+
+    /// Wakes all who sleep, whatever the word says: who was woken by a kicker that died half way tells the others.
+    pub fn pass_on_to_all(&self) {
+        futex::wake_all(&self.0);
     }
 
     /// Whether somebody may sleep here.

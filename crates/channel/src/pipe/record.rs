@@ -1,0 +1,239 @@
+//! Records in a pipe's ring: positions count on for ever, a record may wrap round the end, and its head is its commit.
+//!
+//! A record is a head of 8 bytes {length:32, references:16, form:8, check:8}, then the payload padded to 8, then the references. The word
+//! at the position of the next record is 0 until that one is committed: the sender clears it before it stores the head of the record in front.
+//! So the receiver looks at one word, on the line where the message begins, and nowhere else.
+//!
+//! Nothing here is trusted: a head with another check than its position asks for, or with a size that no sender may use, is corruption.
+
+use multiproc_shm::blocks::BlockId;
+use multiproc_shm::objects::RawRef;
+use multiproc_shm::{Arena, Error};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+const HEAD: u64 = 8;
+/// Bytes of a record that names a block, or a death.
+pub(crate) const WORD_RECORD: u64 = 16;
+/// Behind each record stays room for the word of the next one, and for the mark of a death with its own next.
+pub(crate) const RESERVE: u64 = HEAD + WORD_RECORD;
+
+/// What a record is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// An encoded value.
+    Value = 1,
+    /// Bytes from `send_bytes`.
+    Bytes = 2,
+    /// The name of a block with an encoded value.
+    ValueBlock = 3,
+    /// The name of a block with bytes.
+    BytesBlock = 4,
+    /// The pid of a sender that died after the record before this one.
+    Death = 5,
+}
+
+impl Form {
+    fn from_bits(bits: u64) -> Option<Form> {
+        [Form::Value, Form::Bytes, Form::ValueBlock, Form::BytesBlock, Form::Death].into_iter().find(|f| *f as u64 == bits)
+    }
+
+    pub(crate) fn is_block(self) -> bool {
+        matches!(self, Form::ValueBlock | Form::BytesBlock)
+    }
+
+    /// The same kind of message in a block.
+    pub(crate) fn as_block(self) -> Form {
+        match self {
+            Form::Value => Form::ValueBlock,
+            Form::Bytes => Form::BytesBlock,
+            other => other,
+        }
+    }
+}
+
+/// The head of a record without its check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Head {
+    pub(crate) form: Form,
+    /// Bytes of the payload.
+    pub(crate) len: u32,
+    /// Number of references behind it.
+    pub(crate) references: u16,
+}
+
+impl Head {
+    #[inline]
+    pub(crate) fn size(self) -> u64 {
+        HEAD + u64::from(self.len).next_multiple_of(8) + u64::from(self.references) * 8
+    }
+
+    #[inline]
+    fn to_word(self, at: u64) -> u64 {
+        u64::from(self.len) | u64::from(self.references) << 32 | (self.form as u64) << 48 | check(at) << 56
+    }
+
+    #[inline]
+    fn from_word(word: u64, at: u64) -> Option<Head> {
+        let form = Form::from_bits(word >> 48 & 0xff)?;
+        (word >> 56 == check(at)).then_some(Head { form, len: word as u32, references: (word >> 32) as u16 })
+    }
+}
+
+#[inline]
+fn check(at: u64) -> u64 {
+    at >> 3 & 0xff
+}
+
+/// The number of a record's block: its position, counted round, and the way.
+pub(crate) fn seq(way: usize, at: u64) -> u32 {
+    (at >> 3) as u32 & 0x7f_ffff | (way as u32) << 23
+}
+
+/// A ring's place in the arena. `len` is a power of two.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ring {
+    pub(crate) start: u64,
+    pub(crate) len: u64,
+}
+
+impl Ring {
+    /// The ring in a block that a peer has named.
+    pub(crate) fn in_block(arena: &Arena, word: u64) -> Result<Option<Ring>, Error> {
+        let Some(block) = BlockId::from_word(word) else { return Ok(None) };
+        let (start, len) = arena.range(block)?;
+        Ok(Some(Ring { start, len }))
+    }
+
+    #[inline]
+    fn place(self, position: u64) -> u64 {
+        position & (self.len - 1)
+    }
+
+    /// The word at a position, which is a multiple of 8.
+    #[inline]
+    fn word(self, arena: &Arena, position: u64) -> Result<&'static AtomicU64, Error> {
+        arena.memory().at(self.start + self.place(position))
+    }
+
+    #[inline]
+    fn write(self, arena: &Arena, position: u64, bytes: &[u8]) -> Result<(), Error> {
+        let at = self.place(position);
+        let first = bytes.len().min((self.len - at) as usize);
+        arena.memory().write(self.start + at, &bytes[..first])?;
+        if first < bytes.len() {
+            arena.memory().write(self.start, &bytes[first..])?;
+        }
+        Ok(())
+    }
+
+    /// Whether a record is committed at `at`. A word that is none counts: reading it tells.
+    #[inline]
+    pub(crate) fn is_committed(self, arena: &Arena, at: u64) -> Result<bool, Error> {
+        Ok(self.word(arena, at)?.load(Ordering::Relaxed) != 0)
+    }
+
+    /// The record at `at`, if one is committed there.
+    #[inline]
+    pub(crate) fn head(self, arena: &Arena, at: u64) -> Result<Option<Head>, Error> {
+        // Acquire pairs with the Release in `commit`.
+        let word = self.word(arena, at)?.load(Ordering::Acquire);
+        if word == 0 {
+            return Ok(None);
+        }
+        let head = Head::from_word(word, at).ok_or(Error::Corrupted(&"a record's head"))?;
+        let as_its_form = match head.form {
+            Form::Value | Form::Bytes => true,
+            _ => head.size() == WORD_RECORD && head.references == 0,
+        };
+        if head.size() + HEAD <= self.len && as_its_form { Ok(Some(head)) } else { Err(Error::Corrupted(&"a record's length")) }
+    }
+
+    /// Appends the payload of the record at `at` to `into`.
+    #[inline]
+    pub(crate) fn read_payload(self, arena: &Arena, at: u64, head: Head, into: &mut Vec<u8>) -> Result<(), Error> {
+        let (place, len) = (self.place(at + HEAD), u64::from(head.len));
+        let first = len.min(self.len - place);
+        arena.memory().read(self.start + place, first, into)?;
+        if first < len {
+            arena.memory().read(self.start, len - first, into)?;
+        }
+        Ok(())
+    }
+
+    /// Calls `visit` for each reference of the record at `at`.
+    pub(crate) fn references(self, arena: &Arena, at: u64, head: Head, visit: &mut dyn FnMut(RawRef)) -> Result<(), Error> {
+        let list = at + HEAD + u64::from(head.len).next_multiple_of(8);
+        for i in 0..u64::from(head.references) {
+            visit(RawRef(self.word(arena, list + i * 8)?.load(Ordering::Relaxed)));
+        }
+        Ok(())
+    }
+
+    /// The first word of the payload: a block's name, or a pid.
+    pub(crate) fn payload_word(self, arena: &Arena, at: u64) -> Result<u64, Error> {
+        Ok(self.word(arena, at + HEAD)?.load(Ordering::Relaxed))
+    }
+
+    /// Writes all of a record but its head, which [`commit`](Ring::commit) stores, and clears the word of the next.
+    #[inline]
+    pub(crate) fn write_record(
+        self,
+        arena: &Arena,
+        at: u64,
+        head: Head,
+        payload: &[u8],
+        references: impl Iterator<Item = RawRef>,
+    ) -> Result<(), Error> {
+        self.write(arena, at + HEAD, payload)?;
+        let list = at + HEAD + u64::from(head.len).next_multiple_of(8);
+        for (i, reference) in references.enumerate() {
+            // Relaxed: the commit publishes.
+            self.word(arena, list + i as u64 * 8)?.store(reference.0, Ordering::Relaxed);
+        }
+        self.clear(arena, at + head.size())
+    }
+
+    /// No record is committed at `at`.
+    #[inline]
+    pub(crate) fn clear(self, arena: &Arena, at: u64) -> Result<(), Error> {
+        // Relaxed: published by the commit of the record in front, or of the ring.
+        self.word(arena, at)?.store(0, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// The word whose store commits a record, and what to store.
+    #[inline]
+    pub(crate) fn commit_word(self, arena: &Arena, at: u64, head: Head) -> Result<(&'static AtomicU64, u64), Error> {
+        Ok((self.word(arena, at)?, head.to_word(at)))
+    }
+
+    /// The position behind the last committed record, from one that was it at some time. Nobody sends meanwhile.
+    pub(crate) fn end_from(self, arena: &Arena, at: u64) -> Result<u64, Error> {
+        let mut end = at;
+        while end - at < self.len {
+            let Some(head) = self.head(arena, end)? else { return Ok(end) };
+            end += head.size();
+        }
+        Err(Error::Corrupted(&"a pipe's records"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn heads_survive_the_word_and_know_their_place() {
+        for form in [Form::Value, Form::Bytes, Form::ValueBlock, Form::BytesBlock, Form::Death] {
+            let head = Head { form, len: 4096, references: 64 };
+            for at in [0, 8, 8 * 255, u64::MAX - 7] {
+                let word = head.to_word(at);
+                assert!(word != 0);
+                assert_eq!(Head::from_word(word, at), Some(head));
+                assert_eq!(Head::from_word(word, at.wrapping_add(8)), None);
+            }
+        }
+        assert_eq!(Head::from_word(6 << 48, 0), None);
+        assert_ne!(seq(0, 8), seq(1, 8));
+    }
+}

@@ -1,0 +1,203 @@
+//! Receiving: copy the record to private memory, then store the head, which is the commit.
+//!
+//! | dies | left behind | who repairs, how |
+//! |---|---|---|
+//! | waiting for its turn or for a message | an end whose user is dead | those at the other end watch its life word |
+//! | copying, before the commit | the message, still in the ring; perhaps its block in state `Taken(slot)` | the cleaner makes it `Queue` again, or the next user of the end takes it as it is |
+//! | after the commit, before the caller has it | one message in dead hands; its block in state `Taken(slot)` | lost; the cleaner frees the block |
+//! | after the commit, before the wake | room, perhaps a sleeping sender | the kernel wakes it: `pw` is pending |
+//!
+//! A sleeping sender is told of room each quarter of the ring and after each large message, not after each message: the look whether it sleeps
+//! costs as much as receiving. A sender that sleeps needs less than half of the ring, so it is told before the ring is empty.
+
+use super::cell::CLOSED;
+use super::error::{RecvError, Refused};
+use super::local::{Local, Peer};
+use super::record::{Form, Head, Ring, seq};
+use super::turn::NotMine;
+use crate::codec::CodecError;
+use crate::message::Arrival;
+use crate::ring::Patience;
+use multiproc_shm::blocks::{BlockId, BlockState};
+use multiproc_shm::notes::Op;
+use multiproc_shm::raw::Who;
+use multiproc_shm::{Error, record};
+use multiproc_sys::crash;
+use std::sync::atomic::Ordering;
+
+/// Parts of a ring after each of which the receiver looks whether the sender sleeps.
+const LOOKS: u64 = 4;
+
+/// The first record.
+#[derive(Clone, Copy, Debug)]
+struct First {
+    ring: Ring,
+    at: u64,
+    head: Head,
+}
+
+impl Local {
+    /// Takes the next message, which must be a value or bytes as `wanted` says.
+    #[inline]
+    pub(crate) fn recv(&self, arrival: &mut Arrival, wanted: Form, patience: Patience) -> Result<(), RecvError> {
+        let who = self.arena().who()?;
+        let form = {
+            let _mine = self.receiving.turn.take(patience)?;
+            self.claimed(who)?;
+            let first = match self.first()? {
+                Some(first) => first,
+                None => self.await_first(patience)?,
+            };
+            self.take(who, first, arrival)?
+        };
+        if !arrival.references.is_empty() {
+            record::arrived(self.arena(), &arrival.references)?;
+        }
+        if form == wanted || form == wanted.as_block() { Ok(()) } else { Err(unlike(form)) }
+    }
+
+    /// Whether `recv` would return at once, with a message or the news that none will come.
+    pub(crate) fn poll(&self, patience: Patience) -> Result<bool, RecvError> {
+        let who = self.arena().who()?;
+        let looked = self.receiving.turn.take(patience).map_err(RecvError::from).and_then(|_mine| {
+            self.claimed(who)?;
+            self.await_first(patience)
+        });
+        match looked {
+            Ok(_) | Err(RecvError::Eof | RecvError::PeerDied { .. }) => Ok(true),
+            Err(RecvError::TimedOut | RecvError::WouldBlock) => Ok(false),
+            Err(e) => Err(e),
+        }
+    }
+
+    #[inline]
+    fn first(&self) -> Result<Option<First>, Error> {
+        let ring = match self.receiving.ring.get() {
+            Some(ring) => ring,
+            None => match self.find_receiving_ring()? {
+                Some(ring) => ring,
+                None => return Ok(None),
+            },
+        };
+        // Relaxed: written by the receivers of this process, by turns; an earlier user's was seen with the owner word.
+        let at = self.cell.received(self.way_in()).head.load(Ordering::Relaxed);
+        Ok(ring.head(self.arena(), at)?.map(|head| First { ring, at, head }))
+    }
+
+    #[cold]
+    fn find_receiving_ring(&self) -> Result<Option<Ring>, Error> {
+        // Acquire pairs with the Release in `make_ring`.
+        let ring = Ring::in_block(self.arena(), self.cell.sent(self.way_in()).ring.load(Ordering::Acquire))?;
+        ring.into_iter().for_each(|ring| self.receiving.ring.set(ring));
+        Ok(ring)
+    }
+
+    #[cold]
+    fn await_first(&self, patience: Patience) -> Result<First, RecvError> {
+        loop {
+            // Asked first: what was sent before the end is seen.
+            let peer = self.peer()?;
+            if let Some(first) = self.first()? {
+                return Ok(first);
+            }
+            if self.own().flags() & CLOSED != 0 {
+                return Err(RecvError::Closed);
+            }
+            match peer {
+                Peer::Ended => return Err(RecvError::Eof),
+                Peer::Dead(pid) => return Err(RecvError::PeerDied { pid }),
+                Peer::Nobody | Peer::Alive(_) => {}
+            }
+            let Patience::Until(deadline) = patience else { return Err(RecvError::WouldBlock) };
+            let there = || !matches!(self.first(), Ok(None));
+            if !self.wait(Op::Recv, &self.cell.sent(self.way_in()).cw, deadline, there)? {
+                return Err(RecvError::TimedOut);
+            }
+        }
+    }
+
+    #[inline]
+    fn take(&self, who: Who, first: First, arrival: &mut Arrival) -> Result<Form, RecvError> {
+        let First { ring, at, head } = first;
+        match head.form {
+            Form::Value | Form::Bytes => {
+                ring.read_payload(self.arena(), at, head, &mut arrival.bytes)?;
+                if head.references > 0 {
+                    let mut list = Vec::new();
+                    ring.references(self.arena(), at, head, &mut |r| list.push(r))?;
+                    // Their hold bits are set before the record goes.
+                    arrival.references = list.into_iter().map(|r| self.arena().adopt(r)).collect::<Result<_, _>>()?;
+                }
+                crash::point("pipe.copied");
+                self.commit_taking(who, first, false);
+            }
+            Form::ValueBlock | Form::BytesBlock => self.take_block(who, first, arrival)?,
+            Form::Death => {
+                let pid = ring.payload_word(self.arena(), at)? as u32;
+                self.commit_taking(who, first, false);
+                return Err(RecvError::PeerDied { pid });
+            }
+        }
+        Ok(head.form)
+    }
+
+    #[cold]
+    fn take_block(&self, who: Who, first: First, arrival: &mut Arrival) -> Result<(), RecvError> {
+        let word = first.ring.payload_word(self.arena(), first.at)?;
+        let block = BlockId::from_word(word).ok_or(Error::Corrupted(&"a record without its block"))?;
+        let named = (self.index(), seq(self.way_in(), first.at));
+        match self.arena().block_state(block)? {
+            BlockState::Queue { queue, seq } | BlockState::Taken { queue, seq, .. } if (queue, seq) == named => {}
+            _ => return Err(Error::Corrupted(&"a record's block").into()),
+        }
+        // First what may fail.
+        arrival.references = record::adopt(self.arena(), block)?;
+        let mine = BlockState::Taken { slot: self.arena().my_slot(), queue: named.0, seq: named.1 };
+        self.arena().set_block_state(block, mine)?;
+        crash::point("pipe.block_taken");
+        self.commit_taking(who, first, true);
+        arrival.in_block(block);
+        Ok(())
+    }
+
+    #[inline]
+    fn commit_taking(&self, who: Who, first: First, tell: bool) {
+        let received = self.cell.received(self.way_in());
+        let next = first.at + first.head.size();
+        let part = first.ring.len / LOOKS;
+        // Release pairs with the Acquire of the sender: the record has been read.
+        if tell || first.at / part != next / part {
+            received.pw.commit_and_kick(who.thread, || received.head.store(next, Ordering::Release));
+        } else {
+            received.head.store(next, Ordering::Release);
+        }
+        crash::point("pipe.taken");
+    }
+}
+
+#[cold]
+fn unlike(form: Form) -> RecvError {
+    RecvError::Decode(CodecError::decode(match form {
+        Form::Bytes | Form::BytesBlock => "bytes were sent, which recv_bytes takes",
+        _ => "a value was sent, which recv takes",
+    }))
+}
+
+impl From<NotMine> for RecvError {
+    fn from(why: NotMine) -> RecvError {
+        match why {
+            NotMine::Taken => RecvError::WouldBlock,
+            NotMine::TimedOut => RecvError::TimedOut,
+        }
+    }
+}
+
+impl From<Refused> for RecvError {
+    fn from(why: Refused) -> RecvError {
+        match why {
+            Refused::InUse(pid) => RecvError::InUse { pid },
+            Refused::Closed => RecvError::Closed,
+            Refused::Failed(e) => RecvError::Shared(e),
+        }
+    }
+}

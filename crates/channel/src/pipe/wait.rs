@@ -1,0 +1,89 @@
+//! Waiting at one end of a pipe: for a record or for room, or until something is new at an end, or until the process at the other end is dead.
+//!
+//! The sleeper sleeps on four words at once. Its own, on which it is alone: it has the turn of its side. `news` of both ends, which up to four threads
+//! watch: who kicks wakes all, and who is woken by a kicker's death wakes the others. And the life word of the process at the other end, which is watched
+//! by whoever has to do with that process: the kernel wakes one, who tells the others, and who passes the wake on by its own death.
+
+use super::cell::Owner;
+use super::local::{Local, Peer};
+use multiproc_shm::Error;
+use multiproc_shm::notes::Op;
+use multiproc_shm::raw::{RawLock, WaitWord};
+use multiproc_shm::waiting::{Waitable, Words};
+use multiproc_sys::clock::Deadline;
+use std::sync::atomic::Ordering;
+
+/// What a thread at one end waits for.
+pub(super) struct Waiting<'a, F> {
+    local: &'a Local,
+    word: &'static WaitWord,
+    done: F,
+    seen: News,
+}
+
+/// Owner of the other end, its flags, and those of this end.
+type News = (u64, u32, u32);
+
+impl Local {
+    /// Waits until `done`, or until the ends are no longer as they were; false when time is up.
+    pub(super) fn wait(
+        &self,
+        op: Op,
+        word: &'static WaitWord,
+        deadline: Option<Deadline>,
+        done: impl Fn() -> bool,
+    ) -> Result<bool, Error> {
+        let waiting = Waiting { local: self, word, done, seen: self.news() };
+        self.arena().wait_for(op, self.index(), &waiting, deadline)
+    }
+
+    fn news(&self) -> News {
+        let (own, other) = (self.own(), self.other());
+        // Acquire pairs with the changes: what was sent before them is seen.
+        (other.owner.load(Ordering::Acquire), other.flags(), own.flags())
+    }
+}
+
+impl<F: Fn() -> bool> Waiting<'_, F> {
+    /// The life word of the process at the other end, unless that is this one.
+    fn life(&self) -> Option<&'static RawLock> {
+        let slot = Owner::from_word(self.seen.0)?.slot().filter(|&slot| slot != self.local.arena().my_slot())?;
+        Some(&self.local.arena().slot(slot).ok()?.life)
+    }
+
+    fn peer_has_ended(&self) -> bool {
+        !matches!(self.local.peer(), Ok(Peer::Nobody | Peer::Alive(_)))
+    }
+}
+
+impl<F: Fn() -> bool> Waitable for Waiting<'_, F> {
+    fn ready(&self) -> bool {
+        (self.done)() || self.local.news() != self.seen || self.peer_has_ended()
+    }
+
+    fn prepare(&self, words: &mut Words) {
+        for word in [self.word, &self.local.other().news, &self.local.own().news] {
+            word.prepare();
+            words.push(word.watch());
+        }
+        if let Some(watched) = self.life().and_then(RawLock::watch) {
+            words.push_shared(watched);
+        }
+    }
+
+    fn woken(&self) {
+        if let Some(life) = self.life()
+            && life.owner_died()
+        {
+            life.tell_of_death();
+        }
+        if self.local.news() != self.seen {
+            self.local.other().news.pass_on_to_all();
+            self.local.own().news.pass_on_to_all();
+        }
+    }
+
+    fn finish(&self) {
+        self.word.finish();
+    }
+}

@@ -1,0 +1,150 @@
+//! When a collection is due though nobody has died, and what follows one: idle memory goes back, and what was found is told.
+//!
+//! Garbage needs no death: handles that are shared and dropped, queues with their messages. So a collection is due when the memory in use has
+//! grown by 64 MiB, or by half of what the last one left if that is more. Counted is growth and not allocation: messages come and go by the
+//! gigabyte, have one owner and leave nothing behind.
+//!
+//! Who allocates may hold locks for which others wait, so it only wishes for a collection: the keeper of its process runs it. In an arena
+//! that no keeper looks after, it runs it itself as soon as it holds no lock. The words are in [`crate::arena`]'s table.
+
+use crate::arena::Arena;
+use multiproc_sys::clock::now_nanos;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+/// The least growth that makes a collection due.
+pub const LEAST_GROWTH: u64 = 64 << 20;
+/// In a tree that has never had more objects a collection takes less than a tenth of a millisecond.
+const FEW_OBJECTS: u64 = 1 << 10;
+/// After so many bytes allocated a process looks whether one is due.
+const LOOK_EVERY: u64 = 1 << 20;
+/// Collections that nobody has asked for and that follow no death may come in quick succession: so often do they give back idle memory.
+const IDLE_NANOS: u64 = 1_000_000_000;
+
+/// Something that a hook of the cleaner found, told when no lock is held: the teller may be the user's own code.
+#[derive(Clone, Copy, Debug)]
+pub struct Notice {
+    /// Tells it.
+    pub tell: fn(&Notice),
+    /// Index of the object.
+    pub object: u32,
+    /// Number of the first item.
+    pub seq: u32,
+    /// How many items.
+    pub count: u32,
+    /// Of the dead process.
+    pub pid: u32,
+}
+
+/// What one process knows of it. Private memory.
+#[derive(Debug, Default)]
+pub struct Pace {
+    /// Bytes allocated since this process last looked.
+    allocated: AtomicU64,
+    wished: AtomicBool,
+    keeper: OnceLock<fn()>,
+    notices: Mutex<Vec<Notice>>,
+}
+
+impl Arena {
+    /// From now on wishes for a collection go to `kick`, which has another thread of this process call [`collect_if_wished`](Arena::collect_if_wished).
+    pub fn kept_by(&self, kick: fn()) {
+        let _ = self.pace.keeper.set(kick);
+    }
+
+    /// Collects if somebody in this process has wished for it.
+    pub fn collect_if_wished(&self) {
+        // AcqRel: what is to be told was noted before the wish.
+        if self.pace.wished.swap(false, Ordering::AcqRel) {
+            let _ = self.keep(false);
+        }
+    }
+
+    /// Bytes in use: backed, and not merely kept for the next use.
+    pub(crate) fn in_use(&self) -> u64 {
+        self.account().used.load(Ordering::Relaxed).saturating_sub(self.blocks.warm())
+    }
+
+    pub(crate) fn note_settled(&self) {
+        // Relaxed: a figure to compare with.
+        self.collection().settled.store(self.in_use(), Ordering::Relaxed);
+    }
+
+    #[inline]
+    pub(crate) fn note_allocated(&self, bytes: u64) {
+        // Relaxed: a counter of this process, which may lose what threads add at the same time as it is reset.
+        if self.pace.allocated.fetch_add(bytes, Ordering::Relaxed) + bytes >= LOOK_EVERY {
+            self.look_if_due();
+        }
+    }
+
+    #[cold]
+    fn look_if_due(&self) {
+        self.pace.allocated.store(0, Ordering::Relaxed);
+        let settled = self.collection().settled.load(Ordering::Relaxed);
+        if self.in_use().saturating_sub(settled) > LEAST_GROWTH.max(settled / 2) {
+            self.wish();
+        }
+    }
+
+    /// After a handle was dropped that leaves something for a collection to find out. At once among few objects; among many it is left to the keeper, where many
+    /// wishes become one collection: a thousand queues dropped one after the other must not look at all objects a thousand times.
+    pub(crate) fn collect_soon(&self) {
+        if self.objects.high() <= FEW_OBJECTS || self.pace.keeper.get().is_none() {
+            // An error means corrupted shared memory, of which the next operation tells.
+            let _ = self.collect_and(false);
+        } else {
+            self.wish();
+        }
+    }
+
+    fn wish(&self) {
+        if self.pace.wished.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        match self.pace.keeper.get() {
+            Some(kick) => kick(),
+            None if self.who().is_ok_and(|who| who.thread.holds() == 0) => self.collect_if_wished(),
+            None => self.pace.wished.store(false, Ordering::Relaxed),
+        }
+    }
+
+    /// Has `notice` told after the collection.
+    pub fn tell_later(&self, notice: Notice) {
+        self.notices().push(notice);
+    }
+
+    fn notices(&self) -> std::sync::MutexGuard<'_, Vec<Notice>> {
+        self.pace.notices.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells what was found. To be called without any lock.
+    pub fn tell(&self) {
+        // By a statement of its own, so that the list is free while they are told.
+        let notices = std::mem::take(&mut *self.notices());
+        for notice in notices {
+            // A subscriber that panics must not end the keeper.
+            let _ = catch_unwind(AssertUnwindSafe(|| (notice.tell)(&notice)));
+        }
+    }
+
+    /// The same for who holds a lock.
+    pub(crate) fn have_it_told(&self) {
+        if !self.notices().is_empty() {
+            self.wish();
+        }
+    }
+
+    /// Gives back memory that has been idle since it was last done.
+    pub(crate) fn give_back_idle(&self, always: bool) {
+        let word = self.collection().given_back;
+        let (last, now) = (word.load(Ordering::Relaxed), now_nanos());
+        if !always && now.saturating_sub(last) < IDLE_NANOS {
+            return;
+        }
+        word.store(now, Ordering::Relaxed);
+        // An error means corrupted memory, of which the next operation tells.
+        let _ = self.blocks.give_back_idle(&self.memory, self.account(), self.my_slot());
+    }
+}

@@ -1,0 +1,138 @@
+//! Signals that the program has asked to hear of: a handler that writes to a pipe, and the pipe's other end.
+//!
+//! The handler does nothing but write number and sender, so it is async-signal-safe. In a process that a plain fork() made of this one the
+//! signal has its default effect: it was not meant for us. See sigaction(2), signal-safety(7).
+#![allow(unsafe_code)]
+
+use crate::memfd;
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::unistd::pipe2;
+use std::ffi::{c_int, c_void};
+use std::io;
+use std::mem;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::ptr;
+use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+/// Where the handler writes; -1 for nowhere. Release and Acquire pair, though a handler that saw an old -1 would be right as well.
+static PIPE: AtomicI32 = AtomicI32::new(-1);
+/// Whose handler it is.
+static OWNER: AtomicU32 = AtomicU32::new(0);
+/// The writing end, for good.
+static WRITER: Mutex<Option<OwnedFd>> = Mutex::new(None);
+
+/// A signal that has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Arrival {
+    /// Its number.
+    pub signal: i32,
+    /// The process that sent it; 0 for the kernel, as for Ctrl-C.
+    pub sender: u32,
+}
+
+/// The end that is read. One for each process.
+#[derive(Debug)]
+pub struct Caught(OwnedFd);
+
+impl Caught {
+    /// Opens the pipe; `None` when that was done before.
+    ///
+    /// # Errors
+    /// EMFILE or ENFILE without free descriptors.
+    pub fn open() -> io::Result<Option<Caught>> {
+        let mut writer = WRITER.lock().unwrap_or_else(PoisonError::into_inner);
+        if writer.is_some() {
+            return Ok(None);
+        }
+        let (read, write) = pipe2(OFlag::O_CLOEXEC)?;
+        let (read, write) = (memfd::move_high(read)?, memfd::move_high(write)?);
+        // A handler never waits: when thousands of signals are unread, no further one tells anything new.
+        crate::stream::set_nonblocking(&write)?;
+        OWNER.store(std::process::id(), Ordering::Release);
+        PIPE.store(write.as_raw_fd(), Ordering::Release);
+        *writer = Some(write);
+        Ok(Some(Caught(read)))
+    }
+
+    /// Waits for the next signal; `None` only if the pipe is broken.
+    pub fn next(&self) -> Option<Arrival> {
+        let mut record = [0; 8];
+        loop {
+            match nix::unistd::read(&self.0, &mut record) {
+                // Records are written whole and read whole.
+                Ok(8) => {
+                    let [a, b, c, d, e, f, g, h] = record;
+                    return Some(Arrival { signal: i32::from_ne_bytes([a, b, c, d]), sender: u32::from_ne_bytes([e, f, g, h]) });
+                }
+                Err(Errno::EINTR) => {}
+                _ => return None,
+            }
+        }
+    }
+}
+
+/// Has `signal` written to the pipe from now on. False for one that the process was told to ignore (nohup, a background job of a script): it
+/// stays ignored. System calls that it interrupts go on.
+///
+/// # Errors
+/// EINVAL for signals that cannot be caught.
+pub fn catch(signal: i32) -> io::Result<bool> {
+    // SAFETY: zeros are a sigaction: the default.
+    let mut old: libc::sigaction = unsafe { mem::zeroed() };
+    // SAFETY: asks only; the place is ours.
+    Errno::result(unsafe { libc::sigaction(signal, ptr::null(), &raw mut old) })?;
+    if old.sa_sigaction == libc::SIG_IGN {
+        return Ok(false);
+    }
+    let on_signal: extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void) = on_signal;
+    // SAFETY: as above.
+    let mut action: libc::sigaction = unsafe { mem::zeroed() };
+    action.sa_sigaction = on_signal as usize;
+    action.sa_flags = libc::SA_SIGINFO | libc::SA_RESTART | libc::SA_ONSTACK;
+    // SAFETY: the handler is async-signal-safe and lives as long as the program.
+    Errno::result(unsafe { libc::sigaction(signal, &raw const action, ptr::null_mut()) })?;
+    Ok(true)
+}
+
+extern "C" fn on_signal(signal: c_int, info: *mut libc::siginfo_t, _: *mut c_void) {
+    let error = Errno::last();
+    if OWNER.load(Ordering::Acquire) != std::process::id() {
+        // SAFETY: restoring the default installs no code.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+        // Delivered when this handler has returned.
+        // SAFETY: raise is async-signal-safe.
+        unsafe { libc::raise(signal) };
+        return;
+    }
+    // SAFETY: with SA_SIGINFO the kernel passes a valid siginfo.
+    let info = unsafe { &*info };
+    // A positive code is the kernel's own, where no sender stands.
+    let sender = match info.si_code {
+        code if code > 0 => 0,
+        // SAFETY: signals that processes send carry the sender.
+        _ => unsafe { info.si_pid() }.unsigned_abs(),
+    };
+    let ([a, b, c, d], [e, f, g, h]) = (signal.to_ne_bytes(), sender.to_ne_bytes());
+    let record = [a, b, c, d, e, f, g, h];
+    // SAFETY: the array is valid for its length; a full pipe is an error that tells nothing new.
+    unsafe { libc::write(PIPE.load(Ordering::Acquire), record.as_ptr().cast(), record.len()) };
+    error.set();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signals_arrive_with_their_sender() {
+        let caught = Caught::open().unwrap().unwrap();
+        assert!(Caught::open().unwrap().is_none());
+        assert!(catch(libc::SIGUSR2).unwrap());
+        assert!(catch(libc::SIGKILL).is_err());
+        // SAFETY: the handler is installed.
+        unsafe { libc::kill(std::process::id() as i32, libc::SIGUSR2) };
+        assert_eq!(caught.next(), Some(Arrival { signal: libc::SIGUSR2, sender: std::process::id() }));
+    }
+}
