@@ -49,7 +49,7 @@ fn who_waits_for_bytes_is_woken_by_those_who_take_them() {
     assert_eq!(q.get().unwrap(), [1; 50]);
     // Thirty bytes too few still.
     assert_eq!(q.len(), 1);
-    assert_eq!(q.get_many(10).unwrap().pop().unwrap().unwrap(), [2; 50]);
+    assert_eq!(q.get_many(1).unwrap().pop().unwrap().unwrap(), [2; 50]);
     assert_eq!(q.get_timeout(LIMIT).unwrap(), [3; 80]);
     assert!(p.join().unwrap());
 }
