@@ -134,8 +134,8 @@ pub use multiproc_channel::{
 #[doc(inline)]
 pub use multiproc_process::{
     Args, Builder, ChildEnd, ChildInfo, Error, Lines, MemoryUsage, Process, ProcessError, ProcessInfo, Run, Shutdown, Signal,
-    StartMethod, Stdio, active_children, cpu_count, current_process, exit_grace, init, memory_usage, parent_process,
-    set_memory_limit, shutdown, shutdown_on, stats, worker_init,
+    StartMethod, Stdio, active_children, after_fork_child, cpu_count, current_process, exit_grace, init, memory_usage,
+    parent_process, set_memory_limit, shutdown, shutdown_on, stats, worker_init,
 };
 #[doc(inline)]
 pub use multiproc_process::{Circle, CircleLink, Dump, HoldReport, ProcessReport, ProcessState, WaitReport, dump, dump_on};
@@ -177,7 +177,7 @@ pub mod testing {
     pub use multiproc_shm::audit::{Audit, NoCollection};
     use multiproc_shm::{Arena, Error};
     #[cfg(feature = "crash-points")]
-    pub use multiproc_sys::crash::{arm_at, arm_step, disarm, passed};
+    pub use multiproc_sys::crash::{arm_at, arm_next_thread, arm_step, disarm, passed};
 
     /// What the tree's arena holds.
     pub fn audit() -> Result<Audit, Error> {

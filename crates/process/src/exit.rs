@@ -7,6 +7,7 @@
 use crate::child::Child;
 use crate::worker::Outcome;
 use crate::{dump, keeper, lines, shutdown, tree};
+use multiproc_shm::Arena;
 use multiproc_shm::roster::Slot;
 use multiproc_sys::clock::Deadline;
 use multiproc_sys::signal::stderr_write;
@@ -102,6 +103,15 @@ pub(crate) fn register() {
 pub(crate) fn record_exit_code(slot: &'static Slot) {
     OWN_SLOT.store(std::ptr::from_ref(slot).cast_mut(), Ordering::Release);
     register();
+}
+
+/// In a process that a plain fork made: what is noted at its end is its own.
+pub(crate) fn begin_another_life(arena: &'static Arena) {
+    if let Ok(slot) = arena.slot(arena.my_slot()) {
+        OWN_SLOT.store(std::ptr::from_ref(slot).cast_mut(), Ordering::Release);
+    }
+    EXITING.store(false, Ordering::Release);
+    lines::begin_another_life();
 }
 
 extern "C" fn handler(status: c_int, _: *mut c_void) {

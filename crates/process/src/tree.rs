@@ -139,6 +139,11 @@ pub(crate) fn existing() -> Option<&'static Arena> {
     ARENA.get().copied().filter(|_| !multiproc_sys::robust::forked())
 }
 
+/// As [`existing`], also in a process that a plain fork made.
+pub(crate) fn made() -> Option<&'static Arena> {
+    ARENA.get().copied()
+}
+
 /// Maps the inherited arena.
 pub(crate) fn inherit(fd: OwnedFd, slot: SlotId) -> Result<&'static Arena, ShmError> {
     let arena = Arena::attach(fd, &options(), slot)?;

@@ -146,6 +146,9 @@ impl Arena {
     fn reserver_gone(&self, slot: &Slot) -> Result<bool, Error> {
         let (by, end) = slot.reserved_by();
         let parent = self.slot(by)?;
+        if std::ptr::eq(parent, slot) {
+            return Ok(slot.life.owner_died());
+        }
         let (state, generation) = parent.state()?;
         Ok(state == SlotState::Free || !Slot::generation_ends_in(generation, end) || parent.is_dead())
     }
@@ -202,6 +205,10 @@ impl Arena {
                     }
                     let free = ObjectState::Free.to_word(generation.wrapping_add(1));
                     self.objects.give_back(&self.memory, u64::from(index), free)?;
+                }
+                // Whoever has it has joined the tree by a fork, a moment before its parent let go of it: see `rejoin`.
+                (ObjectState::Dying(by), generation) if by == slot && self.anybody_has(Table::Hold, index)? => {
+                    self.revive(index, generation)?;
                 }
                 (ObjectState::Dying(by), generation) if by == slot => self.finish_end(index, generation)?,
                 _ => {}

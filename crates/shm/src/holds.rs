@@ -42,6 +42,11 @@ impl Holds {
         Holds { start: layout.holds, table: layout.hold_table, backed: (0..pages).map(|_| AtomicBool::new(false)).collect() }
     }
 
+    /// The own slot is another from now on.
+    pub(crate) fn forget_backed(&self) {
+        self.backed.iter().for_each(|page| page.store(false, Ordering::Relaxed));
+    }
+
     fn offset(&self, slot: u32, table: Table, word: u64) -> u64 {
         self.start + (u64::from(slot) * HOLD_TABLES + table as u64) * self.table + word * 8
     }

@@ -9,6 +9,7 @@
 //!   each object and process;
 //! - [`arena`]: all of it together; [`waiting`]: sleeping with a note of what for; [`held`]: this process's references; [`record`]: references inside messages;
 //! - [`scope`]: how handles go through serde; [`collect`]: cleaning up after the dead, and tracing what nobody references;
+//! - [`rejoin`]: how a process that a plain fork made becomes one of the tree;
 //! - [`bereaved`]: processes whose parent is gone;
 //! - [`pace`]: when a collection is due, and what is told and given back after one;
 //! - [`stats`]: what is in use and who has it, for people; [`audit`]: the same for tests; [`report`]: who holds what and waits for what.
@@ -29,6 +30,7 @@ pub mod objects;
 pub mod pace;
 pub mod raw;
 pub mod record;
+pub mod rejoin;
 pub mod report;
 pub mod roster;
 pub mod scope;
