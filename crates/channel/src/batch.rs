@@ -67,10 +67,6 @@ impl<T> Batch<T> {
             Ok(parcel) => parcel,
             Err(why) => return Err((value, why)),
         };
-        if self.packed.is_empty() {
-            self.bytes.clear();
-            self.large = 0;
-        }
         let packed = match parcel.inline() {
             Some(payload) => {
                 let at = self.bytes.len()..self.bytes.len() + payload.len();
@@ -107,6 +103,10 @@ impl<T> Batch<T> {
             }
         }
         self.values.drain(..count);
+        if self.packed.is_empty() {
+            self.bytes.clear();
+            self.large = 0;
+        }
     }
 
     /// The values that were not put.

@@ -1,7 +1,7 @@
 //! What may travel, and the two steps every message goes through: packing with its references, opening with them.
 //!
-//! Queues and pipes share these: a [`Parcel`] is an encoded message that its channel puts into a ring or hands over as a block, an
-//! [`Arrival`] one that has been taken out of it and is still to be decoded. Whatever fails, is dropped or panics in between, a block
+//! Queues and pipes share these: a `Parcel` is an encoded message that its channel puts into a ring or hands over as a block, an
+//! `Arrival` one that has been taken out of it and is still to be decoded. Whatever fails, is dropped or panics in between, a block
 //! belongs to one of them and is freed with it.
 
 use crate::codec::{Buffer, BufferFailed, Codec, CodecError, EncodeRef};
@@ -73,11 +73,12 @@ pub(crate) enum OpenFailed {
 pub(crate) struct OwnBlock {
     arena: &'static Arena,
     block: BlockId,
+    life: u32,
 }
 
 impl OwnBlock {
     pub(crate) fn new(arena: &'static Arena, block: BlockId) -> OwnBlock {
-        OwnBlock { arena, block }
+        OwnBlock { arena, block, life: robust::life() }
     }
 
     pub(crate) fn id(&self) -> BlockId {
@@ -92,7 +93,8 @@ impl OwnBlock {
 
 impl Drop for OwnBlock {
     fn drop(&mut self) {
-        if !robust::forked() {
+        // In a process made by fork() the block is the parent's.
+        if robust::life() == self.life {
             crash::point("block.let_go");
             // Fails only in corrupted memory, of which the next operation tells.
             let _ = self.arena.free(self.block);

@@ -12,7 +12,7 @@
 use super::bytes::{Form, Head};
 use super::cell::{CLOSED, End, NO_SENDER};
 use super::lease::Leased;
-use super::{Bytes, GaveUp, Patience, Ring};
+use super::{Bytes, GaveUp, Patience, Ring, dead};
 use crate::error::GetError;
 use crate::message::Arrival;
 use multiproc_shm::blocks::{BlockId, BlockState};
@@ -214,6 +214,10 @@ impl Ring {
         crash::point("get.before_commit");
         consumed.pw.commit_and_kick(who.thread, || end.store(&consumed.head));
         crash::point("get.kicked");
+        if self.cell.max_attempts.load(Ordering::Relaxed) != 0 && self.ended() != 0 {
+            // Who waits for dead letters waits for the queue to be drained as well.
+            dead::raise(self.cell, who, || {});
+        }
     }
 
     /// Takes over the references of an inline record: their hold bits are set before the record goes.
