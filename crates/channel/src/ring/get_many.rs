@@ -18,9 +18,8 @@ const _: () = assert!(MAX_BATCH <= MAX_IN_HAND as usize);
 impl Ring {
     /// Waits for a message and takes it and those behind it, at most `max` and [`MAX_BATCH`].
     pub(crate) fn get_batch(&self, arrivals: &mut Arrivals, max: usize, patience: Patience) -> Result<(), GetError> {
-        let who = self.arena().who()?;
         let max = max.min(MAX_BATCH);
-        let leased = self.with_next(who, patience, |next| match next {
+        let leased = self.with_next(patience, |who, next| match next {
             Next::Returned(leased) => {
                 // It is acknowledged outside of the lock, with a note of its own: it comes alone.
                 let references = self.take_returned(&leased)?;
