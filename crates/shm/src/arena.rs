@@ -108,6 +108,7 @@ pub struct Arena {
     pub(crate) pace: Pace,
     kinds: &'static [&'static Kind],
     slot: u32,
+    own: &'static Slot,
     process: u64,
 }
 
@@ -184,6 +185,10 @@ impl Arena {
         let header = memory.at::<Header>(0)?;
         multiproc_sys::futex::wait_in_slices(header.sliced.load(Ordering::Relaxed) != 0);
         let objects = Slab::new(&header.objects, layout.object_states, layout.object_free_bits, u64::from(layout.objects));
+        if slot >= layout.slots {
+            return Err(Error::Corrupted(&"a slot's index"));
+        }
+        let own = memory.at(layout.roster + u64::from(slot) * SLOT_SIZE)?;
         let arena = Arena {
             blocks: Blocks::new(&layout, &header.classes),
             holds: Holds::new(&layout),
@@ -193,6 +198,7 @@ impl Arena {
             objects,
             kinds,
             slot,
+            own,
             process: Who::process(slot, std::process::id()),
             memory,
             layout,
@@ -251,6 +257,12 @@ impl Arena {
     #[inline]
     pub fn my_slot(&self) -> u32 {
         self.slot
+    }
+
+    /// The calling process's own roster slot.
+    #[inline]
+    pub fn own_slot(&self) -> &'static Slot {
+        self.own
     }
 
     /// A roster slot.

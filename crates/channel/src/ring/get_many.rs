@@ -54,7 +54,7 @@ impl Ring {
         let before = arrivals.len();
         if first.head.form() == Form::Block {
             let (block, references) = self.take_block(first)?;
-            self.note_in_hand(start, before as u32 + 1)?;
+            self.note_in_hand(start, before as u32 + 1);
             crash::point("get_many.block_in_hand");
             self.commit_get(who, first.at, first.end(), self.volume_of(first));
             arrivals.in_block(block, references);
@@ -75,7 +75,7 @@ impl Ring {
                 _ => break end,
             }
         };
-        self.note_in_hand(start, (before + taken.len()) as u32)?;
+        self.note_in_hand(start, (before + taken.len()) as u32);
         crash::point("get_many.in_hand");
         self.commit_get(who, first.at, end, volume);
         taken.into_iter().for_each(|(from, to, references)| arrivals.inline(from..to, references));
