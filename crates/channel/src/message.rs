@@ -1,7 +1,7 @@
 //! What may travel, and the two steps every message goes through: packing with its references, opening with them.
 //!
-//! Queues and pipes share these: a [`Parcel`] is an encoded message that its channel puts into a ring or hands over as a block, an
-//! [`Arrival`] one that has been taken out of it and is still to be decoded. Whatever fails, is dropped or panics in between, a block
+//! Queues and pipes share these: a `Parcel` is an encoded message that its channel puts into a ring or hands over as a block, an
+//! `Arrival` one that has been taken out of it and is still to be decoded. Whatever fails, is dropped or panics in between, a block
 //! belongs to one of them and is freed with it.
 
 use crate::codec::{Buffer, BufferFailed, Codec, CodecError, EncodeRef};
