@@ -51,8 +51,9 @@ fn main() -> ExitCode {
          value, and what comes with it costs no more than the copies.",
         Unit::Micros,
     )
-    .subject(row::OURS, || ours::micros_of_bytes(windows, memory::LEN))
+    .subject(row::OURS, || ours::micros_there_and_back(effort.count(100_000), memory::LEN))
     .subject("two_memcpy", || memory::two_copies(effort.count(100_000)))
+    .subject("between_processes", || ours::micros_between_processes(windows, memory::LEN))
     .bar(Bar::AtMost(4.0, "two_memcpy"));
 
     let rounds = effort.rounds(5);

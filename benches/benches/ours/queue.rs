@@ -6,6 +6,7 @@ use multiproc_benches::segment::Segment;
 use multiproc_benches::windows::{Meter, Windows};
 use multiproc_benches::{Message, machine};
 use std::hint::black_box;
+use std::time::Instant;
 
 fn produce(jobs: Sender<Message>, cpu: usize) {
     machine::pin(cpu).expect("pinning");
@@ -65,8 +66,23 @@ fn consume_bytes(jobs: Receiver<Vec<u8>, Raw>, meter: String) {
     }
 }
 
+/// Microseconds for putting a message of `len` bytes and getting it again, in one process: what it costs a processor.
+pub(crate) fn micros_there_and_back(times: u64, len: usize) -> Measured {
+    if multiproc::CRASH_POINTS {
+        return Err("crash points are compiled in".into());
+    }
+    let queue = Queue::<Vec<u8>, Raw>::with_codec(8)?;
+    let message = vec![7; len];
+    let start = Instant::now();
+    for _ in 0..times {
+        queue.put_ref(black_box(&message))?;
+        black_box(queue.get()?);
+    }
+    Ok(start.elapsed().as_secs_f64() * 1e6 / times as f64)
+}
+
 /// Microseconds for a message of `len` bytes, from one process to another in steady state.
-pub(crate) fn micros_of_bytes(windows: &Windows, len: usize) -> Measured {
+pub(crate) fn micros_between_processes(windows: &Windows, len: usize) -> Measured {
     if multiproc::CRASH_POINTS {
         return Err("crash points are compiled in".into());
     }

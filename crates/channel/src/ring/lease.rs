@@ -51,8 +51,7 @@ pub(crate) struct Leases {
 impl Ring {
     /// Leases the next message.
     pub(crate) fn lease(&self, patience: Patience) -> Result<(Leased, References), GetError> {
-        let who = self.arena().who()?;
-        self.with_next(who, patience, |next| match next {
+        self.with_next(patience, |who, next| match next {
             Next::Ring(first) => self.lease_first(who, first),
             Next::Returned(leased) => {
                 let references = self.take_returned(&leased)?;
@@ -229,7 +228,7 @@ impl Ring {
     pub(crate) fn acknowledge_if_leased(&self, block: BlockId) -> Result<(), Error> {
         match self.arena().block_state(block)? {
             BlockState::Leased { seq, .. } => {
-                self.note_returned(seq)?;
+                self.note_returned(seq);
                 crash::point("get.returned_in_hand");
                 self.clear_entry_of(block)
             }

@@ -150,6 +150,18 @@ impl Ring {
     /// Takes one of the two locks. `ready` says whether the operation could go on if it had it.
     #[inline]
     fn take(&self, op: Op, lock: &RawLock, who: Who, patience: Patience, ready: impl Fn() -> bool) -> Result<Acquired, GaveUp> {
+        if lock.lock_free(who) { Ok(Acquired::Clean) } else { self.take_held(op, lock, who, patience, ready) }
+    }
+
+    #[cold]
+    fn take_held(
+        &self,
+        op: Op,
+        lock: &RawLock,
+        who: Who,
+        patience: Patience,
+        ready: impl Fn() -> bool,
+    ) -> Result<Acquired, GaveUp> {
         let failed = |why: LockFailed| match why {
             LockFailed::TimedOut => GaveUp::TimedOut,
             LockFailed::Unusable(why) => GaveUp::Failed(why.into()),
