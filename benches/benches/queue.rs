@@ -1,10 +1,10 @@
-//! Messages of 64 bytes per second through a queue between processes, calls that block.
+//! Messages of 64 bytes per second through a queue between processes, calls that block; and microseconds for one of 64 KiB.
 
 #[path = "ours/queue.rs"]
 mod ours;
 
 use multiproc_benches::{
-    baseline::{self, bare_ring, crossbeam, ipc, python, socket},
+    baseline::{self, bare_ring, crossbeam, ipc, memory, python, socket},
     effort::Effort,
     row::{self, Bar, Row, Unit, exit},
     windows::Windows,
@@ -45,6 +45,17 @@ fn main() -> ExitCode {
     .subject("crossbeam_threads", || crossbeam::rate(windows, 2, 2))
     .bar(Bar::AtLeast(0.5, "bare_ring"));
 
+    let large = Row::new(
+        "queue_64k_bytes",
+        "a message of 64 KiB is copied twice, from the value to its block and from there to the \
+         value, and what comes with it costs no more than the copies.",
+        Unit::Micros,
+    )
+    .subject(row::OURS, || ours::micros_there_and_back(effort.count(100_000), memory::LEN))
+    .subject("two_memcpy", || memory::two_copies(effort.count(100_000)))
+    .subject("between_processes", || ours::micros_between_processes(windows, memory::LEN))
+    .bar(Bar::AtMost(4.0, "two_memcpy"));
+
     let rounds = effort.rounds(5);
-    exit(&[spsc.run(rounds), mpmc.run(rounds)])
+    exit(&[spsc.run(rounds), mpmc.run(rounds), large.run(rounds)])
 }

@@ -5,7 +5,7 @@ mod common_queue;
 use common_queue::alone;
 use multiproc::bytemuck::{CheckedBitPattern, NoUninit};
 use multiproc::{
-    Atomic, Bincode, Buffer, Codec, CodecError, Event, GetError, Lock, OwnedPermit, Plain, PlainVec, Process, Queue, Raw,
+    Array, Atomic, Bincode, Buffer, Codec, CodecError, Event, GetError, Lock, OwnedPermit, Plain, PlainVec, Process, Queue, Raw,
     Receiver, Semaphore, Sender, Value, testing,
 };
 use serde::{Deserialize, Serialize};
@@ -47,6 +47,7 @@ struct Series {
 #[test]
 fn values_come_back_from_another_process() {
     let _one = alone();
+    let _watched = multiproc_tests::watch(120);
     let sample = Sample { at: u64::MAX, level: -0.5, valid: true, channel: *b"xyz" };
     round_trip::<_, Plain>(&[sample; 3]);
     round_trip::<_, Plain>(&[[7u64; 1000]]);
@@ -63,6 +64,7 @@ fn values_come_back_from_another_process() {
 #[test]
 fn handles_travel_through_postcard_too() {
     let _one = alone();
+    let _watched = multiproc_tests::watch(120);
     let q = Queue::<(u8, Queue<u32>), multiproc::Postcard>::with_codec(2).unwrap();
     let inner = Queue::bounded(9).unwrap();
     let p = Process::spawn((q.clone(),), |q: Queue<(u8, Queue<u32>), multiproc::Postcard>| {
@@ -77,6 +79,7 @@ fn handles_travel_through_postcard_too() {
 #[test]
 fn borrowed_forms_are_the_same_messages() {
     let _one = alone();
+    let _watched = multiproc_tests::watch(120);
     let raw = Queue::<Vec<u8>, Raw>::with_codec(4).unwrap();
     raw.put_ref(b"slice".as_slice()).unwrap();
     raw.put_ref(&b"vector".to_vec()).unwrap();
@@ -113,9 +116,9 @@ macro_rules! is_not {
 /// Plain data travels without serde, so a handle that were plain data would travel uncounted.
 #[test]
 fn no_handle_is_plain_data() {
-    is_not!(NoUninit: Queue<u8> Sender<u8> Receiver<u8> Lock Event Semaphore OwnedPermit Value<u8> Atomic<u64>);
-    is_not!(CheckedBitPattern: Queue<u8> Sender<u8> Receiver<u8> Lock Event Semaphore OwnedPermit Value<u8> Atomic<u64>);
-    is_not!(multiproc::bytemuck::AnyBitPattern: Queue<u8> Sender<u8> Receiver<u8> Lock Event Semaphore OwnedPermit Value<u8> Atomic<u64>);
+    is_not!(NoUninit: Queue<u8> Sender<u8> Receiver<u8> Lock Event Semaphore OwnedPermit Value<u8> Atomic<u64> Array<u8>);
+    is_not!(CheckedBitPattern: Queue<u8> Sender<u8> Receiver<u8> Lock Event Semaphore OwnedPermit Value<u8> Atomic<u64> Array<u8>);
+    is_not!(multiproc::bytemuck::AnyBitPattern: Queue<u8> Sender<u8> Receiver<u8> Lock Event Semaphore OwnedPermit Value<u8> Atomic<u64> Array<u8>);
 }
 
 /// Whether an address lies in the mapping of the arena.
@@ -191,6 +194,7 @@ fn large_messages_lie_in_the_arena<const ONCE: bool>() {
 #[test]
 fn large_messages_are_written_and_read_where_they_lie() {
     let _one = alone();
+    let _watched = multiproc_tests::watch(120);
     large_messages_lie_in_the_arena::<true>();
     large_messages_lie_in_the_arena::<false>();
 }
@@ -216,6 +220,7 @@ fn what_fails_or_panics_half_way_leaves_no_block() {
         }
     }
     let _one = alone();
+    let _watched = multiproc_tests::watch(120);
     testing::collect().unwrap();
     let before = testing::audit().unwrap();
     let q = Queue::<u32, Poor>::with_codec(4).unwrap();

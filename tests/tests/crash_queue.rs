@@ -53,6 +53,8 @@ mod killer {
         /// Leases a message that has come back.
         Retake(Form),
         GetReturned(Form),
+        /// Takes a message that was given out in vain as often as the queue allows: once.
+        GetDead(Form),
         Ack(Form),
         Requeue(Form),
         Close,
@@ -71,6 +73,7 @@ mod killer {
                 | Op::Lease(f)
                 | Op::Retake(f)
                 | Op::GetReturned(f)
+                | Op::GetDead(f)
                 | Op::Ack(f)
                 | Op::Requeue(f) => f,
                 _ => Form::Inline,
@@ -88,7 +91,7 @@ mod killer {
         /// How many messages may be lost in the hands of who dies in it.
         fn may_lose(self) -> usize {
             match self {
-                Op::Get(_) | Op::GetReturned(_) => 1,
+                Op::Get(_) | Op::GetReturned(_) | Op::GetDead(_) => 1,
                 Op::GetMany(_) => 3,
                 _ => 0,
             }
@@ -182,6 +185,7 @@ mod killer {
                 Err(e) => panic!("{e}"),
             },
             Op::Get(_) | Op::GetReturned(_) => taken.push(q.get().unwrap()),
+            Op::GetDead(_) => taken.push(q.dead().unwrap().get().unwrap().into_inner()),
             Op::FirstLease(_) | Op::Lease(_) | Op::Retake(_) => again = Some(q.lease().unwrap()),
             Op::Ack(_) => taken.extend(lease.map(|l| l.ack())),
             Op::Requeue(_) => drop(lease),
@@ -427,7 +431,7 @@ mod killer {
                 run.fill(Form::Inline)?;
                 run.fill(form)?;
             }
-            Op::Retake(_) | Op::GetReturned(_) => {
+            Op::Retake(_) | Op::GetReturned(_) | Op::GetDead(_) => {
                 run.fill(form)?;
                 run.fill(form)?;
                 let leases = [run.q.try_lease(), run.q.try_lease()];
@@ -460,9 +464,10 @@ mod killer {
     fn play(stage: &Stage, scene: Scene, ops: &[(Op, u64)], clean_between: bool) -> Result<Vec<bool>, String> {
         let before = stage.rest;
         let capacity = if matches!(scene, Scene::Alone | Scene::Abandoned | Scene::Getters) { 6 } else { 2 };
+        let attempts = if matches!(ops[0].0, Op::GetDead(_)) { 1 } else { u32::MAX };
         let mut run = Run {
             stage,
-            q: Queue::bounded(capacity).unwrap(),
+            q: Queue::builder().capacity(capacity).attempts(attempts).build().unwrap(),
             handle: Queue::bounded(7).unwrap(),
             next: 0,
             put: BTreeMap::new(),
@@ -587,6 +592,10 @@ mod killer {
         let mut by_lease = ops[0].1 % 2 == 1;
         while run.take(by_lease)?.is_some() {
             by_lease = !by_lease;
+        }
+        while let Ok(letter) = run.q.dead().unwrap().try_get() {
+            let id = letter.check()?;
+            run.saw(id);
         }
         if run.q.leased() > 0 || !run.q.is_empty() {
             return Err(format!("drained, but {} wait and {} are leased", run.q.len(), run.q.leased()));
@@ -754,6 +763,7 @@ mod killer {
             for op in [Op::Retake(form), Op::GetReturned(form)] {
                 all.extend([Alone, Putters].map(|s| (op, s)));
             }
+            all.push((Op::GetDead(form), Alone));
             all.extend([Alone, Getters].map(|s| (Op::Ack(form), s)));
             all.extend([Alone, Getters].map(|s| (Op::Requeue(form), s)));
             all.push((Op::FirstLease(form), Alone));
@@ -832,6 +842,7 @@ mod killer {
             (Op::FirstLease(inline), Op::FirstLease(inline)),
             (Op::Retake(inline), Op::Retake(inline)),
             (Op::GetReturned(inline), Op::GetReturned(inline)),
+            (Op::GetDead(inline), Op::GetDead(inline)),
         ];
         for (first, second) in pairs {
             for clean in [false, true] {

@@ -13,11 +13,12 @@ use std::time::{Duration, Instant};
 use std::{fs, thread};
 
 /// The small examples in learning order.
-const NAMES: [&str; 10] = [
+const NAMES: [&str; 11] = [
     "start_and_join",
     "worker_struct",
     "producer_consumer",
     "pipe_between_children",
+    "bounded_buffer",
     "counters",
     "daemon_workers",
     "long_task",
@@ -152,6 +153,14 @@ fn pipe_between_children() {
     assert_eq!(run("pipe_between_children", &[]), found);
     let died = ["guesser: the thinker has died (the guess went out: true) after 3 guesses", "thinker: ended by SIGABRT"];
     assert_eq!(run("pipe_between_children", &["1000", "3"]), died);
+}
+
+#[test]
+fn bounded_buffer() {
+    let free = "4 of 4 slots are free again";
+    let passed = |n: u32, sum: u32| format!("2 producers and 3 consumers passed {n} items, their sum is {sum}");
+    assert_eq!(run("bounded_buffer", &["3001"]), [passed(3001, 4504501).as_str(), free]);
+    assert_eq!(run("bounded_buffer", &["0"]), [passed(0, 0).as_str(), free]);
 }
 
 #[test]

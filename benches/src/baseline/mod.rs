@@ -5,6 +5,7 @@ pub mod bare_spsc;
 pub mod crossbeam;
 pub mod idle;
 pub mod ipc;
+pub mod memory;
 pub mod python;
 pub mod robust_mutex;
 pub mod socket;

@@ -2,7 +2,7 @@
 
 use crate::codec::{Codec, EncodeRef};
 use crate::message::{self, INLINE_BYTES, Load, OpenFailed, OwnBlock, PackFailed, Parcel};
-use crate::scratch;
+use crate::scratch::Scratch;
 use multiproc_shm::blocks::BlockId;
 use multiproc_shm::scope::{Outgoing, References};
 use multiproc_shm::{Arena, Error, Held, record};
@@ -67,10 +67,6 @@ impl<T> Batch<T> {
             Ok(parcel) => parcel,
             Err(why) => return Err((value, why)),
         };
-        if self.packed.is_empty() {
-            self.bytes.clear();
-            self.large = 0;
-        }
         let packed = match parcel.inline() {
             Some(payload) => {
                 let at = self.bytes.len()..self.bytes.len() + payload.len();
@@ -107,6 +103,10 @@ impl<T> Batch<T> {
             }
         }
         self.values.drain(..count);
+        if self.packed.is_empty() {
+            self.bytes.clear();
+            self.large = 0;
+        }
     }
 
     /// The values that were not put.
@@ -162,7 +162,7 @@ impl Load for InBatch<'_> {
 pub(crate) struct Arrivals {
     arena: &'static Arena,
     /// The payloads of those that lay in the ring.
-    pub(crate) bytes: Vec<u8>,
+    pub(crate) bytes: Scratch,
     items: VecDeque<Arrived>,
 }
 
@@ -175,7 +175,7 @@ struct Arrived {
 
 impl Arrivals {
     pub(crate) fn new(arena: &'static Arena) -> Arrivals {
-        Arrivals { arena, bytes: scratch::take(), items: VecDeque::new() }
+        Arrivals { arena, bytes: Scratch::take(), items: VecDeque::new() }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -209,11 +209,5 @@ impl Arrivals {
             });
         }
         values
-    }
-}
-
-impl Drop for Arrivals {
-    fn drop(&mut self) {
-        scratch::give_back(std::mem::take(&mut self.bytes));
     }
 }

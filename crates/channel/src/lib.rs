@@ -4,7 +4,9 @@
 //! (the handles) -> `ring` (the protocol, with its tables of what a death leaves behind) -> `pipe` (the same for pipes) -> [`error`].
 
 mod batch;
+pub mod builder;
 pub mod codec;
+pub mod dead;
 pub mod error;
 pub mod lease;
 pub mod message;
@@ -14,9 +16,11 @@ mod ring;
 mod scratch;
 mod view;
 
+pub use builder::QueueBuilder;
 #[cfg(feature = "postcard")]
 pub use codec::Postcard;
 pub use codec::{Bincode, Buffer, Codec, CodecError, EncodeRef, Plain, PlainVec, Raw};
+pub use dead::{DeadLetter, DeadLetters};
 pub use error::{GetError, PutError, PutManyError, Rest};
 pub use lease::Lease;
 pub use message::Message;

@@ -1,11 +1,12 @@
 //! What may travel, and the two steps every message goes through: packing with its references, opening with them.
 //!
-//! Queues and pipes share these: a [`Parcel`] is an encoded message that its channel puts into a ring or hands over as a block, an
-//! [`Arrival`] one that has been taken out of it and is still to be decoded. Whatever fails, is dropped or panics in between, a block
+//! Queues and pipes share these: a `Parcel` is an encoded message that its channel puts into a ring or hands over as a block, an
+//! `Arrival` one that has been taken out of it and is still to be decoded. Whatever fails, is dropped or panics in between, a block
 //! belongs to one of them and is freed with it.
 
 use crate::codec::{Buffer, BufferFailed, Codec, CodecError, EncodeRef};
-use crate::{scratch, view};
+use crate::scratch::Scratch;
+use crate::view;
 use multiproc_shm::blocks::BlockId;
 use multiproc_shm::scope::{self, Outgoing, References};
 use multiproc_shm::{Arena, Error, Held};
@@ -122,6 +123,12 @@ pub(crate) struct Parcel {
 }
 
 impl Parcel {
+    /// An empty one for a message of at most `max` bytes.
+    #[inline]
+    pub(crate) fn new(arena: &'static Arena, max: u64) -> Parcel {
+        Parcel { buffer: Buffer::for_message(arena, max), outgoing: Outgoing::default() }
+    }
+
     /// Encodes `value`, to at most `max` bytes.
     #[inline]
     pub(crate) fn pack<B: ?Sized, T, C: EncodeRef<B, T>>(
@@ -129,16 +136,26 @@ impl Parcel {
         value: &B,
         max: u64,
     ) -> Result<Parcel, PackFailed> {
-        let mut buffer = Buffer::for_message(arena, max);
-        match encode_ref::<B, T, C>(arena, value, &mut buffer) {
-            Ok(outgoing) if !buffer.has_failed() => Ok(Parcel { buffer, outgoing }),
-            refused => Err(Parcel::refused(buffer, refused.err())),
+        let mut parcel = Parcel::new(arena, max);
+        parcel.fill::<B, T, C>(arena, value)?;
+        Ok(parcel)
+    }
+
+    /// Encodes `value` into an empty parcel.
+    #[inline]
+    pub(crate) fn fill<B: ?Sized, T, C: EncodeRef<B, T>>(&mut self, arena: &'static Arena, value: &B) -> Result<(), PackFailed> {
+        match encode_ref::<B, T, C>(arena, value, &mut self.buffer) {
+            Ok(outgoing) if !self.buffer.has_failed() => {
+                self.outgoing = outgoing;
+                Ok(())
+            }
+            refused => Err(self.refused(refused.err())),
         }
     }
 
     #[cold]
-    fn refused(mut buffer: Buffer, why: Option<CodecError>) -> PackFailed {
-        match (buffer.take_failure(), why) {
+    fn refused(&mut self, why: Option<CodecError>) -> PackFailed {
+        match (self.buffer.take_failure(), why) {
             (Some(BufferFailed::TooLarge(limit)), _) => PackFailed::TooLarge(limit),
             (Some(BufferFailed::Shared(e)), _) => PackFailed::Shared(e),
             (None, Some(e)) => PackFailed::Codec(e),
@@ -203,7 +220,7 @@ impl Load for Parcel {
 pub(crate) struct Arrival {
     arena: &'static Arena,
     /// The payload of a message that lay in a ring.
-    pub(crate) bytes: Vec<u8>,
+    pub(crate) bytes: Scratch,
     pub(crate) references: References,
     block: Option<OwnBlock>,
 }
@@ -211,7 +228,7 @@ pub(crate) struct Arrival {
 impl Arrival {
     #[inline]
     pub(crate) fn new(arena: &'static Arena) -> Arrival {
-        Arrival { arena, bytes: scratch::take(), references: References::new(), block: None }
+        Arrival { arena, bytes: Scratch::take(), references: References::new(), block: None }
     }
 
     /// The message lies in this block, which is this process's own by its state and freed with the arrival.
@@ -230,13 +247,6 @@ impl Arrival {
     }
 }
 
-impl Drop for Arrival {
-    #[inline]
-    fn drop(&mut self) {
-        scratch::give_back(std::mem::take(&mut self.bytes));
-    }
-}
-
 /// Decodes the record in a block of this process, in place if the codec reads each byte once.
 pub(crate) fn open_block<T, C: Codec<T>>(
     arena: &'static Arena,
@@ -247,11 +257,9 @@ pub(crate) fn open_block<T, C: Codec<T>>(
         if C::READS_ONCE {
             return decode::<T, C>(arena, payload, references);
         }
-        let mut copy = scratch::take();
+        let mut copy = Scratch::take();
         copy.extend_from_slice(payload);
-        let value = decode::<T, C>(arena, &copy, references);
-        scratch::give_back(copy);
-        value
+        decode::<T, C>(arena, &copy, references)
     })
     .map_err(OpenFailed::Shared)?
     .map_err(OpenFailed::Codec)

@@ -2,12 +2,13 @@
 
 use crate::batch::{Arrivals, Batch};
 use crate::codec::{Bincode, Codec, EncodeRef};
+use crate::dead::DeadLetters;
 use crate::error::{GetError, PutError, PutFailed, PutManyError};
 use crate::lease::Lease;
 use crate::message::{Arrival, Parcel};
 use crate::ring::cell::{CLOSED, MAX_CAPACITY, QueueCell};
 use crate::ring::kind::QUEUE;
-use crate::ring::{Patience, Ring};
+use crate::ring::{Bounds, Patience, Ring, dead};
 use multiproc_shm::scope;
 use multiproc_shm::{Arena, Error, Role};
 use multiproc_sys::clock::Deadline;
@@ -23,6 +24,9 @@ use std::time::{Duration, Instant};
 /// A message may have this many bytes when encoded, unless the queue was built with another limit: 1 GiB.
 pub const DEFAULT_MAX_MESSAGE: u64 = 1 << 30;
 
+/// Bytes are counted in 40 bits.
+const MAX_BYTES: u64 = 1 << 39;
+
 /// What the types of a queue hash to: both ends agree on them, in one program.
 fn type_hash<T: 'static, C: 'static>() -> u64 {
     let mut hasher = DefaultHasher::new();
@@ -31,9 +35,9 @@ fn type_hash<T: 'static, C: 'static>() -> u64 {
 }
 
 /// Values cross as bytes, so a handle is `Send` and `Sync` whatever `T` is.
-type Carries<T, C> = PhantomData<fn(T, C) -> (T, C)>;
+pub(crate) type Carries<T, C> = PhantomData<fn(T, C) -> (T, C)>;
 
-fn until(timeout: Duration) -> Patience {
+pub(crate) fn until(timeout: Duration) -> Patience {
     Patience::Until(Deadline::after(timeout))
 }
 
@@ -42,9 +46,13 @@ fn until_instant(deadline: Instant) -> Patience {
 }
 
 impl Ring {
-    fn create<T: 'static, C: 'static>(arena: &'static Arena, capacity: usize, max_message: u64) -> Result<Ring, Error> {
+    fn create<T: 'static, C: 'static>(arena: &'static Arena, bounds: Bounds) -> Result<Ring, Error> {
+        let Bounds { capacity, max_message, max_bytes, attempts } = bounds;
         if capacity == 0 || capacity > MAX_CAPACITY {
             return Err(Error::Invalid(&"a queue's capacity is 1 to 8,388,607 items"));
+        }
+        if max_bytes > MAX_BYTES {
+            return Err(Error::Invalid(&"a queue's byte limit is at most 2^39"));
         }
         let size = size_of::<QueueCell>() as u64;
         let held = arena.new_object(&QUEUE, type_hash::<T, C>(), size, Role::Both, |object| {
@@ -52,6 +60,8 @@ impl Ring {
             // Relaxed: the object is published later.
             cell.capacity.store(capacity as u64, Ordering::Relaxed);
             cell.max_message.store(max_message, Ordering::Relaxed);
+            cell.max_bytes.store(max_bytes, Ordering::Relaxed);
+            cell.max_attempts.store(attempts, Ordering::Relaxed);
             Ok(())
         })?;
         Ring::new(held)
@@ -63,7 +73,8 @@ impl Ring {
 
     #[inline]
     fn put_value<B: ?Sized, T, C: EncodeRef<B, T>>(&self, value: &B, patience: Patience) -> Result<(), PutFailed> {
-        let mut parcel = Parcel::pack::<B, T, C>(self.arena(), value, self.max_message())?;
+        let mut parcel = Parcel::new(self.arena(), self.max_message());
+        parcel.fill::<B, T, C>(self.arena(), value)?;
         self.put(&mut parcel, patience)?;
         parcel.gone();
         Ok(())
@@ -123,7 +134,7 @@ impl Ring {
     }
 
     fn len(&self) -> usize {
-        let returned = self.count_leases().map_or(0, |(_, returned)| returned);
+        let returned = self.count_leases().map_or(0, |leases| leases.returned);
         (self.items() + returned) as usize
     }
 
@@ -136,26 +147,17 @@ impl Ring {
         };
         cell.produced.cw.commit_and_kick(me, mark);
         cell.consumed.pw.commit_and_kick(me, mark);
+        dead::raise(cell, self.arena().who()?, mark);
         Ok(())
     }
 }
 
-macro_rules! handle {
+/// `Clone`, `Serialize` and `Deserialize` of a handle in a role.
+macro_rules! travels {
     ($Name:ident, $role:expr) => {
         impl<T, C> Clone for $Name<T, C> {
             fn clone(&self) -> Self {
                 $Name { ring: self.ring.clone(), _type: PhantomData }
-            }
-        }
-
-        impl<T, C> fmt::Debug for $Name<T, C> {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.debug_struct(stringify!($Name))
-                    .field("id", &self.ring.index())
-                    .field("len", &self.ring.len())
-                    .field("capacity", &self.ring.capacity())
-                    .field("ended", &(self.ring.ended() != 0))
-                    .finish()
             }
         }
 
@@ -173,6 +175,23 @@ macro_rules! handle {
                 }
                 let ring = Ring::new(held).map_err(serde::de::Error::custom)?;
                 Ok($Name { ring, _type: PhantomData })
+            }
+        }
+    };
+}
+
+macro_rules! handle {
+    ($Name:ident, $role:expr) => {
+        travels!($Name, $role);
+
+        impl<T, C> fmt::Debug for $Name<T, C> {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.debug_struct(stringify!($Name))
+                    .field("id", &self.ring.index())
+                    .field("len", &self.ring.len())
+                    .field("capacity", &self.ring.capacity())
+                    .field("ended", &(self.ring.ended() != 0))
+                    .finish()
             }
         }
 
@@ -195,10 +214,10 @@ macro_rules! handle {
                 self.ring.capacity() as usize
             }
 
-            /// Whether the bound is reached, so that `put` would wait.
+            /// Whether a bound is reached, so that `put` would wait.
             #[doc(alias = "full")]
             pub fn is_full(&self) -> bool {
-                self.ring.items() >= self.ring.capacity()
+                self.ring.is_full()
             }
 
             /// Whether somebody has closed the queue.
@@ -222,7 +241,7 @@ macro_rules! handle {
 
             /// Leases that are out at this moment.
             pub fn leased(&self) -> usize {
-                self.ring.count_leases().map_or(0, |(out, _)| out as usize)
+                self.ring.count_leases().map_or(0, |leases| leases.out as usize)
             }
 
             /// How many messages were lost since the last call, because a process died between taking one and returning it from `get`.
@@ -422,6 +441,14 @@ macro_rules! getting {
                 self.ring.get_values::<T, C>(max, until(timeout))
             }
 
+            /// The queue's dead letters: what was given out on lease as often as [`QueueBuilder::attempts`](crate::QueueBuilder::attempts) allows.
+            ///
+            /// # Errors
+            /// Memory for the process's table of handles is used up.
+            pub fn dead(&self) -> Result<DeadLetters<T, C>, Error> {
+                Ok(DeadLetters { ring: self.ring.with_role(Role::Plain)?, _type: PhantomData })
+            }
+
             /// Takes the first message on lease: it is delivered again, before all others, if this process dies or drops the lease
             /// before [`Lease::ack`].
             ///
@@ -536,6 +563,7 @@ pub struct Receiver<T, C = Bincode> {
 handle!(Queue, Role::Both);
 handle!(Sender, Role::Sender);
 handle!(Receiver, Role::Receiver);
+travels!(DeadLetters, Role::Plain);
 putting!(Queue);
 putting!(Sender);
 getting!(Queue);
@@ -566,7 +594,7 @@ impl<T: 'static, C: 'static> Queue<T, C> {
     /// As [`bounded`](Queue::bounded).
     #[doc(hidden)]
     pub fn bounded_in(arena: &'static Arena, capacity: usize) -> Result<Queue<T, C>, Error> {
-        Ok(Queue { ring: Ring::create::<T, C>(arena, capacity, DEFAULT_MAX_MESSAGE)?, _type: PhantomData })
+        Queue::<T, C>::builder().capacity(capacity).build_in(arena)
     }
 
     /// As [`bounded`](Queue::bounded), for messages of at most `max_message` bytes when encoded.
@@ -574,7 +602,11 @@ impl<T: 'static, C: 'static> Queue<T, C> {
     /// # Errors
     /// As [`bounded`](Queue::bounded).
     pub fn with_max_message(capacity: usize, max_message: u64) -> Result<Queue<T, C>, Error> {
-        Ok(Queue { ring: Ring::create::<T, C>(Arena::of_the_tree()?, capacity, max_message)?, _type: PhantomData })
+        Queue::<T, C>::builder().capacity(capacity).max_message(max_message).build()
+    }
+
+    pub(crate) fn create(arena: &'static Arena, bounds: Bounds) -> Result<Queue<T, C>, Error> {
+        Ok(Queue { ring: Ring::create::<T, C>(arena, bounds)?, _type: PhantomData })
     }
 }
 

@@ -1,36 +1,66 @@
-//! One private buffer for each thread, so that small messages allocate nothing.
+//! One private buffer for each thread, so that small messages allocate nothing. It is handed about as one word.
 
 use crate::message::INLINE_BYTES;
 use std::cell::Cell;
+use std::ops::{Deref, DerefMut};
 
 thread_local! {
-    static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+    static SCRATCH: Cell<Option<Box<Bytes>>> = const { Cell::new(None) };
 }
 
 /// A buffer that has grown beyond this is not kept.
 const KEEP: usize = 1 << 20;
 
-/// An empty vector with room for any message that travels in a ring. Whoever asks meanwhile gets another.
-#[inline]
-pub(crate) fn take() -> Vec<u8> {
-    // In exit handlers the thread's own buffer may be gone.
-    let mut scratch = SCRATCH.try_with(Cell::take).unwrap_or_default();
-    scratch.clear();
-    if scratch.capacity() < INLINE_BYTES {
-        first(&mut scratch);
+#[derive(Debug)]
+struct Bytes(Vec<u8>);
+
+/// The thread's buffer, empty at first; it goes back when it is dropped. Whoever asks meanwhile gets another.
+#[derive(Debug)]
+pub(crate) struct Scratch(Option<Box<Bytes>>);
+
+impl Scratch {
+    /// With room for any message that travels in a ring.
+    #[inline]
+    pub(crate) fn take() -> Scratch {
+        // In exit handlers the thread's own buffer may be gone.
+        match SCRATCH.try_with(Cell::take) {
+            Ok(Some(mut bytes)) => {
+                bytes.0.clear();
+                Scratch(Some(bytes))
+            }
+            _ => Scratch::with_capacity(INLINE_BYTES),
+        }
     }
-    scratch
+
+    #[cold]
+    pub(crate) fn with_capacity(bytes: usize) -> Scratch {
+        Scratch(Some(Box::new(Bytes(Vec::with_capacity(bytes)))))
+    }
 }
 
-#[cold]
-fn first(scratch: &mut Vec<u8>) {
-    scratch.reserve(INLINE_BYTES);
+impl Deref for Scratch {
+    type Target = Vec<u8>;
+
+    #[inline]
+    fn deref(&self) -> &Vec<u8> {
+        &self.0.as_ref().expect("there until it is dropped").0
+    }
 }
 
-/// Keeps the vector for the next message.
-#[inline]
-pub(crate) fn give_back(scratch: Vec<u8>) {
-    if scratch.capacity() <= KEEP {
-        let _ = SCRATCH.try_with(|s| s.set(scratch));
+impl DerefMut for Scratch {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut Vec<u8> {
+        &mut self.0.as_mut().expect("there until it is dropped").0
+    }
+}
+
+impl Drop for Scratch {
+    #[inline]
+    fn drop(&mut self) {
+        if let Some(bytes) = self.0.take()
+            && (INLINE_BYTES..=KEEP).contains(&bytes.0.capacity())
+        {
+            let _ = SCRATCH.try_with(|s| s.set(Some(bytes)));
+        }
     }
 }

@@ -26,6 +26,7 @@
 //! | have two processes talk to each other | a [`pipe`], or [`one_way`] |
 //! | count | [`Atomic`] |
 //! | share a small value that is always whole | [`Value`] |
+//! | share many elements, one process at a time | [`Array`] |
 //! | take turns | [`Lock`] |
 //! | wait for something to happen | [`Event`] |
 //! | bound how many do something | [`Semaphore`] |
@@ -115,7 +116,7 @@
 //!
 //! # Trouble
 //!
-//! - A `Vec<u8>` of hundreds of megabytes is slow: serde goes byte by byte. Mark the field `#[serde(with = "serde_bytes")]`.
+//! - A `Vec<u8>` of hundreds of megabytes is slow: serde goes byte by byte. Take [`PlainVec`], also for numbers, or [`Raw`] for messages that are bytes.
 //! - *`implementation of Deserialize is not general enough`*: a function that takes `&str` or returns `&'static str`; messages own their data, take `String`.
 //! - *`!` cannot travel*: the closure never returns; give it a type: `|| -> () { std::process::abort() }`.
 //! - *expected fn pointer, found closure*: the closure captures a variable; pass it as an argument.
@@ -126,9 +127,9 @@
 pub use multiproc_channel::Postcard;
 #[doc(inline)]
 pub use multiproc_channel::{
-    Bincode, Buffer, Codec, CodecError, Connection, ConnectionIter, DEFAULT_MAX_MESSAGE, EncodeRef, GetError, Iter, Lease,
-    MAX_CAPACITY, Message, PipeBuilder, PipeReceiver, PipeSender, Plain, PlainVec, PutError, PutManyError, Queue, Raw, Receiver,
-    RecvError, Rest, SendError, Sender, channel, one_way, pipe,
+    Bincode, Buffer, Codec, CodecError, Connection, ConnectionIter, DEFAULT_MAX_MESSAGE, DeadLetter, DeadLetters, EncodeRef,
+    GetError, Iter, Lease, MAX_CAPACITY, Message, PipeBuilder, PipeReceiver, PipeSender, Plain, PlainVec, PutError, PutManyError,
+    Queue, QueueBuilder, Raw, Receiver, RecvError, Rest, SendError, Sender, channel, one_way, pipe,
 };
 #[doc(inline)]
 pub use multiproc_process::{
@@ -147,8 +148,8 @@ pub use multiproc_shm::Error as ShmError;
 pub use multiproc_shm::stats::{HolderStats, KindStats, Stats};
 #[doc(inline)]
 pub use multiproc_sync::{
-    AcquireError, Atomic, AtomicPrimitive, Death, Event, Lock, LockError, LockGuard, OwnedPermit, Permit, Recovery, Semaphore,
-    Value, ValueGuard,
+    AcquireError, Array, ArrayGuard, ArrayRecovery, Atomic, AtomicPrimitive, Death, Event, Lock, LockError, LockGuard,
+    OwnedPermit, Permit, Recovery, Semaphore, Value, ValueGuard,
 };
 
 /// The crate whose traits [`Value`] asks for: derive `bytemuck::NoUninit` and `bytemuck::CheckedBitPattern` on your own structs.

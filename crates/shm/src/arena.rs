@@ -114,6 +114,8 @@ pub struct Arena {
     slot: AtomicU32,
     pub(crate) generation: AtomicU32,
     process: AtomicU64,
+    /// Slot 0.
+    coordinator: &'static Slot,
 }
 
 type Provider = fn() -> Result<&'static Arena, Error>;
@@ -190,6 +192,7 @@ impl Arena {
         let header = memory.at::<Header>(0)?;
         multiproc_sys::futex::wait_in_slices(header.sliced.load(Ordering::Relaxed) != 0);
         let objects = Slab::new(&header.objects, layout.object_states, layout.object_free_bits, u64::from(layout.objects));
+        let coordinator = memory.at(layout.roster)?;
         let arena = Arena {
             blocks: Blocks::new(&layout, &header.classes),
             holds: Holds::new(&layout),
@@ -201,6 +204,7 @@ impl Arena {
             slot: AtomicU32::new(slot.index),
             generation: AtomicU32::new(slot.generation),
             process: AtomicU64::new(Who::process(slot.index, std::process::id())),
+            coordinator,
             memory,
             layout,
         };
@@ -282,6 +286,13 @@ impl Arena {
     /// Has the caller look at slots up to this one.
     pub(crate) fn raise_slots_high(&self, index: u32) {
         self.header.slots_high.fetch_max(u64::from(index) + 1, Ordering::AcqRel);
+    }
+
+    /// The calling process's own roster slot.
+    #[inline]
+    pub fn own_slot(&self) -> &'static Slot {
+        // It is a slot of the roster: `attach` and `rejoin` have looked.
+        self.slot(self.my_slot()).unwrap_or(self.coordinator)
     }
 
     /// A roster slot.

@@ -1,6 +1,6 @@
 //! Records in blocks: a payload and, in the clear behind it, the references that it carries.
 //!
-//! `payload length u64 | references u32 | attempt u32 | note u64 | 0 | payload, padded to 8 | references, 8 bytes each`
+//! `payload length u64 | references u32 | attempt u32 | note u64 | holder u64 | payload, padded to 8 | references, 8 bytes each`
 //!
 //! The serialised form of a handle inside the payload is its position in that list, so payload bytes cannot forge one,
 //! and the collector finds the references without knowing the payload's format.
@@ -73,6 +73,11 @@ pub fn attempt(arena: &Arena, block: BlockId) -> Result<&'static AtomicU32, Erro
 /// A word for the owner's use; leases keep the place in their table there.
 pub fn note(arena: &Arena, block: BlockId) -> Result<&'static AtomicU64, Error> {
     arena.memory().at(arena.place(block)?.0 + 16)
+}
+
+/// A second word for the owner's use, written before it is read; leases keep there who has, or had, the message.
+pub fn holder(arena: &Arena, block: BlockId) -> Result<&'static AtomicU64, Error> {
+    arena.memory().at(arena.place(block)?.0 + 24)
 }
 
 /// Reads and checks the head.

@@ -1,8 +1,9 @@
 //! Floor 2 of multiproc: what processes share besides messages.
 //!
 //! Internal to multiproc, no semver promise. Reading order: [`error`] -> `handle` (what all handles have in common) -> [`lock`] ->
-//! [`value`] -> [`atomic`] -> [`event`] -> [`semaphore`] -> [`permit`].
+//! [`value`] -> [`array`](mod@array) -> [`atomic`] -> [`event`] -> [`semaphore`] -> [`permit`].
 
+pub mod array;
 pub mod atomic;
 pub mod error;
 pub mod event;
@@ -12,6 +13,7 @@ pub mod permit;
 pub mod semaphore;
 pub mod value;
 
+pub use array::{Array, ArrayGuard, ArrayRecovery};
 pub use atomic::{Atomic, AtomicPrimitive};
 pub use error::{AcquireError, Death, LockError};
 pub use event::Event;
@@ -24,4 +26,4 @@ use multiproc_shm::objects::Kind;
 
 /// Every kind of object that this floor puts into an arena.
 pub static KINDS: &[&Kind] =
-    &[&lock::LOCK, &value::VALUE, &atomic::ATOMIC, &event::EVENT, &semaphore::SEMAPHORE, &permit::PERMIT];
+    &[&lock::LOCK, &value::VALUE, &atomic::ATOMIC, &event::EVENT, &semaphore::SEMAPHORE, &permit::PERMIT, &array::ARRAY];

@@ -10,7 +10,7 @@
 
 use super::CodecError;
 use crate::message::INLINE_BYTES;
-use crate::scratch;
+use crate::scratch::Scratch;
 use multiproc_shm::blocks::BlockId;
 use multiproc_shm::objects::RawRef;
 use multiproc_shm::{Arena, Error, record};
@@ -35,7 +35,7 @@ pub struct Buffer {
     /// Bytes that fit at `start`.
     room: usize,
     /// Its length stays 0; `len` counts.
-    private: Vec<u8>,
+    private: Scratch,
     target: Option<Target>,
     block: Option<BlockId>,
     failed: Option<Box<BufferFailed>>,
@@ -59,17 +59,17 @@ pub(crate) enum BufferFailed {
 impl Buffer {
     /// An empty buffer in private memory that takes any number of bytes: to try out a codec.
     pub fn new() -> Buffer {
-        Buffer::with(Vec::new(), None)
+        Buffer::with(Scratch::with_capacity(0), None)
     }
 
     /// A buffer for a message of at most `max` bytes through `arena`.
     #[inline]
     pub(crate) fn for_message(arena: &'static Arena, max: u64) -> Buffer {
-        Buffer::with(scratch::take(), Some(Target { arena, max }))
+        Buffer::with(Scratch::take(), Some(Target { arena, max }))
     }
 
     #[inline]
-    fn with(mut private: Vec<u8>, target: Option<Target>) -> Buffer {
+    fn with(mut private: Scratch, target: Option<Target>) -> Buffer {
         let limit = target.map_or(usize::MAX, |t| t.max.min(INLINE_BYTES as u64) as usize);
         let room = private.capacity().min(limit);
         Buffer { start: private.as_mut_ptr(), len: 0, room, private, target, block: None, failed: None }
@@ -129,10 +129,9 @@ impl Buffer {
         if self.block.is_some() {
             return self.as_slice().to_vec();
         }
-        let mut private = std::mem::take(&mut self.private);
         // SAFETY: so many bytes have been written there.
-        unsafe { private.set_len(self.len) };
-        private
+        unsafe { self.private.set_len(self.len) };
+        std::mem::take(&mut *self.private)
     }
 
     /// Why the buffer refused, if it has.
@@ -257,9 +256,6 @@ impl Drop for Buffer {
         {
             // Nobody else knows of it. Fails only in corrupted memory, of which the next operation tells.
             let _ = arena.free(block);
-        }
-        if self.target.is_some() {
-            scratch::give_back(std::mem::take(&mut self.private));
         }
     }
 }

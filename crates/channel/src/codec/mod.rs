@@ -1,4 +1,4 @@
-//! How values become bytes: the open [`Codec`] trait, where it writes ([`buffer`]), and the codecs that come with it.
+//! How values become bytes: the open [`Codec`] trait, where it writes (`buffer`), and the codecs that come with it.
 
 mod bincode;
 mod buffer;

@@ -302,7 +302,9 @@ impl Local {
         if Arc::strong_count(this) > 1 || this.claimed.load(Ordering::Acquire) != robust::life() {
             return;
         }
-        if let (Ok(_sending), Ok(_receiving)) = (this.sending.turn.take(Patience::None), this.receiving.turn.take(Patience::None))
+        let Ok(me) = robust::current().map(|thread| thread.tid()) else { return };
+        let taken = (this.sending.turn.take(me, Patience::None), this.receiving.turn.take(me, Patience::None));
+        if let (Ok(_sending), Ok(_receiving)) = taken
             && this.claimed.swap(0, Ordering::AcqRel) == robust::life()
         {
             // Fails only in corrupted memory, of which the next operation tells.

@@ -14,8 +14,10 @@
 //! | `put_bytes`, `got_bytes` | payload bytes put and got so far, of queues with a byte limit ([`Volume`]) | owner of `plock`, of `clock`, before the commit | not yet valid, and written anew |
 //! | `attention` | a lease has come back, or may have | who returns it; cleared by the getter that looks | the getter's successor sets it |
 //! | `lost` | messages that died in a dead process's hands | cleaner | one report less |
-//! | `capacity`, `max_message`, `max_bytes` | constants; 0 bytes: no limit | creator | - |
+//! | `capacity`, `max_message`, `max_bytes`, `max_attempts` | constants; 0 bytes, 0 attempts: no limit | creator | - |
+//! | `dead` | see [`super::dead`] | | |
 
+use super::dead::DeadCell;
 use super::volume::Volume;
 use multiproc_shm::blocks::BlockId;
 use multiproc_shm::memory::Shared;
@@ -45,11 +47,13 @@ pub(crate) struct QueueCell {
     pub(crate) capacity: AtomicU64,
     pub(crate) max_message: AtomicU64,
     pub(crate) max_bytes: AtomicU64,
+    pub(crate) max_attempts: AtomicU32,
     pub(crate) ring: AtomicU64,
     pub(crate) leases: AtomicU64,
     pub(crate) ended: AtomicU32,
     pub(crate) attention: AtomicU32,
     pub(crate) lost: AtomicU32,
+    pub(crate) dead: DeadCell,
 }
 
 /// The line that putters write and getters watch.
@@ -76,6 +80,14 @@ pub(crate) struct Consumed {
     pub(crate) taking_seq: AtomicU32,
     pub(crate) tail_seen: AtomicU64,
     pub(crate) got_bytes: Volume,
+}
+
+impl QueueCell {
+    /// Bytes put up to the tail and got up to `head`; `None` when an end has moved on.
+    pub(crate) fn put_and_got(&self, head: End) -> Option<(End, End)> {
+        let got = self.consumed.got_bytes.at(head)?;
+        Some((self.produced.put_bytes.at(End::load(&self.produced.tail))?, got))
+    }
 }
 
 impl Consumed {

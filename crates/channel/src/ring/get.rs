@@ -12,7 +12,7 @@
 use super::bytes::{Form, Head};
 use super::cell::{CLOSED, End, NO_SENDER};
 use super::lease::Leased;
-use super::{Bytes, GaveUp, Patience, Ring};
+use super::{Bytes, GaveUp, Patience, Ring, dead};
 use crate::error::GetError;
 use crate::message::Arrival;
 use multiproc_shm::blocks::{BlockId, BlockState};
@@ -51,40 +51,51 @@ impl Ring {
     /// Takes the next message.
     #[inline]
     pub(crate) fn get(&self, arrival: &mut Arrival, patience: Patience) -> Result<(), GetError> {
-        let who = self.arena().who()?;
-        let block = self.with_next(who, patience, |next| match next {
-            Next::Ring(first) => self.take_first(who, first, arrival),
-            Next::Returned(leased) => {
-                arrival.references = self.take_returned(&leased)?;
-                Ok(Some(leased.block))
+        let mut returned = None;
+        self.as_getter(patience, |who| {
+            // The usual case first, without a detour.
+            if self.cell.attention.load(Ordering::Acquire) == 0
+                && let Some(first) = self.first_in_ring()?
+            {
+                return self.take_first(who, first, arrival);
+            }
+            match self.await_next(patience)? {
+                Next::Ring(first) => self.take_first(who, first, arrival),
+                Next::Returned(leased) => {
+                    arrival.references = self.take_returned(&leased)?;
+                    returned = Some(leased.block);
+                    Ok(())
+                }
             }
         })?;
-        if let Some(block) = block {
-            // Ours by state and out of the ring: read without a lock, and freed when it has been decoded.
+        if let Some(block) = returned {
+            // Ours by state: read without a lock, and freed when it has been decoded.
             self.acknowledge_if_leased(block)?;
             arrival.in_block(block);
             crash::point("get.acknowledged");
         }
-        record::arrived(self.arena(), &arrival.references)?;
+        if !arrival.references.is_empty() {
+            record::arrived(self.arena(), &arrival.references)?;
+        }
         Ok(())
     }
 
     /// Waits for a message and calls `body` with it under `clock`.
-    #[inline]
     pub(crate) fn with_next<R>(
         &self,
-        who: Who,
         patience: Patience,
-        body: impl FnOnce(Next) -> Result<R, GetError>,
+        body: impl FnOnce(Who, Next) -> Result<R, GetError>,
     ) -> Result<R, GetError> {
+        self.as_getter(patience, |who| body(who, self.await_next(patience)?))
+    }
+
+    /// Runs `body` as the one getter, after what a dead one left has been repaired.
+    #[inline]
+    fn as_getter<R>(&self, patience: Patience, body: impl FnOnce(Who) -> Result<R, GetError>) -> Result<R, GetError> {
+        let who = self.arena().who()?;
         let found = self.take(Op::Get, &self.cell.clock, who, patience, || self.can_get()).map_err(|why| self.get_failed(why))?;
-        let done = (|| {
-            if found == Acquired::OwnerDied {
-                self.repair_get()?;
-            }
-            let next = self.await_next(patience)?;
-            body(next)
-        })();
+        let repaired = if found == Acquired::OwnerDied { self.repair_get() } else { Ok(()) };
+        let done = repaired.map_err(GetError::from).and_then(|()| body(who));
         self.cell.clock.unlock(who.thread);
         done
     }
@@ -103,7 +114,6 @@ impl Ring {
         self.tail() != self.head() || self.ended() & (CLOSED | NO_SENDER) != 0 || self.cell.attention.load(Ordering::Acquire) != 0
     }
 
-    #[inline]
     fn await_next(&self, patience: Patience) -> Result<Next, GetError> {
         loop {
             // Returned leases are delivered first. Acquire pairs with the Release of who returned one.
@@ -152,7 +162,7 @@ impl Ring {
     }
 
     #[inline]
-    fn take_first(&self, who: Who, first: First, arrival: &mut Arrival) -> Result<Option<BlockId>, GetError> {
+    fn take_first(&self, who: Who, first: First, arrival: &mut Arrival) -> Result<(), GetError> {
         let First { bytes, at, head } = first;
         let block = match head.form() {
             Form::Inline => {
@@ -169,13 +179,15 @@ impl Ring {
             }
         };
         crash::point("get.copied");
-        self.note_in_hand(at.seq(), 1)?;
+        self.note_in_hand(at.seq(), 1);
         crash::point("get.in_hand");
         self.commit_get(who, at, first.end(), self.volume_of(first));
-        if block.is_some() {
+        if let Some(block) = block {
+            // Ours by state and out of the ring.
+            arrival.in_block(block);
             self.cell.consumed.end_taking();
         }
-        Ok(block)
+        Ok(())
     }
 
     /// Makes the first record's block this process's own; it is taken with the commit.
@@ -214,6 +226,10 @@ impl Ring {
         crash::point("get.before_commit");
         consumed.pw.commit_and_kick(who.thread, || end.store(&consumed.head));
         crash::point("get.kicked");
+        if self.cell.max_attempts.load(Ordering::Relaxed) != 0 && self.ended() != 0 {
+            // Who waits for dead letters waits for the queue to be drained as well.
+            dead::raise(self.cell, who, || {});
+        }
     }
 
     /// Takes over the references of an inline record: their hold bits are set before the record goes.

@@ -18,9 +18,8 @@ const _: () = assert!(MAX_BATCH <= MAX_IN_HAND as usize);
 impl Ring {
     /// Waits for a message and takes it and those behind it, at most `max` and [`MAX_BATCH`].
     pub(crate) fn get_batch(&self, arrivals: &mut Arrivals, max: usize, patience: Patience) -> Result<(), GetError> {
-        let who = self.arena().who()?;
         let max = max.min(MAX_BATCH);
-        let leased = self.with_next(who, patience, |next| match next {
+        let leased = self.with_next(patience, |who, next| match next {
             Next::Returned(leased) => {
                 // It is acknowledged outside of the lock, with a note of its own: it comes alone.
                 let references = self.take_returned(&leased)?;
@@ -55,7 +54,7 @@ impl Ring {
         let before = arrivals.len();
         if first.head.form() == Form::Block {
             let (block, references) = self.take_block(first)?;
-            self.note_in_hand(start, before as u32 + 1)?;
+            self.note_in_hand(start, before as u32 + 1);
             crash::point("get_many.block_in_hand");
             self.commit_get(who, first.at, first.end(), self.volume_of(first));
             arrivals.in_block(block, references);
@@ -76,7 +75,7 @@ impl Ring {
                 _ => break end,
             }
         };
-        self.note_in_hand(start, (before + taken.len()) as u32)?;
+        self.note_in_hand(start, (before + taken.len()) as u32);
         crash::point("get_many.in_hand");
         self.commit_get(who, first.at, end, volume);
         taken.into_iter().for_each(|(from, to, references)| arrivals.inline(from..to, references));

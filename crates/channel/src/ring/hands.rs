@@ -46,25 +46,21 @@ impl Hand {
 impl Ring {
     /// Notes that `count` items from `seq` on are about to be in hand.
     #[inline]
-    pub(crate) fn note_in_hand(&self, seq: u32, count: u32) -> Result<(), Error> {
+    pub(crate) fn note_in_hand(&self, seq: u32, count: u32) {
         let hand = Hand { queue: self.index(), seq, count, returned: false };
-        self.hand()?.store(hand.to_word(), Ordering::Relaxed);
-        Ok(())
+        self.hand().store(hand.to_word(), Ordering::Relaxed);
     }
 
     /// Notes that a message which had been leased before is in hand. It is lost with this process from when its lease is acknowledged.
-    pub(crate) fn note_returned(&self, seq: u32) -> Result<(), Error> {
+    pub(crate) fn note_returned(&self, seq: u32) {
         let hand = Hand { queue: self.index(), seq, count: 1, returned: true };
-        self.hand()?.store(hand.to_word(), Ordering::Relaxed);
-        Ok(())
+        self.hand().store(hand.to_word(), Ordering::Relaxed);
     }
 
     /// What was in hand has reached its caller.
     #[inline]
     pub(crate) fn hand_over(&self) {
-        if let Ok(hand) = self.hand() {
-            hand.store(0, Ordering::Relaxed);
-        }
+        self.hand().store(0, Ordering::Relaxed);
     }
 
     /// Takes back the notes of whoever died with items in hand that are still in the ring, and will be somebody else's.
@@ -87,9 +83,8 @@ impl Ring {
 
     /// This thread's note of what it has in hand.
     #[inline]
-    fn hand(&self) -> Result<&'static AtomicU64, Error> {
-        let slot = self.arena().slot(self.arena().my_slot())?;
-        Ok(&slot.hands[thread_number() % HANDS])
+    fn hand(&self) -> &'static AtomicU64 {
+        &self.arena().own_slot().hands[thread_number() % HANDS]
     }
 }
 

@@ -3,9 +3,10 @@
 
 use super::bytes::Form;
 use super::cell::{CLOSED, End, MAX_CAPACITY, MAX_LEASES, NO_RECEIVER, NO_SENDER, QueueCell, age};
+use super::dead::is_dead;
 use super::hands::Hand;
 use super::lease::entry_of;
-use super::{Bytes, bytes_of};
+use super::{Bytes, bytes_of, dead};
 use multiproc_shm::blocks::{BlockId, BlockState};
 use multiproc_shm::notes::Op;
 use multiproc_shm::objects::{Kind, Object, RawRef};
@@ -95,6 +96,7 @@ fn slot_died(arena: &Arena, object: Object, slot: u32) -> Result<(), Error> {
         // The kernel did not walk its list.
         cell.plock.mark_dead(slot);
         cell.clock.mark_dead(slot);
+        cell.dead.lock.mark_dead(slot);
     }
     let now = End::load(&cell.consumed.head).seq();
     for hand in &dead.hands {
@@ -149,6 +151,7 @@ fn raise_attention(arena: &Arena, cell: &QueueCell) -> Result<(), Error> {
             cell.attention.store(1, Ordering::SeqCst);
         }
     });
+    dead::raise(cell, arena.who()?, || {});
     Ok(())
 }
 
@@ -193,6 +196,7 @@ fn role_gone(arena: &Arena, object: Object, role: Role) -> Result<(), Error> {
         }),
         _ => {}
     }
+    dead::raise(cell, arena.who()?, || {});
     Ok(())
 }
 
@@ -236,11 +240,13 @@ fn report(arena: &Arena, object: Object, standing: &mut Standing) -> Result<(), 
     let items = u64::from(End::load(&cell.produced.tail).items_since(head));
     let capacity = cell.capacity.load(Ordering::Relaxed).min(MAX_CAPACITY as u64);
     let ended = cell.ended.load(Ordering::Acquire);
-    let (mut leases, mut returned) = (BTreeMap::<u32, u32>::new(), 0);
+    let (mut leases, mut returned, mut buried) = (BTreeMap::<u32, u32>::new(), 0, 0);
     each_lease(arena, cell, |block| {
         match arena.block_state(block)? {
             BlockState::Leased { slot, queue, .. } if queue == object.index => *leases.entry(slot).or_default() += 1,
-            BlockState::Returned { queue, .. } if queue == object.index => returned += 1,
+            BlockState::Returned { queue, .. } if queue == object.index => {
+                *if is_dead(arena, cell, block)? { &mut buried } else { &mut returned } += 1;
+            }
             _ => {}
         }
         Ok(())
@@ -249,20 +255,36 @@ fn report(arena: &Arena, object: Object, standing: &mut Standing) -> Result<(), 
     if returned > 0 {
         state += &format!(" and {returned} returned");
     }
+    if buried > 0 {
+        state += &format!(", {buried} dead letters");
+    }
+    let max_bytes = cell.max_bytes.load(Ordering::Relaxed);
+    let bytes = cell.put_and_got(head).map_or(0, |(put, got)| put.bytes_since(got));
+    if max_bytes > 0 {
+        state += &format!(", {bytes} of {max_bytes} bytes");
+    }
     for (bit, text) in [(CLOSED, ", closed"), (NO_SENDER, ", no sender left"), (NO_RECEIVER, ", no receiver left")] {
         if ended & bit != 0 {
             state += text;
         }
     }
     standing.state = state.into();
-    // Whoever waits first has the word set until somebody has changed what it waits for.
-    if items > 0 || returned > 0 || ended & (CLOSED | NO_SENDER) != 0 || !cell.produced.cw.has_sleeper() {
+    if items > 0 || returned > 0 || ended & (CLOSED | NO_SENDER) != 0 {
         standing.open(Op::Get);
     }
-    let room = items < capacity && cell.max_bytes.load(Ordering::Relaxed) == 0;
-    if room || ended & (CLOSED | NO_RECEIVER) != 0 || !cell.consumed.pw.has_sleeper() {
+    // With a byte limit it depends on the message.
+    let room = items < capacity && max_bytes == 0;
+    if room || ended & (CLOSED | NO_RECEIVER) != 0 {
         standing.open(Op::Put);
     }
+    // Whoever waits first has the word set until somebody has changed what it waits for.
+    for (op, word) in [(Op::Get, &cell.produced.cw), (Op::Put, &cell.consumed.pw)] {
+        if !word.has_sleeper() {
+            standing.awake(None, op);
+        }
+    }
+    // For dead letters: anybody who has a lease may return one.
+    standing.open(Op::Wait);
     standing.lock(&cell.clock, "the getters' turn", &[Op::Get]);
     standing.lock(&cell.plock, "the putters' turn", &[Op::Put]);
     for (slot, n) in leases {

@@ -9,12 +9,13 @@
 //! | with the lease | block `Leased(slot)`, entry | the cleaner: `Returned`, `attention`, kick: delivered again, first |
 //! | having stored 0 into the entry | block `Leased(slot)` without an entry | the cleaner frees it: it was acknowledged |
 //! | returning it, before `attention` | block `Returned` | the cleaner raises `attention` for every queue that the dead process held |
-//! | taking a returned one, before the state's store | block `Returned`; one attempt counted too many | delivered again |
+//! | taking a returned one, after the state's store | the lease, perhaps with one attempt counted too few | the cleaner: delivered again |
 
 use super::bytes::Form;
 use super::cell::{MAX_LEASES, age};
+use super::dead::{Holder, is_dead};
 use super::get::{First, Next};
-use super::{Patience, Ring};
+use super::{Patience, Ring, dead};
 use crate::error::GetError;
 use multiproc_shm::blocks::{BlockId, BlockState};
 use multiproc_shm::raw::Who;
@@ -32,11 +33,25 @@ pub(crate) struct Leased {
     pub(crate) attempt: u32,
 }
 
+/// Leases that came back: the oldest, and how many.
+pub(crate) struct Returned {
+    pub(crate) oldest: Option<Leased>,
+    pub(crate) count: u32,
+}
+
+/// Entries of the lease table, by what they are.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Leases {
+    pub(crate) out: u32,
+    /// Came back, to be delivered again.
+    pub(crate) returned: u32,
+    pub(crate) dead: u32,
+}
+
 impl Ring {
     /// Leases the next message.
     pub(crate) fn lease(&self, patience: Patience) -> Result<(Leased, References), GetError> {
-        let who = self.arena().who()?;
-        self.with_next(who, patience, |next| match next {
+        self.with_next(patience, |who, next| match next {
             Next::Ring(first) => self.lease_first(who, first),
             Next::Returned(leased) => {
                 let references = self.take_returned(&leased)?;
@@ -64,6 +79,7 @@ impl Ring {
         consumed.begin_taking(block, seq);
         crash::point("lease.named");
         record::note(self.arena(), block)?.store(u64::from(entry), Ordering::Relaxed);
+        self.note_holder(block)?;
         // Release: the block's content is there before the table names it.
         self.entry(entry)?.store(block.raw(), Ordering::Release);
         crash::point("lease.entered");
@@ -74,7 +90,7 @@ impl Ring {
         Ok((Leased { block, entry, seq, attempt: 1 }, references))
     }
 
-    fn leased_by_me(&self, seq: u32) -> BlockState {
+    pub(crate) fn leased_by_me(&self, seq: u32) -> BlockState {
         BlockState::Leased { slot: self.arena().my_slot(), queue: self.index(), seq }
     }
 
@@ -125,8 +141,15 @@ impl Ring {
     fn clear_entry_of(&self, block: BlockId) -> Result<(), Error> {
         let entry = record::note(self.arena(), block)?.load(Ordering::Relaxed);
         if entry < u64::from(self.lease_high()) && self.entry(entry as u32)?.load(Ordering::Relaxed) == block.raw() {
-            self.entry(entry as u32)?.store(0, Ordering::Release);
+            self.clear_entry(entry as u32)?;
         }
+        Ok(())
+    }
+
+    /// The acknowledgement.
+    fn clear_entry(&self, entry: u32) -> Result<(), Error> {
+        let word = self.entry(entry)?;
+        dead::raise(self.cell, self.arena().who()?, || word.store(0, Ordering::Release));
         Ok(())
     }
 
@@ -140,50 +163,61 @@ impl Ring {
         Ok(())
     }
 
-    /// The oldest lease that came back, if there is one. Under `clock`.
+    /// The oldest lease that came back and is not dead, if there is one. Under `clock`.
     pub(crate) fn find_returned(&self) -> Result<Option<Leased>, Error> {
         let attention = &self.cell.attention;
         // AcqRel: who returns a lease stores its state, then `attention`. Either this takes that store, and the state is seen below, or the
         // store comes later and stays.
         attention.swap(0, Ordering::AcqRel);
         crash::point("lease.attention_cleared");
-        let now = self.head().seq();
-        let (mut oldest, mut count): (Option<Leased>, u32) = (None, 0);
-        for entry in 0..self.lease_high() {
-            let Some(block) = BlockId::from_word(self.entry(entry)?.load(Ordering::Acquire)) else { continue };
-            match self.arena().block_state(block)? {
-                BlockState::Returned { queue, seq } if queue == self.index() => {
-                    count += 1;
-                    if oldest.as_ref().is_none_or(|o| age(now, seq) > age(now, o.seq)) {
-                        oldest = Some(Leased { block, entry, seq, attempt: 0 });
-                    }
-                }
-                _ => {}
-            }
-        }
+        let Returned { oldest, count } = self.oldest_returned(false)?;
         if count > 1 {
             attention.store(1, Ordering::SeqCst);
         }
-        if let Some(leased) = &mut oldest {
-            leased.attempt = record::attempt(self.arena(), leased.block)?.load(Ordering::Relaxed).saturating_add(1);
+        Ok(oldest.map(|leased| Leased { attempt: leased.attempt.saturating_add(1), ..leased }))
+    }
+
+    /// What has come back: the dead, or what is still delivered.
+    pub(crate) fn oldest_returned(&self, dead: bool) -> Result<Returned, Error> {
+        let now = self.head().seq();
+        let mut found = Returned { oldest: None, count: 0 };
+        for entry in 0..self.lease_high() {
+            let Some(block) = BlockId::from_word(self.entry(entry)?.load(Ordering::Acquire)) else { continue };
+            let BlockState::Returned { queue, seq } = self.arena().block_state(block)? else { continue };
+            if queue != self.index() || is_dead(self.arena(), self.cell, block)? != dead {
+                continue;
+            }
+            found.count += 1;
+            if found.oldest.as_ref().is_none_or(|o| age(now, seq) > age(now, o.seq)) {
+                let attempt = record::attempt(self.arena(), block)?.load(Ordering::Relaxed);
+                found.oldest = Some(Leased { block, entry, seq, attempt });
+            }
         }
-        Ok(oldest)
+        Ok(found)
     }
 
     /// Makes a returned lease this process's own; the state's store is the commit.
     pub(crate) fn take_returned(&self, leased: &Leased) -> Result<References, Error> {
         let references = record::adopt(self.arena(), leased.block)?;
-        record::attempt(self.arena(), leased.block)?.store(leased.attempt, Ordering::Relaxed);
-        crash::point("lease.attempt_counted");
         self.arena().set_block_state(leased.block, self.leased_by_me(leased.seq))?;
         crash::point("lease.retaken");
+        // After the state's store: of a returned message the count says whether it is dead, and must not change.
+        record::attempt(self.arena(), leased.block)?.store(leased.attempt, Ordering::Relaxed);
+        crash::point("lease.attempt_counted");
+        self.note_holder(leased.block)?;
         Ok(references)
+    }
+
+    fn note_holder(&self, block: BlockId) -> Result<(), Error> {
+        let me = Holder { pid: std::process::id(), gave_back: false };
+        record::holder(self.arena(), block)?.store(me.to_word(), Ordering::Relaxed);
+        Ok(())
     }
 
     /// Acknowledges: after this store nobody gets the message again. Only now have its references arrived for good.
     pub(crate) fn acknowledge(&self, leased: &Leased) -> Result<(), Error> {
         crash::point("lease.before_ack");
-        self.entry(leased.entry)?.store(0, Ordering::Release);
+        self.clear_entry(leased.entry)?;
         crash::point("lease.acked");
         record::arrived_with(self.arena(), leased.block)?;
         crash::point("lease.arrived");
@@ -194,7 +228,7 @@ impl Ring {
     pub(crate) fn acknowledge_if_leased(&self, block: BlockId) -> Result<(), Error> {
         match self.arena().block_state(block)? {
             BlockState::Leased { seq, .. } => {
-                self.note_returned(seq)?;
+                self.note_returned(seq);
                 crash::point("get.returned_in_hand");
                 self.clear_entry_of(block)
             }
@@ -205,6 +239,8 @@ impl Ring {
     /// Gives a lease back, to be delivered again before everything else.
     pub(crate) fn give_back(&self, leased: &Leased) -> Result<(), Error> {
         let who = self.arena().who()?;
+        let gave_back = Holder { pid: std::process::id(), gave_back: true };
+        record::holder(self.arena(), leased.block)?.store(gave_back.to_word(), Ordering::Relaxed);
         self.arena().set_block_state(leased.block, BlockState::Returned { queue: self.index(), seq: leased.seq })?;
         crash::point("lease.returned");
         self.raise_attention(who);
@@ -214,6 +250,7 @@ impl Ring {
     fn raise_attention(&self, who: Who) {
         let produced = &self.cell.produced;
         produced.cw.commit_and_kick(who.thread, || self.cell.attention.store(1, Ordering::SeqCst));
+        dead::raise(self.cell, who, || {});
     }
 
     fn lease_high(&self) -> u32 {
@@ -224,18 +261,21 @@ impl Ring {
         entry_of(self.arena(), self.cell.leases.load(Ordering::Acquire), entry)
     }
 
-    /// How many leases are out, and how many of them have come back.
-    pub(crate) fn count_leases(&self) -> Result<(u32, u32), Error> {
-        let (mut out, mut returned) = (0, 0);
+    /// How many leases there are.
+    pub(crate) fn count_leases(&self) -> Result<Leases, Error> {
+        let mut count = Leases::default();
         for entry in 0..self.lease_high() {
             let Some(block) = BlockId::from_word(self.entry(entry)?.load(Ordering::Acquire)) else { continue };
             match self.arena().block_state(block)? {
-                BlockState::Returned { queue, .. } if queue == self.index() => returned += 1,
-                BlockState::Leased { queue, .. } if queue == self.index() => out += 1,
+                BlockState::Leased { queue, .. } if queue == self.index() => count.out += 1,
+                BlockState::Returned { queue, .. } if queue == self.index() => {
+                    let dead = is_dead(self.arena(), self.cell, block)?;
+                    *if dead { &mut count.dead } else { &mut count.returned } += 1;
+                }
                 _ => {}
             }
         }
-        Ok((out, returned))
+        Ok(count)
     }
 
     fn free_entry(&self) -> Result<u32, GetError> {

@@ -1,6 +1,6 @@
 //! Design A: a byte ring with two robust locks, in which the waiter keeps its lock.
 //!
-//! Reading order: [`cell`] (the words and their tables), [`bytes`] (records), [`put`], [`get`], [`hands`] (who has taken what), [`get_many`], [`lease`], [`kind`] (what the cleaner
+//! Reading order: [`cell`] (the words and their tables), [`bytes`] (records), [`put`], [`get`], [`hands`] (who has taken what), [`get_many`], [`lease`], [`dead`], [`kind`] (what the cleaner
 //! and the collector do with a queue). Here: what they have in common, and the one way of waiting.
 //!
 //! Whoever waits for room or for data sleeps on a [`WaitWord`] *while holding its lock*; the others queue on the lock. So no wake can
@@ -9,6 +9,7 @@
 
 pub(crate) mod bytes;
 pub(crate) mod cell;
+pub(crate) mod dead;
 pub(crate) mod get;
 pub(crate) mod get_many;
 pub(crate) mod hands;
@@ -50,6 +51,15 @@ impl From<Error> for GaveUp {
     fn from(e: Error) -> GaveUp {
         GaveUp::Failed(e)
     }
+}
+
+/// What bounds a queue; of bytes and attempts 0 stands for any number.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    pub(crate) capacity: usize,
+    pub(crate) max_message: u64,
+    pub(crate) max_bytes: u64,
+    pub(crate) attempts: u32,
 }
 
 /// A queue as the operations see it.
@@ -140,6 +150,18 @@ impl Ring {
     /// Takes one of the two locks. `ready` says whether the operation could go on if it had it.
     #[inline]
     fn take(&self, op: Op, lock: &RawLock, who: Who, patience: Patience, ready: impl Fn() -> bool) -> Result<Acquired, GaveUp> {
+        if lock.lock_free(who) { Ok(Acquired::Clean) } else { self.take_held(op, lock, who, patience, ready) }
+    }
+
+    #[cold]
+    fn take_held(
+        &self,
+        op: Op,
+        lock: &RawLock,
+        who: Who,
+        patience: Patience,
+        ready: impl Fn() -> bool,
+    ) -> Result<Acquired, GaveUp> {
         let failed = |why: LockFailed| match why {
             LockFailed::TimedOut => GaveUp::TimedOut,
             LockFailed::Unusable(why) => GaveUp::Failed(why.into()),

@@ -170,10 +170,14 @@ impl Ring {
         }
     }
 
+    /// Whether a bound is reached.
+    pub(crate) fn is_full(&self) -> bool {
+        !self.has_room(self.tail(), 1)
+    }
+
     /// Bytes that wait behind `head`; `None` when it has moved on.
     fn volume(&self, head: End) -> Option<u64> {
-        let got = self.cell.consumed.got_bytes.at(head)?;
-        Some(self.cell.produced.put_bytes.at(self.tail())?.bytes_since(got))
+        self.cell.put_and_got(head).map(|(put, got)| put.bytes_since(got))
     }
 
     /// Waits until the bounds allow one item more. Looks at the getters' line only when what was seen there last looks full.
