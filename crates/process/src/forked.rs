@@ -37,7 +37,8 @@ use std::sync::atomic::Ordering;
 /// it allocates and starts a thread. So, between the fork and this call,
 /// - the process was made by libc's `fork()`, which makes the allocator usable in the child; or by a bare system call while the parent had no threads
 ///   but its main one and multiproc's own, which sleeps in the kernel as long as no child of it ends or starts;
-/// - nothing but async-signal-safe functions has been called, and no thread has been started.
+/// - nothing but async-signal-safe functions has been called, and no thread has been started;
+/// - a guard of an `Array` that the child has inherited is not used there for anything but being dropped: the elements are its parent's.
 ///
 /// What other threads of the parent had locked at the fork, in std, in libraries or in the program itself, stays locked for ever.
 ///

@@ -176,6 +176,7 @@ fn guards() {
     let (lock, value, semaphore) = (Lock::new().unwrap(), Value::new(1u64).unwrap(), Semaphore::new(2).unwrap());
     let (other, died) = (Lock::new().unwrap(), Lock::new().unwrap());
     let queue = Queue::<u32>::bounded(2).unwrap();
+    let array = multiproc::Array::<u32>::zeroed(4).unwrap();
     queue.put(5).unwrap();
     let ends = Process::spawn((died.clone(),), |lock: Lock| -> () {
         let _guard = lock.lock();
@@ -226,17 +227,22 @@ fn guards() {
     assert!(other.try_lock().is_ok());
     assert_eq!((value.get().unwrap(), queue.leased(), queue.len()), (1, 1, 0));
     // And these the child drops.
-    let all = std::cell::RefCell::new(Some((guard, recovery, edited, permit, lease)));
+    let elements = array.lock().unwrap();
+    let all = std::cell::RefCell::new(Some((guard, recovery, edited, permit, lease, elements)));
     let pid = forked(|| {
         join();
         drop(all.borrow_mut().take());
+        assert!(array.lock_timeout(std::time::Duration::from_millis(1)).is_err());
         9
     });
     assert_eq!(end_of(pid), 9);
     testing::collect().unwrap();
     assert!(lock.is_locked() && died.is_locked());
     assert_eq!((value.get().unwrap(), queue.leased(), queue.len(), semaphore.available()), (1, 1, 0, 1));
-    let (guard, recovery, edited, permit, lease) = all.into_inner().unwrap();
+    let (guard, recovery, edited, permit, lease, elements) = all.into_inner().unwrap();
+    assert_eq!(elements.len(), 4);
+    drop(elements);
+    assert!(array.lock().is_ok());
     drop((guard, edited, permit));
     assert_eq!((lease.ack(), value.get().unwrap(), semaphore.available()), (5, 2, 2));
     drop(recovery.make_consistent());
