@@ -154,7 +154,7 @@ impl Arena {
             return Ok(true);
         }
         let me = self.who()?.thread;
-        let note = self.note_wait(op, index, deadline);
+        let mut note = None;
         let mut words = Words::default();
         let mut timed_out = false;
         while !timed_out {
@@ -165,6 +165,10 @@ impl Arena {
             if what.ready() {
                 break;
             }
+            // Not before: the fence takes long, and who is noted and announced counts as one who waits in earnest.
+            if note.is_none() {
+                note = self.note_wait(op, index, deadline);
+            }
             let pending = words.shared.map(|word| me.set_baton(word));
             crash::point("waiting.before_sleep");
             let why = wait_any(&words.words, deadline, !fenced);
@@ -172,7 +176,10 @@ impl Arena {
             what.woken();
             crash::point("waiting.told");
             pending.into_iter().for_each(|pending| me.restore_pending(pending));
-            timed_out = why == Wait::TimedOut && !what.ready();
+            if what.ready() {
+                break;
+            }
+            timed_out = why == Wait::TimedOut;
         }
         what.finish();
         end(note, timed_out);

@@ -197,21 +197,23 @@ fn end(arena: &Arena, object: Object) -> Result<(), Error> {
 
 fn report(arena: &Arena, object: Object, standing: &mut Standing) -> Result<(), Error> {
     let cell = PipeCell::of(arena, object)?;
-    let mut messages = 0u32;
-    for way in 0..2 {
+    let mut messages = [0u32; 2];
+    for (way, messages) in messages.iter_mut().enumerate() {
         each_record(arena, cell, way, |_, _, _| {
-            messages = messages.saturating_add(1);
+            *messages = messages.saturating_add(1);
             Ok(())
         })?;
     }
     let ended = cell.sides.iter().any(|side| side.end.flags() != 0);
-    standing.state = format!("{messages} messages under way{}", if ended { ", one end is closed" } else { "" }).into();
+    let under_way = messages[0].saturating_add(messages[1]);
+    standing.state = format!("{under_way} messages under way{}", if ended { ", one end is closed" } else { "" }).into();
     for (i, side) in cell.sides.iter().enumerate() {
         let Some(slot) = side.end.owner().and_then(super::cell::Owner::slot) else { continue };
         standing.share(slot, "an end".into(), &[]);
         // Whoever waits has the word set until somebody has changed what it waits for.
-        for (op, word) in [(Op::Recv, &cell.sent(1 - i).cw), (Op::Send, &cell.received(i).pw)] {
-            if ended {
+        let ways = [(Op::Recv, &cell.sent(1 - i).cw, messages[1 - i] > 0), (Op::Send, &cell.received(i).pw, messages[i] == 0)];
+        for (op, word, open) in ways {
+            if ended || open {
                 standing.open_to(slot, op);
             } else if !word.has_sleeper() {
                 standing.awake(Some(slot), op);
