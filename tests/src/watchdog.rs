@@ -43,7 +43,7 @@ fn look() {
         let late: Vec<_> = lock().values().filter(|(_, end)| *end <= now).map(|(name, _)| name.clone()).collect();
         if !late.is_empty() {
             // Not by eprintln!, which libtest captures, and drops at an abort.
-            let text = format!("watchdog: {} hangs\n{}\n", late.join(", "), report(std::process::id()));
+            let text = format!("watchdog: {} hangs\n{}\n{}", late.join(", "), report(std::process::id()), multiproc::dump());
             let _ = std::io::Write::write_all(&mut std::io::stderr(), text.as_bytes());
             std::process::abort();
         }

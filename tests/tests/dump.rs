@@ -588,6 +588,30 @@ fn notes_go_with_whoever_wrote_them() {
     }
 }
 
+fn put_until_late(jobs: Sender<u64>, results: Receiver<u64>) -> String {
+    loop {
+        if jobs.put_timeout(1, Duration::from_millis(20)).is_err()
+            && let Some(circle) = dump().circles().iter().find(|c| c.is_over)
+        {
+            drop(results);
+            return circle.to_string();
+        }
+    }
+}
+
+#[test]
+fn who_has_given_up_putting_learns_of_it_too() {
+    let _watched = watch(60);
+    let (jobs, todo) = channel(2).unwrap();
+    let (done, results) = channel(2).unwrap();
+    let worker = Process::spawn((todo, done), work).unwrap();
+    let main = Process::builder().name("main").spawn((jobs, results), put_until_late).unwrap();
+    let pid = main.pid();
+    let text = main.join().unwrap();
+    assert!(text.contains(&format!("and so for main (pid {pid})")), "{text}");
+    worker.join().unwrap();
+}
+
 // --- while everything moves ----------------------------------------------------------------------
 
 fn busy(lock: Lock, tx: Sender<Lock>, rx: Receiver<Lock>, permits: Semaphore) {

@@ -13,10 +13,11 @@ use std::time::{Duration, Instant};
 use std::{fs, thread};
 
 /// The small examples in learning order.
-const NAMES: [&str; 10] = [
+const NAMES: [&str; 11] = [
     "start_and_join",
     "worker_struct",
     "producer_consumer",
+    "pipe_between_children",
     "bounded_buffer",
     "counters",
     "daemon_workers",
@@ -144,6 +145,14 @@ fn producer_consumer() {
     let refused = "one more is refused: the queue is closed";
     assert_eq!(run("producer_consumer", &["5000"]), ["consumed 5000 items, their sum is 12502500", refused]);
     assert_eq!(run("producer_consumer", &["0"]), ["consumed 0 items, their sum is 0", refused]);
+}
+
+#[test]
+fn pipe_between_children() {
+    let found = ["guesser: it is 667 after 8 guesses", "thinker: saw the end after 8 answers"];
+    assert_eq!(run("pipe_between_children", &[]), found);
+    let died = ["guesser: the thinker has died (the guess went out: true) after 3 guesses", "thinker: ended by SIGABRT"];
+    assert_eq!(run("pipe_between_children", &["1000", "3"]), died);
 }
 
 #[test]

@@ -272,6 +272,15 @@ fn filters_of_system_calls() {
     }
 }
 
+/// Where pidfd_open is allowed this is, too; but an exit that never ends would be worse than an error.
+#[test]
+fn a_filter_of_signals() {
+    let _watched = watch(300);
+    let said = "SIGKILL could not be sent to process Process-1: Operation not permitted (os error 1)\n";
+    // The daemon shares stdout: it has ended when the text has.
+    plays(enter("filter pidfd_send_signal", "a daemon that cannot be signalled"), said);
+}
+
 // --- runners of tests --------------------------------------------------------------------------
 
 /// A fresh crate whose tests use multiproc.

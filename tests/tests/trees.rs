@@ -170,7 +170,10 @@ fn a_long_exit_names_who_holds_it_up() {
     let mut scene = Scene::play_after("exec 2>&1", TREES, "late at exit");
     let line = scene.line();
     let pid = numbers(&line)[0];
-    assert!(line.starts_with(&format!("waiting for process consumer (pid {pid}), which waits on Queue")), "{line}");
+    assert!(line.starts_with(&format!("waiting for process consumer (pid {pid}), which waits to get on Queue")), "{line}");
+    // It is the one who could put, too.
+    let line = scene.line();
+    assert!(line.starts_with(&format!("deadlock: consumer (pid {pid}) waits to get on Queue")), "{line}");
     kill(pid);
     let (rest, status) = scene.end();
     assert!(rest.is_empty() && status.success(), "{rest} {status}");

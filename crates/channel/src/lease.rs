@@ -23,6 +23,7 @@ pub struct Lease<T> {
     ring: Ring,
     leased: Option<Leased>,
     value: Option<T>,
+    life: u32,
 }
 
 impl<T> Lease<T> {
@@ -30,7 +31,7 @@ impl<T> Lease<T> {
         let (leased, references) = ring.lease(patience)?;
         // Made first, so that a message whose `Deserialize` panics goes back.
         let block = leased.block;
-        let mut lease = Lease { ring: ring.clone(), leased: Some(leased), value: None };
+        let mut lease = Lease { ring: ring.clone(), leased: Some(leased), value: None, life: robust::life() };
         ring.hand_over();
         match message::open_block::<T, C>(ring.arena(), block, &references).map_err(GetError::from) {
             Ok(value) => {
@@ -48,7 +49,7 @@ impl<T> Lease<T> {
     /// Done: the message is not delivered again.
     #[doc(alias = "task_done")]
     pub fn ack(mut self) -> T {
-        if let Some(leased) = self.leased.take().filter(|_| !robust::forked()) {
+        if let Some(leased) = self.leased.take().filter(|_| robust::life() == self.life) {
             // Fails only in corrupted memory, of which the next operation tells.
             let _ = self.ring.acknowledge(&leased);
         }
@@ -74,7 +75,8 @@ impl<T> Deref for Lease<T> {
 
 impl<T> Drop for Lease<T> {
     fn drop(&mut self) {
-        if robust::forked() {
+        // In a process made by fork() the lease is the parent's.
+        if robust::life() != self.life {
             return;
         }
         // What moves with the message goes first: the next holder decodes it anew.

@@ -74,11 +74,12 @@ pub(crate) enum OpenFailed {
 pub(crate) struct OwnBlock {
     arena: &'static Arena,
     block: BlockId,
+    life: u32,
 }
 
 impl OwnBlock {
     pub(crate) fn new(arena: &'static Arena, block: BlockId) -> OwnBlock {
-        OwnBlock { arena, block }
+        OwnBlock { arena, block, life: robust::life() }
     }
 
     pub(crate) fn id(&self) -> BlockId {
@@ -93,7 +94,8 @@ impl OwnBlock {
 
 impl Drop for OwnBlock {
     fn drop(&mut self) {
-        if !robust::forked() {
+        // In a process made by fork() the block is the parent's.
+        if robust::life() == self.life {
             crash::point("block.let_go");
             // Fails only in corrupted memory, of which the next operation tells.
             let _ = self.arena.free(self.block);

@@ -87,9 +87,15 @@
 //!         }
 //!     }
 //! })?;
-//! let stuck = (0..100).find_map(|job| jobs.put_timeout(job, Duration::from_millis(200)).err()).unwrap();
-//! assert!(stuck.is_timeout());
-//! let why = dump().circles()[0].to_string();
+//! let why = loop {
+//!     // It never gets a result.
+//!     if let Err(timeout) = jobs.put_timeout(7, Duration::from_millis(50)) {
+//!         assert!(timeout.is_timeout());
+//!         if let Some(circle) = dump().circles().first() {
+//!             break circle.to_string();
+//!         }
+//!     }
+//! };
 //! // .. MainProcess (pid 7) waits to put on Queue 0, and so for Process-1 (pid 8); Process-1 (pid 8) waits to put on Queue 1, and so for MainProcess (pid 7)
 //! assert!(why.contains("waits to put on Queue"));
 //! drop((jobs, results));
@@ -104,8 +110,8 @@
 //! - [`dump_on`]`(Signal::QUIT)` at the start of `main`: from then on Ctrl-\ in the terminal, or `kill -QUIT`, writes that report to stderr, and the program goes on.
 //! - After a time-out, [`dump().circles()`](Dump::circles) in the same thread says whether what it waited for waited for it. (The error itself stays small.)
 //! - `MULTIPROC_WAIT=name` in the coordinator's environment has the worker of that name (several, separated by commas; `*` for all) wait before its first
-//!   line, [`worker_init`] included, and write its pid to stderr. `kill -CONT PID` lets it go on; or `gdb -p PID`, breakpoints, `continue`. Meanwhile it is a process like any
-//!   other: it can be joined and killed, and ends with its coordinator. Code before `main`, and `main` itself where [`init`] is used, runs before.
+//!   line, [`worker_init`] included, and write its pid to stderr. `kill -CONT PID` lets it go on; or `gdb -p PID`, breakpoints, `continue` (also under Yama: while it
+//!   waits, any process of the same user may attach). Meanwhile it is a process like any other: it can be joined and killed, and ends with its coordinator. Code before `main`, and `main` itself where [`init`] is used, runs before.
 //! - At its exit a process that has waited for children for 5 seconds says for whom, and what those wait for.
 //!
 //! # Trouble
@@ -128,8 +134,8 @@ pub use multiproc_channel::{
 #[doc(inline)]
 pub use multiproc_process::{
     Args, Builder, ChildEnd, ChildInfo, Error, Lines, MemoryUsage, Process, ProcessError, ProcessInfo, Run, Shutdown, Signal,
-    StartMethod, Stdio, active_children, cpu_count, current_process, exit_grace, init, memory_usage, parent_process,
-    set_memory_limit, shutdown, shutdown_on, stats, worker_init,
+    StartMethod, Stdio, active_children, after_fork_child, cpu_count, current_process, exit_grace, init, memory_usage,
+    parent_process, set_memory_limit, shutdown, shutdown_on, stats, worker_init,
 };
 #[doc(inline)]
 pub use multiproc_process::{Circle, CircleLink, Dump, HoldReport, ProcessReport, ProcessState, WaitReport, dump, dump_on};
@@ -171,7 +177,7 @@ pub mod testing {
     pub use multiproc_shm::audit::{Audit, NoCollection};
     use multiproc_shm::{Arena, Error};
     #[cfg(feature = "crash-points")]
-    pub use multiproc_sys::crash::{arm_at, arm_step, disarm, passed};
+    pub use multiproc_sys::crash::{arm_at, arm_next_thread, arm_step, disarm, passed};
 
     /// What the tree's arena holds.
     pub fn audit() -> Result<Audit, Error> {

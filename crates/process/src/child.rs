@@ -14,7 +14,9 @@ use multiproc_shm::scope::References;
 use multiproc_shm::{Arena, record, waiting};
 use multiproc_sys::bell;
 use multiproc_sys::clock::Deadline;
+use multiproc_sys::crash;
 use multiproc_sys::pidfd::{ExitEvidence, PidFd};
+use multiproc_sys::robust;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -39,6 +41,8 @@ pub(crate) struct Child {
     ended: AtomicBool,
     state: Mutex<Progress>,
     changed: Condvar,
+    /// The life of this process in which the child was started: in another one it is somebody else's.
+    life: u32,
 }
 
 #[derive(Debug)]
@@ -77,6 +81,7 @@ struct ResultBlock {
     arena: &'static Arena,
     block: BlockId,
     references: References,
+    life: u32,
 }
 
 impl ResultBlock {
@@ -89,7 +94,7 @@ impl ResultBlock {
             return None;
         }
         let _ = record::arrived(arena, &references);
-        Some(ResultBlock { arena, block, references })
+        Some(ResultBlock { arena, block, references, life: robust::life() })
     }
 
     fn decode<R: Message>(self) -> Result<R, multiproc_channel::CodecError> {
@@ -103,7 +108,7 @@ impl ResultBlock {
 
 impl Drop for ResultBlock {
     fn drop(&mut self) {
-        if !multiproc_sys::robust::forked() {
+        if robust::life() == self.life {
             let _ = self.arena.free(self.block);
         }
     }
@@ -115,7 +120,12 @@ impl Child {
         let state = Mutex::new(Progress { state: State::Running, undelivered: lines });
         let pidfd = Mutex::new(Some(Arc::new(pidfd)));
         let (detached, ended) = (AtomicBool::new(false), AtomicBool::new(false));
-        Child { slot, pid, name, daemon, detached, pidfd, ended, state, changed: Condvar::new() }
+        Child { slot, pid, name, daemon, detached, pidfd, ended, state, changed: Condvar::new(), life: robust::life() }
+    }
+
+    /// False in a process that a plain fork made: then whoever changes the state has remained in the parent.
+    fn is_ours(&self) -> bool {
+        robust::life() == self.life
     }
 
     pub(crate) fn pidfd(&self) -> Option<Arc<PidFd>> {
@@ -182,6 +192,17 @@ impl Child {
         ended
     }
 
+    /// Nobody will hear of its end: its descriptor was closed by who did not own it.
+    pub(crate) fn lose(&self) {
+        // The number may be another file's by now: it is not closed.
+        let pidfd = self.pidfd.lock().unwrap_or_else(PoisonError::into_inner).take();
+        std::mem::forget(pidfd);
+        let evidence = ExitEvidence::Unknown;
+        let ended = Ended { evidence, outcome: Outcome::None, last_words: None, began: true, value: None };
+        self.state().state = State::Ending(ended);
+        self.announce_end();
+    }
+
     /// Whether everything that the dead child held has been given back.
     pub(crate) fn is_cleaned_up(&self, arena: &Arena) -> bool {
         let state = arena.slot(self.slot.index).and_then(|slot| slot.state());
@@ -226,11 +247,11 @@ impl Child {
     }
 
     fn wait_until(&self, deadline: Option<Deadline>, done: impl Fn(&Progress) -> bool) -> bool {
-        let mut state = self.state();
-        if multiproc_sys::robust::forked() {
-            // The keeper that would tell is the parent's.
-            return done(&state);
+        if !self.is_ours() {
+            // The keeper that would tell is the parent's, and may have been telling when it was forked.
+            return self.state.try_lock().is_ok_and(|state| done(&state));
         }
+        let mut state = self.state();
         if done(&state) {
             return true;
         }
@@ -248,7 +269,7 @@ impl Child {
     }
 
     pub(crate) fn signal(&self, signal: Signal) -> Result<(), Error> {
-        if multiproc_sys::robust::forked() {
+        if !self.is_ours() {
             return Err(Error::new(Kind::System, "this process was made by fork(): the child is its parent's"));
         }
         let ended = |e| Error::because(Kind::Ended, format!("process {} has ended", self.name), e);
@@ -264,7 +285,7 @@ impl Child {
 
     /// Has the child outlive this process, and returns when that is so.
     pub(crate) fn detach(&self, arena: &'static Arena) -> Result<(), Error> {
-        if multiproc_sys::robust::forked() {
+        if !self.is_ours() {
             return Err(Error::new(Kind::System, "this process was made by fork(): the child is its parent's"));
         }
         let ended = || Error::new(Kind::Ended, format!("process {} has ended", self.name));
@@ -275,6 +296,7 @@ impl Child {
             return Err(ended());
         }
         slot.detach();
+        crash::point("detach.flagged");
         loop {
             // SeqCst pairs with the keeper, which stores its id before it looks whether it is detached.
             let keeper = slot.keeper.load(Ordering::SeqCst);
@@ -285,17 +307,22 @@ impl Child {
             {
                 return Err(Error::because(Kind::System, format!("process {} cannot be told that it is detached", self.name), e));
             }
+            crash::point("detach.rung");
             match slot.await_detached(Deadline::after(RING_AGAIN)) {
                 Some(true) => break,
                 Some(false) => return Err(ended()),
                 None => {}
             }
         }
+        crash::point("detach.confirmed");
         self.detached.store(true, Ordering::Release);
         Ok(())
     }
 
     pub(crate) fn exit_status(&self) -> Option<ExitStatus> {
+        if !self.is_ours() {
+            return None;
+        }
         match &self.state().state {
             State::Ended(ended) => ended.evidence.to_wait_status().map(ExitStatus::from_raw),
             _ => None,
@@ -305,6 +332,9 @@ impl Child {
     /// The value or the reason for its absence, once.
     pub(crate) fn take<R: Message>(&self) -> Result<R, ProcessError> {
         let (name, pid) = (self.name.clone(), self.pid);
+        if !self.is_ours() {
+            return Err(ProcessError::Unknown { name, pid });
+        }
         let mut state = self.state();
         let State::Ended(ended) = &mut state.state else { return Err(ProcessError::Unknown { name, pid }) };
         if let Some(value) = ended.value.take() {

@@ -18,8 +18,8 @@ use std::time::Duration;
 
 /// Names that a list gives before it says how many more there are.
 const MANY: usize = 8;
-/// multiproc's own threads are called so.
-const OWN_THREADS: &str = "multiproc-";
+/// Threads of multiproc that run none of the user's code.
+const OWN_THREADS: [&str; 3] = ["multiproc-keep", "multiproc-stop", "multiproc-dump"];
 
 /// What every process of the tree holds and waits for: see [`dump`]. `Display` is a report of some lines for each process.
 #[derive(Clone, Debug)]
@@ -140,7 +140,8 @@ pub struct CircleLink {
 ///
 /// Works from any process of the tree, also while others are stopped, hold locks, or die. Never blocks, and changes nothing; what moves meanwhile may be
 /// missing. A wait is known from when the thread sleeps on one of multiproc's objects or joins a process; other waits (a
-/// mutex of std, a read) are not. With a million objects it takes some tens of milliseconds.
+/// mutex of std, a read) are not. With a million objects it takes some tens of milliseconds. Where `/proc` is missing or hides other users' processes,
+/// stopped ones are not told apart, and only circles of locks and joins are known to be deadlocks.
 ///
 /// Right after an operation of the calling thread has failed with a time-out, that wait is in the dump as one that was given up, so
 /// that [`circles`](Dump::circles) can say why.
@@ -245,13 +246,13 @@ impl Picture<'_> {
         let threads = RefCell::new(BTreeMap::new());
         // Who makes the dump has nothing else to do at the moment, and is none of those it looks for.
         let me = multiproc_sys::robust::current().ok().map(|me| me.tid());
-        // Whether every thread of a process waits, but multiproc's own.
+        // Whether every thread of a process waits that may run the user's code.
         let all_wait = |survey: &Survey, slot: u32| {
             let Some(process) = survey.process(slot) else { return false };
             let waits = |id: u32| process.waits.iter().any(|w| w.thread == id);
             let mut threads = threads.borrow_mut();
             let list: &Option<Vec<_>> = threads.entry(slot).or_insert_with(|| task::threads(process.pid));
-            let idle = |id: u32, name: &str| waits(id) || name.starts_with(OWN_THREADS) || Some(id) == me;
+            let idle = |id: u32, name: &str| waits(id) || OWN_THREADS.contains(&name) || Some(id) == me;
             list.as_ref().is_some_and(|list| list.iter().all(|(id, name)| idle(*id, name)))
         };
         let mut rounds = circles::find(&self.survey, |slot| all_wait(&self.survey, slot));
@@ -450,6 +451,9 @@ impl fmt::Display for Circle {
             match *operation {
                 "lock" => write!(f, "for {on}, which {next} holds"),
                 "join" => write!(f, "for the end of {next}"),
+                operation if self.links.len() == 1 => {
+                    write!(f, "to {operation} on {on}, and nobody but itself could let it go on")
+                }
                 operation => write!(f, "to {operation} on {on}, and so for {next}"),
             }?;
         }

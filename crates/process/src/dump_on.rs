@@ -23,7 +23,7 @@ static THREAD: Lasting = Lasting { name: c"multiproc-dump", stack: 256 << 10, bo
 /// A handler that the program has installed before is called as well.
 ///
 /// # Errors
-/// `signal` cannot be caught, is that of a fault or of `abort`, or is in use by multiproc for something else; or there is no room for the thread.
+/// `signal` cannot be caught, or is that of a fault or of `abort`; or there is no room for the thread.
 ///
 /// # Examples
 /// ```no_run

@@ -7,6 +7,7 @@
 use crate::child::Child;
 use crate::worker::Outcome;
 use crate::{dump, keeper, lines, shutdown, tree};
+use multiproc_shm::Arena;
 use multiproc_shm::roster::Slot;
 use multiproc_sys::clock::Deadline;
 use multiproc_sys::signal::stderr_write;
@@ -104,6 +105,15 @@ pub(crate) fn record_exit_code(slot: &'static Slot) {
     register();
 }
 
+/// In a process that a plain fork made: what is noted at its end is its own.
+pub(crate) fn begin_another_life(arena: &'static Arena) {
+    if let Ok(slot) = arena.slot(arena.my_slot()) {
+        OWN_SLOT.store(std::ptr::from_ref(slot).cast_mut(), Ordering::Release);
+    }
+    EXITING.store(false, Ordering::Release);
+    lines::begin_another_life();
+}
+
 extern "C" fn handler(status: c_int, _: *mut c_void) {
     if tree::existing().is_none() {
         return;
@@ -117,8 +127,10 @@ extern "C" fn handler(status: c_int, _: *mut c_void) {
         #[cfg(not(feature = "tracing-bridge"))]
         let _ = arena.leave_channels(None);
     }
-    shutdown::end_children(GRACE, |child| child.daemon || status != 0);
-    let awaited: Vec<_> = keeper::children().into_iter().filter(|child| !child.is_detached()).collect();
+    let ended = shutdown::end_children(GRACE, |child| child.daemon || status != 0);
+    // Who could not be ended is not waited for: it ends with this process.
+    let was_ended = |child: &Arc<Child>| ended.iter().any(|(one, _)| Arc::ptr_eq(one, child));
+    let awaited: Vec<_> = keeper::children().into_iter().filter(|child| !child.is_detached() && !was_ended(child)).collect();
     wait_for(&awaited);
     shutdown::await_descendants();
     if !lines::is_delivering() && !lines::flush(Deadline::after(LAST_LINES)) {
@@ -150,7 +162,7 @@ fn wait_for(children: &[Arc<Child>]) {
     let soon = Deadline::after(SAY_AFTER).map(|soon| soon.earlier(limit));
     let late: Vec<_> = children.iter().filter(|c| !c.wait_for_end(soon)).collect();
     if !late.is_empty() && limit.is_none_or(|limit| !limit.passed()) {
-        say_who_is_late(&late);
+        say_who_is_late(&late, limit);
     }
     let late: Vec<_> = late.into_iter().filter(|child| !child.wait_for_end(limit)).collect();
     if !late.is_empty() {
@@ -159,9 +171,9 @@ fn wait_for(children: &[Arc<Child>]) {
 }
 
 /// Names whom this process waits for, and what those wait for.
-fn say_who_is_late(late: &[&Arc<Child>]) {
+fn say_who_is_late(late: &[&Arc<Child>], limit: Option<Deadline>) {
     // It goes on waiting, and may be part of a circle.
-    let note = tree::existing().and_then(|arena| arena.note_join(late[0].slot, None));
+    let note = tree::existing().and_then(|arena| arena.note_join(late[0].slot, limit));
     let dump = dump::dump();
     drop(note);
     let mut text = String::new();

@@ -9,7 +9,7 @@
 use crate::marker::{self, Found, Marker};
 use crate::{tree, worker};
 use multiproc_shm::Arena;
-use multiproc_sys::{image, signal};
+use multiproc_sys::{image, membarrier, signal};
 use std::ffi::{c_char, c_int};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -63,6 +63,9 @@ fn begin(marker: Marker) {
 extern "C" fn on_load(argc: c_int, argv: *const *const c_char, envp: *const *const c_char) {
     RAN.store(true, Ordering::Relaxed);
     Arena::provide(tree::arena);
+    if marker::in_main_program() {
+        membarrier::register();
+    }
     let Some(value) = std::env::var_os(marker::VARIABLE) else { return };
     if image::is_secure() || !marker::in_main_program() {
         return;

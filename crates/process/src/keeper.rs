@@ -7,7 +7,9 @@
 
 use crate::child::Child;
 use crate::error::{Error, Kind};
+use crate::forked::Forked;
 use crate::lines;
+use crate::replaceable::Replaceable;
 use crate::start::{self, Start};
 use multiproc_shm::Arena;
 use multiproc_shm::arena::SlotId;
@@ -18,7 +20,7 @@ use multiproc_sys::pidfd::PidFd;
 use multiproc_sys::poll::{Kick, poll_each, poll_readable};
 use multiproc_sys::spawn;
 use multiproc_sys::thread::{self, Lasting};
-use multiproc_sys::{futex, signal, spin};
+use multiproc_sys::{crash, futex, signal, spin};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering, fence};
@@ -48,6 +50,10 @@ struct Keeper {
     own: OnceLock<PidFd>,
     /// 0 until the keeper holds the life word.
     alive: AtomicU32,
+    /// Its descriptors are gone.
+    blind: AtomicBool,
+    /// In a process that a plain fork made.
+    after_fork: Option<AfterFork>,
 }
 
 /// What a worker's keeper has besides.
@@ -68,7 +74,23 @@ struct Stranger {
     pidfd: PidFd,
 }
 
-static KEEPER: OnceLock<Keeper> = OnceLock::new();
+/// What the keeper of a process that a plain fork made does first.
+#[derive(Debug)]
+struct AfterFork {
+    parent: SlotId,
+    /// The thread that forked lives as long as its process: so the kernel may end this one with it.
+    by_main: bool,
+}
+
+/// Values of `alive`.
+const BEGINNING: u32 = 0;
+const ALIVE: u32 = 1;
+/// Only after a fork: there is a slot, and what the process holds is being registered.
+const HAS_SLOT: u32 = 2;
+/// Only after a fork: the process does not take part after all.
+const NOT_ALIVE: u32 = 3;
+
+static KEEPER: Replaceable<Keeper> = Replaceable::new();
 static THREAD: Lasting = Lasting { name: c"multiproc-keep", stack: STACK, body: keep };
 
 #[derive(Debug)]
@@ -93,22 +115,11 @@ pub(crate) struct ChildSeed {
 pub(crate) fn start(arena: &'static Arena, parent: Option<(PidFd, SlotId)>) -> io::Result<()> {
     // There already when an earlier attempt found no room for the thread.
     if KEEPER.get().is_none() {
-        let above = |(parent, slot)| -> io::Result<Above> {
-            Ok(Above { parent, slot, bell: Bell::new()?, only_keeper_signalled: AtomicBool::new(false) })
-        };
-        let _ = KEEPER.set(Keeper {
-            arena,
-            above: parent.map(above).transpose()?,
-            kick: Kick::new()?,
-            requests: Mutex::default(),
-            children: Mutex::default(),
-            own: OnceLock::new(),
-            alive: AtomicU32::new(0),
-        });
+        let _ = KEEPER.set(Keeper::new(arena, parent, None)?);
     }
     arena.kept_by(|| {
         if let Some(keeper) = KEEPER.get() {
-            keeper.kick.kick();
+            let _ = keeper.kick.kick();
         }
     });
     // Blocked here and inherited by the thread, so that no signal is ever handled there.
@@ -116,11 +127,44 @@ pub(crate) fn start(arena: &'static Arena, parent: Option<(PidFd, SlotId)>) -> i
     thread::start(&THREAD, &blocked)
 }
 
+/// Starts a keeper in a process that a plain fork made, and returns when it has taken a slot. [`confirm`] is to follow.
+pub(crate) fn start_after_fork(arena: &'static Arena, parent: PidFd, id: SlotId, by_main: bool) -> Result<(), Error> {
+    // Its own slot is not known yet, and nothing asks for it.
+    let own = SlotId { index: u32::MAX, generation: 0 };
+    let keeper = Keeper::new(arena, Some((parent, own)), Some(AfterFork { parent: id, by_main })).map_err(|e| explain(&e))?;
+    let inherited = KEEPER.get();
+    let keeper = KEEPER.replace(keeper);
+    let blocked = signal::block_all();
+    thread::start(&THREAD, &blocked).map_err(|e| explain(&e))?;
+    drop(blocked);
+    while keeper.alive.load(Ordering::Acquire) == BEGINNING {
+        futex::wait(&keeper.alive, BEGINNING, None);
+    }
+    if keeper.alive.load(Ordering::Acquire) == NOT_ALIVE {
+        return Err(Error::new(
+            Kind::System,
+            "the process that forked this one is gone, or there is no room for another process",
+        ));
+    }
+    // The parent's keeper is to look after this process: the descriptor by which it is kicked has been inherited.
+    if let Some(parents) = inherited {
+        let _ = parents.kick.kick();
+    }
+    Ok(())
+}
+
+/// Has a keeper that was started after a fork begin its work, or end and with it this process's part in the tree.
+pub(crate) fn confirm(takes_part: bool) {
+    let Some(keeper) = KEEPER.get() else { return };
+    keeper.alive.store(if takes_part { ALIVE } else { NOT_ALIVE }, Ordering::Release);
+    futex::wake_all(&keeper.alive);
+}
+
 /// Waits until the keeper holds the life word and, in a worker, the slot is live.
 pub(crate) fn wait_until_alive() {
     let Some(keeper) = KEEPER.get() else { return };
     // Acquire pairs with the Release in `keep`.
-    let alive = || keeper.alive.load(Ordering::Acquire) != 0;
+    let alive = || keeper.alive.load(Ordering::Acquire) != BEGINNING;
     if spin::until(alive) {
         return;
     }
@@ -131,14 +175,32 @@ pub(crate) fn wait_until_alive() {
 
 fn keep() {
     let Some(keeper) = KEEPER.get() else { return };
-    begin_life(keeper.arena, keeper.above.as_ref().map(|above| above.slot));
-    keeper.alive.store(1, Ordering::Release);
-    futex::wake_all(&keeper.alive);
+    if let Some(after_fork) = &keeper.after_fork {
+        if !begin_life_after_fork(keeper, after_fork) {
+            return;
+        }
+    } else {
+        begin_life(keeper.arena, keeper.above.as_ref().map(|above| above.slot));
+        keeper.alive.store(ALIVE, Ordering::Release);
+        futex::wake_all(&keeper.alive);
+    }
     if let Some(above) = &keeper.above {
         keeper.heed_detaching(above);
         let fds = [above.parent.as_fd(), keeper.kick.as_fd(), above.bell.as_fd()];
         // Most workers have no children, and their keeper allocates nothing.
-        while let [gone, false, rung] = poll_each(fds).unwrap_or([false; 3]) {
+        loop {
+            let [gone, kicked, rung] = match poll_each(fds) {
+                Ok(ready) => ready,
+                Err(e) if is_closed(&e) => blind(keeper),
+                // Only a lack of kernel memory; what is ready stays so.
+                Err(_) => {
+                    std::thread::yield_now();
+                    continue;
+                }
+            };
+            if kicked {
+                break;
+            }
             if rung {
                 above.bell.drain();
                 keeper.heed_detaching(above);
@@ -152,6 +214,25 @@ fn keep() {
         }
     }
     run(keeper);
+}
+
+/// Takes a slot and its life word; false when this process does not take part after all.
+fn begin_life_after_fork(keeper: &Keeper, after_fork: &AfterFork) -> bool {
+    crash::begin_thread();
+    if after_fork.by_main {
+        let _ = signal::set_parent_death_signal(9);
+    }
+    let taken = keeper.arena.take_slot_after_fork(after_fork.parent);
+    keeper.alive.store(if taken.is_ok() { HAS_SLOT } else { NOT_ALIVE }, Ordering::Release);
+    futex::wake_all(&keeper.alive);
+    while keeper.alive.load(Ordering::Acquire) == HAS_SLOT {
+        futex::wait(&keeper.alive, HAS_SLOT, None);
+    }
+    let takes_part = keeper.alive.load(Ordering::Acquire) == ALIVE;
+    if !takes_part {
+        let _ = signal::set_parent_death_signal(0);
+    }
+    takes_part
 }
 
 /// Takes the life word, and in a worker the slot, or ends the process: its parent may be gone already.
@@ -189,6 +270,7 @@ fn run(keeper: &'static Keeper) {
     let mut strangers: Vec<Stranger> = Vec::new();
     let mut ready = Vec::new();
     let mut look_again = false;
+    let mut forked = Forked::default();
     loop {
         let children = keeper.lock_children().clone();
         let mut fds: Vec<BorrowedFd<'_>> = vec![keeper.kick.as_fd()];
@@ -199,8 +281,13 @@ fn run(keeper: &'static Keeper) {
         fds.extend(pidfds.iter().map(|pidfd| pidfd.as_fd()));
         let first_stranger = fds.len();
         fds.extend(strangers.iter().map(|stranger| stranger.pidfd.as_fd()));
+        let first_forked = fds.len();
+        fds.extend(forked.fds());
         let timeout = look_again.then_some(if ended.is_empty() { ORPHAN_CHECK } else { CLEANING_CHECK });
-        if poll_readable(&fds, timeout, &mut ready).is_err() {
+        if let Err(e) = poll_readable(&fds, timeout, &mut ready) {
+            if is_closed(&e) {
+                blind(keeper);
+            }
             // Only a lack of kernel memory; what is ready stays so.
             std::thread::yield_now();
             continue;
@@ -224,7 +311,9 @@ fn run(keeper: &'static Keeper) {
             any_ended = true;
         }
         drop(fds);
-        let mut state = ready[first_stranger..].iter();
+        let (of_strangers, of_forked) = ready[first_stranger..].split_at(first_forked - first_stranger);
+        any_ended |= forked.collect_ends(arena, of_forked);
+        let mut state = of_strangers.iter();
         strangers.retain(|stranger| {
             let dead = state.next() == Some(&true);
             if dead {
@@ -252,6 +341,7 @@ fn run(keeper: &'static Keeper) {
         }
         if ready[0] {
             keeper.kick.drain();
+            look_again |= forked.look(arena);
             arena.collect_if_wished();
             let requests = std::mem::take(&mut *keeper.requests.lock().unwrap_or_else(PoisonError::into_inner));
             for request in requests {
@@ -259,6 +349,32 @@ fn run(keeper: &'static Keeper) {
                 let _ = request.reply.send(reply);
             }
         }
+    }
+}
+
+fn is_closed(e: &io::Error) -> bool {
+    e.raw_os_error() == Some(9)
+}
+
+/// The rest of the keeper's life when the program has closed descriptors that are not its own. It sees no child end any more and starts none,
+/// which it says to who waits; the parent's end it still sees, in the roster.
+fn blind(keeper: &'static Keeper) -> ! {
+    keeper.blind.store(true, Ordering::SeqCst);
+    // Who asks later sees `blind`, or fails to kick.
+    keeper.requests.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    for child in keeper.lock_children().drain(..) {
+        child.lose();
+    }
+    let parent = keeper.above.is_some().then(|| keeper.arena.slot(keeper.arena.my_slot())).and_then(Result::ok);
+    let parent = parent.and_then(|mine| keeper.arena.slot(mine.parent.load(Ordering::Relaxed)).ok());
+    match parent {
+        Some(parent) => {
+            parent.life.wait_for_death(None);
+            signal::kill_self()
+        }
+        None => loop {
+            std::thread::park();
+        },
     }
 }
 
@@ -301,6 +417,7 @@ fn explain(e: &io::Error) -> Error {
             (Kind::System, "the program cannot be executed again: /proc is not mounted")
         }
         Some(2) => (Kind::System, "the working directory of the process does not exist"),
+        Some(7) => (Kind::Resources, "the environment leaves no room for what a worker is told"),
         Some(11 | 12 | 23 | 24) => (Kind::Resources, "no further process can be started"),
         _ => (Kind::System, "the process cannot be started"),
     };
@@ -320,6 +437,23 @@ impl Stranger {
 }
 
 impl Keeper {
+    fn new(arena: &'static Arena, parent: Option<(PidFd, SlotId)>, after_fork: Option<AfterFork>) -> io::Result<Keeper> {
+        let above = |(parent, slot)| -> io::Result<Above> {
+            Ok(Above { parent, slot, bell: Bell::new()?, only_keeper_signalled: AtomicBool::new(false) })
+        };
+        Ok(Keeper {
+            arena,
+            above: parent.map(above).transpose()?,
+            kick: Kick::new()?,
+            requests: Mutex::default(),
+            children: Mutex::default(),
+            own: OnceLock::new(),
+            alive: AtomicU32::new(BEGINNING),
+            blind: AtomicBool::new(false),
+            after_fork,
+        })
+    }
+
     /// If this process has been detached: takes back the death signal, and tells the parent once no other thread has one either.
     fn heed_detaching(&self, above: &Above) {
         let Ok(slot) = self.arena.slot(above.slot.index) else { return };
@@ -377,7 +511,7 @@ pub(crate) fn only_keeper_is_signalled() {
     let Some(above) = &keeper.above else { return };
     above.only_keeper_signalled.store(true, Ordering::SeqCst);
     if keeper.outlives_parent(above) {
-        keeper.kick.kick();
+        let _ = keeper.kick.kick();
     }
 }
 
@@ -387,7 +521,11 @@ pub(crate) fn request(start: Start, child: ChildSeed) -> Result<Arc<Child>, Erro
     let (reply, answer) = sync_channel(1);
     let request = Request { start, child, reply };
     keeper.requests.lock().unwrap_or_else(PoisonError::into_inner).push(request);
-    keeper.kick.kick();
+    let kicked = keeper.kick.kick();
+    if kicked.is_err() || keeper.blind.load(Ordering::SeqCst) {
+        keeper.requests.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        return Err(Error::new(Kind::System, "this process has closed descriptors of multiproc's and starts no more children"));
+    }
     answer.recv().map_err(|_| gone())?
 }
 

@@ -9,6 +9,7 @@
 //! - `hook`: how a child gets from `.init_array` to `worker`, which runs the job; `panics`: its last words;
 //! - `lines`: children's output line by line;
 //! - `bridge` (a feature): workers' tracing events;
+//! - `forked`: processes that a plain fork made;
 //! - `exit`: how a process with children ends; `shutdown`: ending the tree in order; [`current`]: who am I, who are they;
 //! - `dump`: what everybody holds and waits for, with `circles`; `dump_on`: the same on a signal; `halt`: waiting for a debugger.
 
@@ -23,6 +24,7 @@ mod dump;
 mod dump_on;
 pub mod error;
 mod exit;
+mod forked;
 mod halt;
 mod hook;
 mod job;
@@ -31,6 +33,7 @@ mod lines;
 mod marker;
 mod panics;
 pub mod process;
+mod replaceable;
 mod shutdown;
 pub mod signal;
 mod start;
@@ -47,6 +50,7 @@ pub use dump::{Circle, CircleLink, Dump, HoldReport, ProcessReport, ProcessState
 pub use dump_on::dump_on;
 pub use error::{Error, ProcessError};
 pub use exit::exit_grace;
+pub use forked::after_fork_child;
 pub use hook::init;
 pub use lines::Lines;
 pub use process::Process;

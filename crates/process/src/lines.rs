@@ -9,6 +9,7 @@
 
 use crate::child::Child;
 use crate::error::{Error, Kind};
+use crate::replaceable::Replaceable;
 use multiproc_sys::clock::Deadline;
 use multiproc_sys::poll::{Kick, poll_readable};
 use multiproc_sys::{signal, stream};
@@ -19,6 +20,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::{self, ThreadId};
 
+const EBADF: i32 = 9;
 /// A line of more bytes is delivered in pieces: 1 MiB.
 const LONGEST: usize = 1 << 20;
 /// Bytes that are read from one stream before the next has its turn.
@@ -61,8 +63,13 @@ struct Deliverer {
     awaited: Mutex<Vec<Arc<Child>>>,
 }
 
-static DELIVERER: OnceLock<Deliverer> = OnceLock::new();
+static DELIVERER: Replaceable<Deliverer> = Replaceable::new();
 static STARTING: Mutex<()> = Mutex::new(());
+
+/// In a process that a plain fork made: the thread that delivered has remained in the parent.
+pub(crate) fn begin_another_life() {
+    DELIVERER.forget();
+}
 
 /// Makes sure that there is somebody to deliver. To be called before a child with such a stream is started.
 pub(crate) fn prepare() -> Result<(), Error> {
@@ -96,13 +103,13 @@ pub(crate) fn follow(child: &Arc<Child>, pipe: PipeReader, Lines(callback): Line
     let stream = Stream { pipe, child: child.clone(), callback, held: Vec::new(), searched: 0, told: false };
     deliverer.awaited.lock().unwrap_or_else(PoisonError::into_inner).push(child.clone());
     deliverer.new.lock().unwrap_or_else(PoisonError::into_inner).push(stream);
-    deliverer.kick.kick();
+    let _ = deliverer.kick.kick();
 }
 
 /// A child has ended.
 pub(crate) fn look() {
     if let Some(deliverer) = DELIVERER.get() {
-        deliverer.kick.kick();
+        let _ = deliverer.kick.kick();
     }
 }
 
@@ -124,7 +131,12 @@ fn deliver(deliverer: &'static Deliverer) {
     loop {
         let mut fds = vec![deliverer.kick.as_fd()];
         fds.extend(streams.iter().map(|stream| stream.pipe.as_fd()));
-        if poll_readable(&fds, None, &mut ready).is_err() {
+        if let Err(e) = poll_readable(&fds, None, &mut ready) {
+            if e.raw_os_error() == Some(EBADF) {
+                // The program has closed descriptors that are not its own: nobody shall wait for these lines.
+                streams.iter().for_each(|stream| stream.child.line_end_delivered());
+                return;
+            }
             // Only a lack of kernel memory; what is ready stays so.
             thread::yield_now();
             continue;

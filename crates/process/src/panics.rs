@@ -60,6 +60,10 @@ fn place(info: &PanicHookInfo<'_>) -> String {
 
 /// Leaves a text for the parent.
 pub(crate) fn say(arena: &'static Arena, words: &str) {
+    // In a process that a plain fork made the slot is the parent's.
+    if multiproc_sys::robust::forked() {
+        return;
+    }
     let _ = (|| -> Result<(), multiproc_shm::Error> {
         let block = record::write(arena, words.as_bytes(), std::iter::empty())?;
         arena.set_block_state(block, BlockState::Slot(arena.my_slot()))?;

@@ -118,7 +118,7 @@ pub fn shutdown(grace: Duration) -> Shutdown {
 }
 
 /// Asks the chosen children to end, kills those that have not after `grace`, and returns when they are gone; with each, whether it was
-/// killed.
+/// killed. One that cannot be signalled (a filter of system calls, another user) is not waited for any longer.
 pub(crate) fn end_children(grace: Duration, chosen: impl Fn(&Child) -> bool) -> Vec<(Arc<Child>, bool)> {
     let deadline = Deadline::after(grace);
     let mut done: Vec<(Arc<Child>, bool)> = Vec::new();
@@ -137,10 +137,10 @@ pub(crate) fn end_children(grace: Duration, chosen: impl Fn(&Child) -> bool) -> 
             }
         }
         let late: Vec<bool> = children.iter().map(|child| !child.wait_for_end(deadline)).collect();
-        for (child, _) in children.iter().zip(&late).filter(|(_, late)| **late) {
-            let _ = child.signal(Signal::KILL);
-        }
-        for child in &children {
+        let killed =
+            |(child, late): (&Arc<Child>, &bool)| !late || child.signal(Signal::KILL).map_or_else(|e| e.is_ended(), |()| true);
+        let ending: Vec<bool> = children.iter().zip(&late).map(killed).collect();
+        for (child, _) in children.iter().zip(ending).filter(|(_, ending)| *ending) {
             child.wait_for_end(None);
         }
         done.extend(children.into_iter().zip(late));

@@ -82,8 +82,8 @@ pub fn memory_usage() -> Result<MemoryUsage, Error> {
 
 /// What the shared objects of this process tree take, by kind, and which process holds how many of them.
 ///
-/// First everything that nobody references is freed, as if all processes that have ended had been cleaned up after. Where another process is at
-/// that at this moment it is not waited for, and the figures may still show what it is about to free. Meant for logs and for people: it
+/// First everything that nobody references is freed, as if all processes that have ended had been cleaned up after. Another process that is at
+/// that at this moment is waited for, at most a second: it may have been stopped, and then the figures show what it is about to free. Meant for logs and for people: it
 /// looks at every object. For the sum alone, which costs nothing, see [`memory_usage`].
 ///
 /// # Errors
@@ -137,6 +137,11 @@ pub(crate) fn arena() -> Result<&'static Arena, ShmError> {
 /// The arena, if there is one.
 pub(crate) fn existing() -> Option<&'static Arena> {
     ARENA.get().copied().filter(|_| !multiproc_sys::robust::forked())
+}
+
+/// As [`existing`], also in a process that a plain fork made.
+pub(crate) fn made() -> Option<&'static Arena> {
+    ARENA.get().copied()
 }
 
 /// Maps the inherited arena.

@@ -9,6 +9,7 @@ use crate::held::{Registry, Role};
 use crate::holds::{Holds, Table};
 use crate::layout::{CLASSES, DEFAULT_SIZE, Layout, MIN_SIZE, PAGE, SLOT_SIZE};
 use crate::memory::{Account, Memory, Shared};
+use crate::moves;
 use crate::objects::{Entry, Kind, Object, ObjectState, RawRef};
 use crate::pace::Pace;
 use crate::raw::{RawLock, Who};
@@ -47,6 +48,8 @@ struct Header {
     collector: RawLock,
     objects: SlabControl,
     classes: [SlabControl; CLASSES],
+    /// How many processes that a plain fork made have joined: see [`crate::rejoin`].
+    forks: AtomicU32,
 }
 
 #[allow(unsafe_code)]
@@ -107,9 +110,12 @@ pub struct Arena {
     pub(crate) registry: Registry,
     pub(crate) pace: Pace,
     kinds: &'static [&'static Kind],
-    slot: u32,
-    own: &'static Slot,
-    process: u64,
+    /// Who this process is. Changed by [`Arena::rejoin`] alone, while the process has one thread.
+    slot: AtomicU32,
+    pub(crate) generation: AtomicU32,
+    process: AtomicU64,
+    /// Slot 0.
+    coordinator: &'static Slot,
 }
 
 type Provider = fn() -> Result<&'static Arena, Error>;
@@ -155,7 +161,8 @@ impl Arena {
         header.slots_high.store(1, Ordering::Relaxed);
         header.sliced.store(u32::from(!robust::wakes_for_the_dead()), Ordering::Relaxed);
         header.magic.store(MAGIC, Ordering::Release);
-        let arena = Arena::assemble(memory, layout, options.kinds, 0)?;
+        let first = SlotId { index: 0, generation: 0 };
+        let arena = Arena::assemble(memory, layout, options.kinds, first)?;
         let slot = arena.slot(0)?;
         slot.pid.store(std::process::id(), Ordering::Relaxed);
         slot.change((SlotState::Free, 0), (SlotState::Live, 0));
@@ -178,17 +185,14 @@ impl Arena {
         if slot.index >= layout.slots {
             return Err(Error::Corrupted(&"a slot's index"));
         }
-        Arena::assemble(memory, layout, options.kinds, slot.index)
+        Arena::assemble(memory, layout, options.kinds, slot)
     }
 
-    fn assemble(memory: Memory, layout: Layout, kinds: &'static [&'static Kind], slot: u32) -> Result<&'static Arena, Error> {
+    fn assemble(memory: Memory, layout: Layout, kinds: &'static [&'static Kind], slot: SlotId) -> Result<&'static Arena, Error> {
         let header = memory.at::<Header>(0)?;
         multiproc_sys::futex::wait_in_slices(header.sliced.load(Ordering::Relaxed) != 0);
         let objects = Slab::new(&header.objects, layout.object_states, layout.object_free_bits, u64::from(layout.objects));
-        if slot >= layout.slots {
-            return Err(Error::Corrupted(&"a slot's index"));
-        }
-        let own = memory.at(layout.roster + u64::from(slot) * SLOT_SIZE)?;
+        let coordinator = memory.at(layout.roster)?;
         let arena = Arena {
             blocks: Blocks::new(&layout, &header.classes),
             holds: Holds::new(&layout),
@@ -197,9 +201,10 @@ impl Arena {
             header,
             objects,
             kinds,
-            slot,
-            own,
-            process: Who::process(slot, std::process::id()),
+            slot: AtomicU32::new(slot.index),
+            generation: AtomicU32::new(slot.generation),
+            process: AtomicU64::new(Who::process(slot.index, std::process::id())),
+            coordinator,
             memory,
             layout,
         };
@@ -223,7 +228,8 @@ impl Arena {
     /// The calling thread as an owner of locks.
     #[inline]
     pub fn who(&self) -> Result<Who, Error> {
-        Ok(Who::new(robust::current()?, self.process))
+        // Relaxed: see the field.
+        Ok(Who::new(robust::current()?, self.process.load(Ordering::Relaxed)))
     }
 
     /// The mapping.
@@ -256,13 +262,37 @@ impl Arena {
     /// The calling process's slot.
     #[inline]
     pub fn my_slot(&self) -> u32 {
-        self.slot
+        // Relaxed: see the field.
+        self.slot.load(Ordering::Relaxed)
+    }
+
+    /// From now on this process is the one in that slot.
+    pub(crate) fn become_another(&self, slot: SlotId, pid: u32) {
+        self.slot.store(slot.index, Ordering::Relaxed);
+        self.generation.store(slot.generation, Ordering::Relaxed);
+        self.process.store(Who::process(slot.index, pid), Ordering::Relaxed);
+    }
+
+    /// The id of the process in this slot.
+    pub(crate) fn known_pid(&self) -> u32 {
+        Who::pid_of(self.process.load(Ordering::Relaxed))
+    }
+
+    /// How many processes that a plain fork made have joined the tree.
+    pub(crate) fn forks(&self) -> &'static AtomicU32 {
+        &self.header.forks
+    }
+
+    /// Has the caller look at slots up to this one.
+    pub(crate) fn raise_slots_high(&self, index: u32) {
+        self.header.slots_high.fetch_max(u64::from(index) + 1, Ordering::AcqRel);
     }
 
     /// The calling process's own roster slot.
     #[inline]
     pub fn own_slot(&self) -> &'static Slot {
-        self.own
+        // It is a slot of the roster: `attach` and `rejoin` have looked.
+        self.slot(self.my_slot()).unwrap_or(self.coordinator)
     }
 
     /// A roster slot.
@@ -290,15 +320,15 @@ impl Arena {
             }
             let slot = self.slot(index)?;
             let (state, generation) = slot.state()?;
-            let own = self.slot(self.slot)?.state()?.1;
+            let own = self.slot(self.my_slot())?.state()?.1;
             // Before it is reserved: a cleaner looks no further.
             self.header.slots_high.fetch_max(u64::from(index) + 1, Ordering::AcqRel);
-            if state != SlotState::Free || !slot.reserve(generation, self.slot, own) {
+            if state != SlotState::Free || !slot.reserve(generation, self.my_slot(), own) {
                 continue;
             }
             crash::point("slot.reserved");
             slot.clear();
-            slot.parent.store(self.slot, Ordering::Relaxed);
+            slot.parent.store(self.my_slot(), Ordering::Relaxed);
             slot.parent_generation.store(own, Ordering::Relaxed);
             crash::point("slot.cleared");
             return Ok(SlotId { index, generation });
@@ -315,7 +345,7 @@ impl Arena {
 
     /// As [`allocate`](Arena::allocate), with room for `range` bytes of which only the first `bytes` are backed: see [`extend`](Arena::extend).
     pub fn allocate_range(&self, range: u64, bytes: u64) -> Result<BlockId, Error> {
-        let once = || self.blocks.allocate(&self.memory, self.account(), range, bytes, self.slot);
+        let once = || self.blocks.allocate(&self.memory, self.account(), range, bytes, self.my_slot());
         match once() {
             Ok(block) => {
                 self.note_allocated(bytes);
@@ -323,7 +353,7 @@ impl Arena {
             }
             Err(Error::OutOfMemory(_)) => {
                 let _ = self.collect();
-                self.blocks.trim(&self.memory, self.account(), self.slot)?;
+                self.blocks.trim(&self.memory, self.account(), self.my_slot())?;
                 once()
             }
             other => other,
@@ -332,7 +362,7 @@ impl Arena {
 
     /// As [`allocate_range`](Arena::allocate_range), for room that one could do without: `None` when it is used up, and nothing is collected for it.
     pub fn try_allocate_range(&self, range: u64, bytes: u64) -> Result<Option<BlockId>, Error> {
-        match self.blocks.allocate(&self.memory, self.account(), range, bytes, self.slot) {
+        match self.blocks.allocate(&self.memory, self.account(), range, bytes, self.my_slot()) {
             Ok(block) => Ok(Some(block)),
             Err(Error::OutOfMemory(_)) => Ok(None),
             Err(e) => Err(e),
@@ -346,7 +376,7 @@ impl Arena {
 
     /// Frees a block if its state is still `from`; who changes it first owns it.
     pub fn free_if(&self, block: BlockId, from: BlockState) -> Result<bool, Error> {
-        let mine = BlockState::Filling(self.slot);
+        let mine = BlockState::Filling(self.my_slot());
         let won = self.blocks.change_state(&self.memory, block, from, mine)?;
         if won {
             self.free(block)?;
@@ -451,7 +481,7 @@ impl Arena {
         block: BlockId,
         init: impl FnOnce(Object) -> Result<(), Error>,
     ) -> Result<RawRef, Error> {
-        let filling = |old: u64| ObjectState::Filling(self.slot).to_word(old as u32);
+        let filling = |old: u64| ObjectState::Filling(self.my_slot()).to_word(old as u32);
         let index = match self.objects.take(&self.memory, self.account(), filling)? {
             Some(index) => index,
             None => {
@@ -503,6 +533,14 @@ impl Arena {
 
     /// Frees an object whose references are gone; false when somebody else does, or when its cell is still in use: then a later collection asks again.
     pub(crate) fn end_object(&self, index: u32, generation: u32) -> Result<bool, Error> {
+        let begun = self.begin_end(index, generation)?;
+        if begun {
+            self.finish_end(index, generation)?;
+        }
+        Ok(begun)
+    }
+
+    fn begin_end(&self, index: u32, generation: u32) -> Result<bool, Error> {
         if let (ObjectState::Live, now) = self.object_state(index)?
             && now == generation
             && (self.kind_of(index)?.in_use)(self, self.object_at(index, generation)?)?
@@ -511,14 +549,34 @@ impl Arena {
         }
         let state = self.objects.state(&self.memory, u64::from(index))?;
         let live = ObjectState::Live.to_word(generation);
-        let dying = ObjectState::Dying(self.slot).to_word(generation);
+        let dying = ObjectState::Dying(self.my_slot()).to_word(generation);
         // Acquire pairs with the Release that made it live.
         if state.compare_exchange(live, dying, Ordering::Acquire, Ordering::Relaxed).is_err() {
             return Ok(false);
         }
         crash::point("object.dying");
-        self.finish_end(index, generation)?;
         Ok(true)
+    }
+
+    /// Frees an object of which this process alone had handles, the last of which has gone. `forks` is [`Arena::forks`] when it was made: if
+    /// that has risen, a child by fork may have joined with them, and a collection finds out.
+    pub(crate) fn end_own_object(&self, index: u32, generation: u32, forks: u32) -> Result<(), Error> {
+        if self.forks().load(Ordering::Relaxed) != forks || !self.begin_end(index, generation)? {
+            return Ok(());
+        }
+        // Pairs with the fence in `register_again`: either this sees the child, or the child sees that the object is dying.
+        fence(Ordering::SeqCst);
+        if self.forks().load(Ordering::Relaxed) != forks {
+            return self.revive(index, generation);
+        }
+        self.finish_end(index, generation)
+    }
+
+    /// Takes back the beginning of an object's end.
+    pub(crate) fn revive(&self, index: u32, generation: u32) -> Result<(), Error> {
+        // Release: as who made it live.
+        self.objects.state(&self.memory, u64::from(index))?.store(ObjectState::Live.to_word(generation), Ordering::Release);
+        Ok(())
     }
 
     /// The rest of [`end_object`](Arena::end_object); also for an object that a process died over.
@@ -540,15 +598,18 @@ impl Arena {
     /// Step 2 and 3 of every move of a reference: after the new reference is written, before the old one goes.
     #[inline]
     pub fn stamp(&self, index: u32) -> Result<(), Error> {
-        // Pairs with the collector's fence: either it sees the new reference, or we see that it is active.
-        fence(Ordering::SeqCst);
-        let epoch = self.header.collection.load(Ordering::Relaxed);
-        if epoch != 0 {
-            // Release pairs with the collector's Acquire look at the stamps.
-            self.entry(index)?.stamp.fetch_max(epoch, Ordering::Release);
+        let mut found = Ok(());
+        let stamped = moves::stamp(&self.header.collection, || match self.entry(index) {
+            Ok(entry) => Some(&entry.stamp),
+            Err(e) => {
+                found = Err(e);
+                None
+            }
+        });
+        if stamped {
             crash::point("reference.stamped");
         }
-        Ok(())
+        found
     }
 
     /// Whether it is certain that neither a process has this role on `index` nor a record carries a reference to it.
@@ -582,8 +643,8 @@ impl Arena {
 
     /// Sets a hold bit of this process.
     pub(crate) fn set_bit(&self, table: Table, index: u32) -> Result<(), Error> {
-        self.slot(self.slot)?.note_bit(index);
-        self.holds.set(&self.memory, self.slot, table, index)
+        self.slot(self.my_slot())?.note_bit(index);
+        self.holds.set(&self.memory, self.my_slot(), table, index)
     }
 
     /// Calls `visit` for each hold bit of a slot, of objects below `high`.

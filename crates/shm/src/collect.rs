@@ -15,12 +15,13 @@ use crate::blocks::{BlockId, BlockState};
 use crate::error::Error;
 use crate::held::Role;
 use crate::holds::Table;
+use crate::moves;
 use crate::objects::{ObjectState, RawRef};
 use crate::raw::{LockFailed, Who};
 use crate::record;
 use crate::roster::{Slot, SlotState};
 use multiproc_sys::crash;
-use std::sync::atomic::{Ordering, fence};
+use std::sync::atomic::Ordering;
 
 /// Traffic in handles can ask for one collection after the other; the rest is for the next caller.
 const MAX_ROUNDS: u32 = 100;
@@ -34,6 +35,8 @@ pub struct Collected {
     pub objects: u32,
     /// Slots whose process is alive though its parent is gone; it is about to end.
     pub orphans: u32,
+    /// How often it went round; 0: another process was at it.
+    pub rounds: u32,
 }
 
 impl Arena {
@@ -71,7 +74,6 @@ impl Arena {
     fn collect_in_rounds(&self) -> Result<Collected, Error> {
         let mut sum = Collected::default();
         let words = self.collection();
-        let mut rounds = 0;
         // SeqCst: either we get the lock, or its owner sees the wish after it has unlocked.
         words.again.store(1, Ordering::SeqCst);
         loop {
@@ -90,8 +92,8 @@ impl Arena {
             sum.slots += done.slots;
             sum.objects += done.objects;
             sum.orphans = done.orphans;
-            rounds += 1;
-            if words.again.swap(0, Ordering::SeqCst) == 0 || rounds == MAX_ROUNDS {
+            sum.rounds += 1;
+            if words.again.swap(0, Ordering::SeqCst) == 0 || sum.rounds == MAX_ROUNDS {
                 return Ok(sum);
             }
         }
@@ -144,6 +146,9 @@ impl Arena {
     fn reserver_gone(&self, slot: &Slot) -> Result<bool, Error> {
         let (by, end) = slot.reserved_by();
         let parent = self.slot(by)?;
+        if std::ptr::eq(parent, slot) {
+            return Ok(slot.life.owner_died());
+        }
         let (state, generation) = parent.state()?;
         Ok(state == SlotState::Free || !Slot::generation_ends_in(generation, end) || parent.is_dead())
     }
@@ -200,6 +205,10 @@ impl Arena {
                     }
                     let free = ObjectState::Free.to_word(generation.wrapping_add(1));
                     self.objects.give_back(&self.memory, u64::from(index), free)?;
+                }
+                // Whoever has it has joined the tree by a fork, a moment before its parent let go of it: see `rejoin`.
+                (ObjectState::Dying(by), generation) if by == slot && self.anybody_has(Table::Hold, index)? => {
+                    self.revive(index, generation)?;
                 }
                 (ObjectState::Dying(by), generation) if by == slot => self.finish_end(index, generation)?,
                 _ => {}
@@ -267,9 +276,7 @@ impl Arena {
         // An epoch is never 0, which means that no collection is active.
         let now = epoch.load(Ordering::Relaxed).wrapping_add(1).max(1);
         epoch.store(now, Ordering::Relaxed);
-        active.store(now, Ordering::Relaxed);
-        // Pairs with the fence in `Arena::stamp`.
-        fence(Ordering::SeqCst);
+        moves::begin(active, now);
         crash::point("collect.active");
         let high = self.objects.high();
         let mut marks = Marks { arena: self, epoch: now, flags: vec![0; high as usize], work: Vec::new() };
@@ -302,7 +309,7 @@ impl Arena {
         let mut freed = 0;
         for index in 0..marks.flags.len() as u32 {
             let (ObjectState::Live, generation) = self.object_state(index)? else { continue };
-            let stamped = self.entry(index)?.stamp.load(Ordering::Acquire) == marks.epoch;
+            let stamped = moves::is_stamped(&self.entry(index)?.stamp, marks.epoch);
             let flags = marks.flags[index as usize];
             if flags & REACHED == 0 {
                 if !stamped && self.object_made_before(index, marks)? && self.end_object(index, generation)? {
@@ -406,7 +413,7 @@ impl Marks<'_> {
     fn stamped(&mut self) -> Result<bool, Error> {
         let mut found = false;
         for index in 0..self.flags.len() as u32 {
-            if self.flags[index as usize] & REACHED == 0 && self.arena.entry(index)?.stamp.load(Ordering::Acquire) == self.epoch {
+            if self.flags[index as usize] & REACHED == 0 && moves::is_stamped(&self.arena.entry(index)?.stamp, self.epoch) {
                 self.reach(index, REACHED);
                 found = true;
             }

@@ -25,7 +25,7 @@ pub enum Error {
     Full(Text),
     /// Shared memory holds what no correct process writes.
     Corrupted(Text),
-    /// The process was made by a plain `fork()`, so nothing shared may be touched from it.
+    /// The process was made by a plain `fork()`, so nothing shared may be touched from it until it has called `after_fork_child()`.
     Forked,
     /// The thread holds more locks than the kernel would release at its death.
     TooManyLocks,
@@ -64,7 +64,9 @@ impl fmt::Display for Error {
             }
             Error::Full(what) => write!(f, "no more {what} fit into the shared arena"),
             Error::Corrupted(what) => write!(f, "shared memory is corrupted: {what}"),
-            Error::Forked => f.write_str("this process was made by fork(): shared objects cannot be used in it"),
+            Error::Forked => {
+                f.write_str("this process was made by fork(): shared objects cannot be used in it before after_fork_child()")
+            }
             Error::TooManyLocks => {
                 f.write_str("this thread holds too many locks: the kernel releases at most 1,900 of a dead thread")
             }

@@ -14,7 +14,7 @@ use std::cell::Cell;
 use std::collections::HashMap;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
 
 /// What the holder of a reference may do with a channel. Bit 0: send, bit 1: receive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,11 +62,13 @@ pub struct Held {
 }
 
 #[derive(Debug)]
-struct Local {
-    generation: u32,
-    shared: bool,
+pub(crate) struct Local {
+    pub(crate) generation: u32,
+    pub(crate) shared: bool,
+    /// [`Arena::forks`] when this process got it.
+    forks: u32,
     /// By role. `Some` until the `Drop` of that `Held` has run.
-    held: [Option<Weak<Held>>; 4],
+    pub(crate) held: [Option<Weak<Held>>; 4],
 }
 
 impl Local {
@@ -106,6 +108,18 @@ pub struct Registry {
 }
 
 impl Registry {
+    /// All that is held, for a process that a plain fork made; `None` when another thread of its parent had some of it in its hands at that moment.
+    pub(crate) fn after_fork(&self) -> Option<Vec<MutexGuard<'_, HashMap<u32, Local>>>> {
+        self.shards
+            .iter()
+            .map(|shard| match shard.try_lock() {
+                Ok(guard) => Some(guard),
+                Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+                Err(TryLockError::WouldBlock) => None,
+            })
+            .collect()
+    }
+
     fn shard(&self, index: u32) -> MutexGuard<'_, HashMap<u32, Local>> {
         // A panic under the lock leaves a map that is as good as before: each step is one insertion or removal.
         self.shards[index as usize % SHARDS].lock().unwrap_or_else(PoisonError::into_inner)
@@ -158,7 +172,9 @@ impl Arena {
         }
         let object = self.object_at(index, generation)?;
         let held = Arc::new(Held { arena: self, object, role, shared: AtomicBool::new(shared) });
-        let local = shard.entry(index).or_insert_with(|| Local { generation, shared, held: Default::default() });
+        // Relaxed: who joins by a fork joins with what is in the registry then.
+        let forks = self.forks().load(Ordering::Relaxed);
+        let local = shard.entry(index).or_insert_with(|| Local { generation, shared, forks, held: Default::default() });
         local.held[role as usize] = Some(Arc::downgrade(&held));
         self.stamp(index)?;
         Ok(held)
@@ -297,14 +313,14 @@ impl Held {
             }
         }
         if local.held.iter().all(Option::is_none) {
-            let shared = local.shared;
+            let (shared, forks) = (local.shared, local.forks);
             shard.remove(&object.index);
             let awaited = shared && !LENT.get() && (arena.kind_of(object.index)?.awaited)(arena, object)?;
             let told = awaited || arena.carries_references(object)?;
             arena.holds.clear(&arena.memory, arena.my_slot(), Table::Hold, object.index)?;
             crash::point("held.let_go");
             if !shared {
-                arena.end_object(object.index, object.generation)?;
+                arena.end_own_object(object.index, object.generation, forks)?;
             }
             // What its records refer to may have lost its last sender or receiver with it.
             collect |= told && !(shared && arena.anybody_has(Table::Hold, object.index)?);

@@ -11,6 +11,7 @@
 use crate::error::Error;
 use crate::layout::{HOLD_TABLES, Layout, PAGE};
 use crate::memory::Memory;
+use crate::moves;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// One of a slot's bit tables.
@@ -41,6 +42,11 @@ impl Holds {
         Holds { start: layout.holds, table: layout.hold_table, backed: (0..pages).map(|_| AtomicBool::new(false)).collect() }
     }
 
+    /// The own slot is another from now on.
+    pub(crate) fn forget_backed(&self) {
+        self.backed.iter().for_each(|page| page.store(false, Ordering::Relaxed));
+    }
+
     fn offset(&self, slot: u32, table: Table, word: u64) -> u64 {
         self.start + (u64::from(slot) * HOLD_TABLES + table as u64) * self.table + word * 8
     }
@@ -63,23 +69,21 @@ impl Holds {
             memory.back(self.offset(slot, table, word) / PAGE * PAGE, PAGE)?;
             backed.store(true, Ordering::Relaxed);
         }
-        // Relaxed: ordered by the fence in `Arena::stamp`, which pairs with the collector's.
-        bits.fetch_or(1 << (index % 64), Ordering::Relaxed);
+        moves::set_bit(bits, 1 << (index % 64));
         Ok(())
     }
 
     /// Clears a bit.
     pub fn clear(&self, memory: &Memory, slot: u32, table: Table, index: u32) -> Result<(), Error> {
         let bits = self.word(memory, slot, table, u64::from(index) / 64)?;
-        // SeqCst: with the fence of who then looks at the other slots' bits, of two last holders one sees that it is the last.
-        bits.fetch_and(!(1 << (index % 64)), Ordering::SeqCst);
+        moves::clear_bit(bits, 1 << (index % 64));
         Ok(())
     }
 
     /// Whether a bit is set.
     pub fn get(&self, memory: &Memory, slot: u32, table: Table, index: u32) -> Result<bool, Error> {
         let bits = self.word(memory, slot, table, u64::from(index) / 64)?;
-        Ok(bits.load(Ordering::SeqCst) & (1 << (index % 64)) != 0)
+        Ok(moves::bits(bits) & (1 << (index % 64)) != 0)
     }
 
     /// Calls `visit` for each set bit below `high`.
@@ -92,7 +96,7 @@ impl Holds {
         mut visit: impl FnMut(u32) -> Result<(), Error>,
     ) -> Result<(), Error> {
         for word in 0..high.div_ceil(64) {
-            let mut bits = self.word(memory, slot, table, word)?.load(Ordering::SeqCst);
+            let mut bits = moves::bits(self.word(memory, slot, table, word)?);
             while bits != 0 {
                 visit(word as u32 * 64 + bits.trailing_zeros())?;
                 bits &= bits - 1;

@@ -5,9 +5,11 @@
 //! - [`raw`]: the robust lock and the wait word, the two words that every protocol above is made of;
 //! - [`layout`]: where things lie in an arena of a given size; [`memory`]: the mapping itself, checked access, and what is backed;
 //! - [`slab`]: finding a free entry of a table; [`blocks`]: memory in size classes; [`objects`]: the object table;
-//! - [`notes`]: who waits for what; [`roster`]: one slot for each process; [`holds`]: one bit for each object and process;
+//! - [`notes`]: who waits for what; [`roster`]: one slot for each process; [`moves`]: how movers and the collector see each other; [`holds`]: one bit for
+//!   each object and process;
 //! - [`arena`]: all of it together; [`waiting`]: sleeping with a note of what for; [`held`]: this process's references; [`record`]: references inside messages;
 //! - [`scope`]: how handles go through serde; [`collect`]: cleaning up after the dead, and tracing what nobody references;
+//! - [`rejoin`]: how a process that a plain fork made becomes one of the tree;
 //! - [`bereaved`]: processes whose parent is gone;
 //! - [`pace`]: when a collection is due, and what is told and given back after one;
 //! - [`stats`]: what is in use and who has it, for people; [`audit`]: the same for tests; [`report`]: who holds what and waits for what.
@@ -22,17 +24,24 @@ pub mod held;
 pub mod holds;
 pub mod layout;
 pub mod memory;
+pub mod moves;
 pub mod notes;
 pub mod objects;
 pub mod pace;
 pub mod raw;
 pub mod record;
+pub mod rejoin;
 pub mod report;
 pub mod roster;
 pub mod scope;
 pub mod slab;
 pub mod stats;
 pub mod waiting;
+
+/// What [`moves`] is made of; its model is made of others.
+pub(crate) mod atomics {
+    pub(crate) use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+}
 
 pub use arena::{Arena, Options};
 pub use error::Error;

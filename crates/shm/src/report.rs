@@ -22,11 +22,19 @@ pub struct Standing {
     /// Such as "3 of 100 items".
     pub state: Cow<'static, str>,
     /// Operations that need not wait at this moment, unless somebody in `holdings` holds them up: for the process in a slot, or for all.
-    open: Vec<(Option<u32>, Op)>,
+    open: Vec<Open>,
     /// Who has what of it.
     pub holdings: Vec<Holding>,
     /// Whether what is missing may turn up with somebody who is not among the holders: in a message on its way.
     pub astray: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Open {
+    to: Option<u32>,
+    op: Op,
+    /// Known because nobody sleeps; it says nothing of one who has given up.
+    awake: bool,
 }
 
 /// Something that a process or one of its threads has of an object.
@@ -57,16 +65,22 @@ impl Standing {
 
     /// Enters that an operation need not wait.
     pub fn open(&mut self, op: Op) {
-        self.open.push((None, op));
+        self.open.push(Open { to: None, op, awake: false });
     }
 
     /// Enters that an operation of one process need not wait.
     pub fn open_to(&mut self, slot: u32, op: Op) {
-        self.open.push((Some(slot), op));
+        self.open.push(Open { to: Some(slot), op, awake: false });
     }
 
-    fn is_open_to(&self, slot: u32, op: Op) -> bool {
-        self.open.iter().any(|&(to, open)| open == op && to.is_none_or(|to| to == slot))
+    /// Enters that whoever waits (of one process, or of all) for this operation has been woken, or is about to look again.
+    pub fn awake(&mut self, to: Option<u32>, op: Op) {
+        self.open.push(Open { to, op, awake: true });
+    }
+
+    fn is_open_to(&self, slot: u32, waits: &Waits) -> bool {
+        let fits = |open: &Open| open.op == waits.op && open.to.is_none_or(|to| to == slot);
+        self.open.iter().any(|open| fits(open) && !(open.awake && waits.gave_up.is_some()))
     }
 
     /// Enters what a process has, whichever of its threads; one of those who hold up these operations must give something back.
@@ -186,7 +200,7 @@ impl Survey {
             _ if waits.op == Op::Lock => return Blocker::Nobody,
             _ => {}
         }
-        if standing.is_open_to(slot, waits.op) {
+        if standing.is_open_to(slot, waits) {
             return Blocker::Nobody;
         }
         let shares = standing.holdings.iter().filter(holds_up).filter(|h| h.thread.is_none()).filter_map(|h| h.slot);

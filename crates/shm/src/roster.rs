@@ -4,6 +4,7 @@
 //! |---|---|---|---|
 //! | state `Free` | no process | cleaner, last | - |
 //! | state `Reserved` | a child is being started; the word names its parent's slot and the end of that slot's generation | its parent by CAS from `Free` | the cleaner of the parent frees it; the child then cannot go live and leaves |
+//! | state `Reserved` by itself | a process that a plain fork made takes the slot; it has `life` already | that process by CAS from `Free` | `life` tells; the cleaner frees it |
 //! | state `Live` | the process takes part | the child by CAS from `Reserved` | `life` tells |
 //! | `life` | held by the process's keeper thread as long as it lives | keeper | the kernel marks it: the slot is dead |
 //! | `args` | block with what to run | parent, before the start | freed with the slot |
@@ -11,6 +12,7 @@
 //! | `outcome` | how the process ended, in the code of floor 4 | child | what the kernel says decides |
 //! | `last_words` | block with a panic's text | child | no text |
 //! | flag `RELEASED` | the parent has taken what a dead child left behind | parent | who cleans the parent's slot frees the child's |
+//! | flag `FORKED` | a plain fork made the process: nobody starts it, joins it, or takes anything from it | that process | as it is |
 //! | flag `DETACHED` | the process may outlive its parent | parent | the process is ended with its parent, or is not |
 //! | flag `CONFIRMED` | it has taken back its death signal | its keeper | it is dead |
 //! | `keeper` | thread id of the keeper, 0 until it can be rung | keeper | of a dead thread |
@@ -89,6 +91,7 @@ const RELEASED: u32 = 1;
 const CLEANED: u32 = 2;
 const DETACHED: u32 = 4;
 const CONFIRMED: u32 = 8;
+const FORKED: u32 = 16;
 
 // tag:8 | of a reserved slot, its parent's slot:12 and the end of that slot's generation:12 | generation:32.
 const PARENT_SHIFT: u32 = 44;
@@ -105,6 +108,7 @@ fn parent_bits(slot: u32, generation: u32) -> u64 {
 
 impl Slot {
     /// State and generation.
+    #[inline]
     pub fn state(&self) -> Result<(SlotState, u32), Error> {
         // Acquire pairs with the AcqRel CAS in `change`.
         let word = self.state.load(Ordering::Acquire);
@@ -133,6 +137,16 @@ impl Slot {
         let from = state_word(SlotState::Free, generation);
         let to = state_word(SlotState::Reserved, generation) | parent_bits(parent, parent_generation);
         self.state.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+
+    /// Marks the process as one that a plain fork made. It leaves nothing for its parent to take.
+    pub(crate) fn mark_forked(&self) {
+        self.flags.fetch_or(FORKED | RELEASED, Ordering::Release);
+    }
+
+    /// Whether a plain fork made the process.
+    pub fn is_forked(&self) -> bool {
+        self.flags.load(Ordering::Acquire) & FORKED != 0
     }
 
     /// Slot and last twelve bits of the generation of who has reserved it.

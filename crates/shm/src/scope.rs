@@ -56,24 +56,25 @@ pub struct Movable {
     held: Mutex<Option<Arc<Held>>>,
     leaving: AtomicBool,
     let_go: fn(&Held),
+    life: u32,
 }
 
 impl Movable {
     /// Owned by this process.
     pub fn new(held: Arc<Held>, let_go: fn(&Held)) -> Arc<Movable> {
-        Arc::new(Movable { held: Mutex::new(Some(held)), leaving: AtomicBool::new(false), let_go })
+        Arc::new(Movable { held: Mutex::new(Some(held)), leaving: AtomicBool::new(false), let_go, life: robust::life() })
     }
 
-    /// The reference, unless it has gone with a message.
+    /// The reference, unless it has gone with a message, or is that of the process that forked this one.
     pub fn held(&self) -> Option<Arc<Held>> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).clone().filter(|_| robust::life() == self.life)
     }
 }
 
 impl Drop for Movable {
     fn drop(&mut self) {
         let held = self.held.get_mut().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(held) = held.filter(|_| !robust::forked() && !is_lent()) {
+        if let Some(held) = held.filter(|_| robust::life() == self.life && !is_lent()) {
             (self.let_go)(&held);
         }
     }

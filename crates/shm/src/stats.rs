@@ -5,9 +5,16 @@ use crate::blocks::BlockState;
 use crate::error::Error;
 use crate::holds::Table;
 use crate::roster::SlotState;
+use multiproc_sys::clock::Deadline;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::Duration;
+
+/// A collector may have been stopped, and then its figures are as good as can be had.
+const PATIENCE: Duration = Duration::from_secs(1);
+const LOOK_AGAIN: Duration = Duration::from_micros(100);
 
 /// What the shared objects of a process tree take, by kind, and which process holds how many of them.
 ///
@@ -73,9 +80,12 @@ impl Stats {
 }
 
 impl Arena {
-    /// What is in use and who has it, after a collection. Where another process is collecting at this moment it is not waited for.
+    /// What is in use and who has it, after a collection. Another process that is collecting at this moment is waited for, but not for long.
     pub fn stats(&self) -> Result<Stats, Error> {
-        self.collect()?;
+        let limit = Deadline::after(PATIENCE);
+        while self.collect()?.rounds == 0 && limit.is_some_and(|limit| !limit.passed()) {
+            thread::sleep(LOOK_AGAIN);
+        }
         let mut kinds: BTreeMap<&'static str, KindStats> = BTreeMap::new();
         let mut of_object = Vec::with_capacity(self.objects.high() as usize);
         for index in 0..self.objects.high() as u32 {

@@ -9,10 +9,10 @@ use crate::roster::Slot;
 use multiproc_sys::clock::{Deadline, now_nanos};
 use multiproc_sys::futex::Wait;
 use multiproc_sys::futex_waitv::{Word, wait_any};
-use multiproc_sys::{crash, robust, spin};
+use multiproc_sys::{crash, membarrier, robust, spin};
 use std::cell::Cell;
 use std::ptr;
-use std::sync::atomic::{AtomicU32, Ordering, fence};
+use std::sync::atomic::AtomicU32;
 
 /// Something to wait for that several words tell of. Several of them can be waited for together: each adds its words.
 pub trait Waitable {
@@ -160,14 +160,14 @@ impl Arena {
         while !timed_out {
             (words.shared, _) = (None, words.words.clear());
             what.prepare(&mut words);
-            // Pairs with the fence of who changes something and then looks whether somebody sleeps.
-            fence(Ordering::SeqCst);
+            // Pairs with the fence, whole or light, of who changes something and then looks whether somebody sleeps.
+            let fenced = membarrier::heavy();
             if what.ready() {
                 break;
             }
             let pending = words.shared.map(|word| me.set_baton(word));
             crash::point("waiting.before_sleep");
-            let why = wait_any(&words.words, deadline);
+            let why = wait_any(&words.words, deadline, !fenced);
             crash::point("waiting.after_sleep");
             what.woken();
             crash::point("waiting.told");

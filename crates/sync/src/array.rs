@@ -260,7 +260,7 @@ impl<T: Pod> Array<T> {
             Acquired::Clean => None,
             Acquired::OwnerDied => Some(Death { pid: self.cell.lock.dead_owner().1 }),
         };
-        Ok(ArrayRecovery { guard: ManuallyDrop::new(ArrayGuard { array: self, thread: who.thread }), died })
+        Ok(ArrayRecovery { guard: ManuallyDrop::new(ArrayGuard { array: self, thread: who.thread, life: robust::life() }), died })
     }
 
     fn who(&self) -> Result<Who, LockError> {
@@ -279,7 +279,7 @@ impl<T: Pod> Array<T> {
         match found {
             Ok(Acquired::Clean) => {
                 crash::point("array.locked");
-                Ok(ArrayGuard { array: self, thread: who.thread })
+                Ok(ArrayGuard { array: self, thread: who.thread, life: robust::life() })
             }
             Ok(Acquired::OwnerDied) => {
                 let (_, pid) = self.cell.lock.dead_owner();
@@ -309,6 +309,7 @@ pub struct ArrayGuard<'a, T: Pod> {
     array: &'a Array<T>,
     /// Who holds it; makes the guard stay on its thread.
     thread: Thread,
+    life: u32,
 }
 
 impl<T: Pod> Deref for ArrayGuard<'_, T> {
@@ -331,8 +332,8 @@ impl<T: Pod> DerefMut for ArrayGuard<'_, T> {
 impl<T: Pod> Drop for ArrayGuard<'_, T> {
     fn drop(&mut self) {
         crash::point("array.unlocking");
-        // In a process made by fork() there is no thread that could hold it.
-        if !robust::forked() {
+        // In a process made by fork() it is the parent's.
+        if robust::life() == self.life {
             self.array.cell.lock.unlock(self.thread);
         }
     }
@@ -361,10 +362,12 @@ impl<'a, T: Pod> ArrayRecovery<'a, T> {
     /// Vouches for the elements: from now on it is an array like any other, and locked.
     pub fn make_consistent(self) -> ArrayGuard<'a, T> {
         let this = ManuallyDrop::new(self);
-        let ArrayGuard { array, thread } = *this.guard;
-        array.cell.lock.forget_death();
+        let ArrayGuard { array, thread, life } = *this.guard;
+        if robust::life() == life {
+            array.cell.lock.forget_death();
+        }
         crash::point("array.vouched");
-        ArrayGuard { array, thread }
+        ArrayGuard { array, thread, life }
     }
 }
 
@@ -384,8 +387,8 @@ impl<T: Pod> DerefMut for ArrayRecovery<'_, T> {
 
 impl<T: Pod> Drop for ArrayRecovery<'_, T> {
     fn drop(&mut self) {
-        let ArrayGuard { array, thread } = *self.guard;
-        if robust::forked() {
+        let ArrayGuard { array, thread, life } = *self.guard;
+        if robust::life() != life {
             return;
         }
         if self.died.is_some() {

@@ -1,7 +1,7 @@
 //! Floor 2 of multiproc: what processes share besides messages.
 //!
 //! Internal to multiproc, no semver promise. Reading order: [`error`] -> `handle` (what all handles have in common) -> [`lock`] ->
-//! [`value`] -> [`mod@array`] -> [`atomic`] -> [`event`] -> [`semaphore`] -> [`permit`].
+//! [`value`] -> [`array`](mod@array) -> [`atomic`] -> [`event`] -> [`semaphore`] -> [`permit`].
 
 pub mod array;
 pub mod atomic;

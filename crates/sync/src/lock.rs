@@ -214,7 +214,7 @@ impl Lock {
             Acquired::Clean => None,
             Acquired::OwnerDied => Some(Death { pid: self.cell.raw.dead_owner().1 }),
         };
-        Ok(Recovery { raw: &self.cell.raw, died, thread: who.thread })
+        Ok(Recovery { raw: &self.cell.raw, died, thread: who.thread, life: robust::life() })
     }
 
     /// Whether somebody has it at this moment.
@@ -244,20 +244,21 @@ pub struct LockGuard<'a> {
     raw: &'a RawLock,
     /// Who holds it; makes the guard stay on its thread.
     thread: Thread,
+    life: u32,
 }
 
 impl<'a> LockGuard<'a> {
     #[inline]
     fn new(raw: &'a RawLock, thread: Thread) -> LockGuard<'a> {
-        LockGuard { raw, thread }
+        LockGuard { raw, thread, life: robust::life() }
     }
 }
 
 impl Drop for LockGuard<'_> {
     #[inline]
     fn drop(&mut self) {
-        // In a process made by fork() there is no thread that could hold it.
-        if !robust::forked() {
+        // In a process made by fork() it is the parent's.
+        if robust::life() == self.life {
             self.raw.unlock(self.thread);
         }
     }
@@ -270,6 +271,7 @@ pub struct Recovery<'a> {
     raw: &'a RawLock,
     died: Option<Death>,
     thread: Thread,
+    life: u32,
 }
 
 impl<'a> Recovery<'a> {
@@ -280,8 +282,10 @@ impl<'a> Recovery<'a> {
 
     /// Vouches for what the lock guards: from now on it is a lock like any other, and held.
     pub fn make_consistent(self) -> LockGuard<'a> {
-        self.raw.forget_death();
-        let guard = LockGuard::new(self.raw, self.thread);
+        if robust::life() == self.life {
+            self.raw.forget_death();
+        }
+        let guard = LockGuard { raw: self.raw, thread: self.thread, life: self.life };
         std::mem::forget(self);
         guard
     }
@@ -289,7 +293,7 @@ impl<'a> Recovery<'a> {
 
 impl Drop for Recovery<'_> {
     fn drop(&mut self) {
-        if robust::forked() {
+        if robust::life() != self.life {
             return;
         }
         if self.died.is_some() {

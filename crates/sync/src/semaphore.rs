@@ -248,7 +248,7 @@ impl Semaphore {
             crash::point("semaphore.before_commit");
             self.my_entry()?.fetch_add(1, Ordering::AcqRel);
             crash::point("semaphore.committed");
-            Ok(Permit { semaphore: self.clone() })
+            Ok(Permit { semaphore: self.clone(), life: robust::life() })
         })
     }
 
@@ -353,12 +353,13 @@ impl fmt::Debug for Semaphore {
 #[derive(Debug)]
 pub struct Permit {
     semaphore: Semaphore,
+    life: u32,
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
         // In a process made by fork() the permit is the parent's.
-        let Ok(me) = robust::current() else { return };
+        let Some(me) = robust::current().ok().filter(|_| robust::life() == self.life) else { return };
         if let Ok(entry) = self.semaphore.my_entry() {
             self.semaphore.cell.freed.commit_and_kick(me, || {
                 let _ = entry.fetch_update(Ordering::AcqRel, Ordering::Relaxed, |n| n.checked_sub(1));

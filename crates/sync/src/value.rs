@@ -206,6 +206,7 @@ impl<T: NoUninit + CheckedBitPattern> Value<T> {
                 version,
                 publish: true,
                 panicking: std::thread::panicking(),
+                life: robust::life(),
                 _not_send: PhantomData,
             }),
             other => {
@@ -268,6 +269,7 @@ pub struct ValueGuard<'a, T: NoUninit + CheckedBitPattern> {
     publish: bool,
     /// A panic was unwinding when the lock was taken: the guard belongs to a destructor, and that panic is none of its own.
     panicking: bool,
+    life: u32,
     _not_send: PhantomData<*mut ()>,
 }
 
@@ -295,7 +297,7 @@ impl<T: NoUninit + CheckedBitPattern> DerefMut for ValueGuard<'_, T> {
 impl<T: NoUninit + CheckedBitPattern> Drop for ValueGuard<'_, T> {
     fn drop(&mut self) {
         // In a process made by fork() the lock is the parent's.
-        let Ok(me) = robust::current() else { return };
+        let Some(me) = robust::current().ok().filter(|_| robust::life() == self.life) else { return };
         let cell = self.value.cell;
         if self.publish && self.panicking == std::thread::panicking() && cell.lock.held_by(me) {
             let next = self.version.wrapping_add(1);

@@ -16,12 +16,22 @@ pub fn point(id: &'static str) {
     let _ = id;
 }
 
+/// The calling thread does part of the work of the one that started it: what `arm_next_thread` asked for is meant for it.
+#[inline(always)]
+pub fn begin_thread() {
+    #[cfg(feature = "crash-points")]
+    armed::begin_thread();
+}
+
 #[cfg(feature = "crash-points")]
-pub use armed::{arm_at, arm_step, disarm, passed};
+pub use armed::{arm_at, arm_next_thread, arm_step, disarm, passed};
 
 #[cfg(feature = "crash-points")]
 mod armed {
     use std::cell::Cell;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    static NEXT_THREAD: AtomicU64 = AtomicU64::new(0);
 
     thread_local! {
         static STEPS_LEFT: Cell<u64> = const { Cell::new(u64::MAX) };
@@ -43,8 +53,21 @@ mod armed {
         STEPS_LEFT.set(k);
     }
 
+    /// As [`arm_step`], for the next thread that calls [`begin_thread`](super::begin_thread).
+    pub fn arm_next_thread(k: u64) {
+        NEXT_THREAD.store(k, Ordering::Relaxed);
+    }
+
+    pub(super) fn begin_thread() {
+        match NEXT_THREAD.swap(0, Ordering::Relaxed) {
+            0 => {}
+            k => arm_step(k),
+        }
+    }
+
     /// Dies no more.
     pub fn disarm() {
+        NEXT_THREAD.store(0, Ordering::Relaxed);
         STEPS_LEFT.set(u64::MAX);
     }
 

@@ -40,18 +40,19 @@ const FEW: usize = 8;
 
 static MISSING: AtomicBool = AtomicBool::new(false);
 
-/// Sleeps while all words hold their values, at most until `deadline`. Of no words at all, it sleeps until then.
+/// Sleeps while all words hold their values, at most until `deadline`. Of no words at all, it sleeps until then. `sliced`: it looks again
+/// at least each 10 ms.
 ///
 /// # Panics
 /// There are more than [`MAX_WORDS`].
-pub fn wait_any(words: &[Word<'_>], deadline: Option<Deadline>) -> Wait {
+pub fn wait_any(words: &[Word<'_>], deadline: Option<Deadline>, sliced: bool) -> Wait {
     assert!(words.len() <= MAX_WORDS, "at most {MAX_WORDS} words");
     if let [one] = words {
-        return futex::wait(one.word, one.expected, deadline);
+        return futex::wait_sliced(one.word, one.expected, deadline, sliced);
     }
     // Relaxed: a fact about the kernel that never changes.
     if !MISSING.load(Relaxed) && !probe::is_denied(Feature::FutexWaitv) && !words.is_empty() {
-        match wait_all_at_once(words, deadline) {
+        match wait_all_at_once(words, deadline, sliced) {
             Some(why) => return why,
             None => MISSING.store(true, Relaxed),
         }
@@ -65,7 +66,7 @@ pub fn wait_any(words: &[Word<'_>], deadline: Option<Deadline>) -> Wait {
 }
 
 /// `None`: the kernel does not know the call.
-fn wait_all_at_once(words: &[Word<'_>], deadline: Option<Deadline>) -> Option<Wait> {
+fn wait_all_at_once(words: &[Word<'_>], deadline: Option<Deadline>, sliced: bool) -> Option<Wait> {
     let waiter = |w: &Word<'_>| Waiter {
         val: u64::from(w.expected),
         uaddr: w.word.as_ptr().expose_provenance() as u64,
@@ -84,7 +85,7 @@ fn wait_all_at_once(words: &[Word<'_>], deadline: Option<Deadline>) -> Option<Wa
             &many
         }
     };
-    let (until, slice_end) = futex::until(deadline, false);
+    let (until, slice_end) = futex::until(deadline, sliced);
     let time = until.map(Deadline::timespec);
     // SAFETY: the list and the time, where given, live on this stack or in `many`, and the words are live references; the kernel only reads.
     let r = unsafe {
@@ -120,7 +121,7 @@ mod tests {
     fn any_changed_word_keeps_it_awake() {
         let words = words(&[1, 2, 3]);
         let list: Vec<_> = words.iter().zip([1, 2, 4]).map(|(word, expected)| Word { word, expected }).collect();
-        assert_eq!(wait_any(&list, None), Wait::LookAgain);
+        assert_eq!(wait_any(&list, None, false), Wait::LookAgain);
     }
 
     #[test]
@@ -130,7 +131,7 @@ mod tests {
         for n in [0, 2, 20] {
             let start = Instant::now();
             let deadline = Deadline::after(Duration::from_millis(20));
-            while wait_any(&list[..n], deadline) != Wait::TimedOut {}
+            while wait_any(&list[..n], deadline, false) != Wait::TimedOut {}
             assert!(start.elapsed() >= Duration::from_millis(20));
         }
     }
@@ -143,7 +144,7 @@ mod tests {
                 let sleeper = s.spawn(|| {
                     let list: Vec<_> = words.iter().map(|word| Word { word, expected: word.load(Relaxed) }).collect();
                     let deadline = Deadline::after(Duration::from_secs(20));
-                    wait_any(&list, deadline)
+                    wait_any(&list, deadline, false)
                 });
                 while !sleeper.is_finished() {
                     futex::wake_all(woken);

@@ -4,7 +4,7 @@
 //! What is particular to Linux lives here and nowhere else. This crate is internal to multiproc and makes
 //! no semver promise.
 //!
-//! Reading order: [`probe`] (what kernels differ in) -> [`clock`] -> [`futex`] -> [`futex_waitv`] -> [`robust`] (what the kernel does
+//! Reading order: [`probe`] (what kernels differ in) -> [`clock`] -> [`futex`] -> [`futex_waitv`] -> [`membarrier`] -> [`robust`] (what the kernel does
 //! when a thread dies) ->
 //! [`memfd`] -> [`pidfd`] -> [`spawn`] -> [`image`] -> [`signal`] -> [`bell`] -> [`caught`] -> [`thread`] -> [`poll`] -> [`stream`] ->
 //! [`signal_watch`] -> [`limits`] -> [`crash`] -> [`task`] and [`debugger`] (for reports and for who debugs).
@@ -19,6 +19,7 @@ pub mod futex_waitv;
 pub mod image;
 pub mod inherit;
 pub mod limits;
+pub mod membarrier;
 pub mod memfd;
 pub mod pidfd;
 pub mod poll;

@@ -27,9 +27,15 @@ impl Kick {
     }
 
     /// Makes it readable. Never blocks; async-signal-safe.
-    pub fn kick(&self) {
-        // The one possible error is a full counter, and then it is readable already.
-        let _ = nix::unistd::write(&self.0, &1u64.to_ne_bytes());
+    ///
+    /// # Errors
+    /// EBADF when the program has closed the descriptor, which is not its own.
+    pub fn kick(&self) -> io::Result<()> {
+        match nix::unistd::write(&self.0, &1u64.to_ne_bytes()) {
+            // A full counter is readable already.
+            Ok(_) | Err(Errno::EAGAIN) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Makes it unreadable until the next kick. What the kicks announced is looked for afterwards, so that a
@@ -52,7 +58,7 @@ impl AsFd for Kick {
 /// `timeout` it lasts for ever.
 ///
 /// # Errors
-/// EINVAL for more descriptors than RLIMIT_NOFILE.
+/// EINVAL for more descriptors than RLIMIT_NOFILE; EBADF when the program has closed one of them, which is not its own.
 pub fn poll_readable(fds: &[BorrowedFd<'_>], timeout: Option<Duration>, ready: &mut Vec<bool>) -> io::Result<usize> {
     let deadline = timeout.and_then(Deadline::after);
     let mut polled: Vec<PollFd<'_>> = fds.iter().map(|&fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
@@ -62,6 +68,9 @@ pub fn poll_readable(fds: &[BorrowedFd<'_>], timeout: Option<Duration>, ready: &
             Err(Errno::EINTR) => {}
             Err(error) => return Err(error.into()),
             Ok(count) => {
+                if polled.iter().any(is_closed) {
+                    return Err(Errno::EBADF.into());
+                }
                 ready.clear();
                 // `any` is None for bits that nix does not name: something happened all the same.
                 ready.extend(polled.iter().map(|fd| fd.any().unwrap_or(true)));
@@ -74,16 +83,21 @@ pub fn poll_readable(fds: &[BorrowedFd<'_>], timeout: Option<Duration>, ready: &
 /// As [`poll_readable`] without a timeout, for a few descriptors that are known beforehand; it allocates nothing.
 ///
 /// # Errors
-/// Only for want of kernel memory.
+/// For want of kernel memory; EBADF as [`poll_readable`].
 pub fn poll_each<const N: usize>(fds: [BorrowedFd<'_>; N]) -> io::Result<[bool; N]> {
     let mut polled = fds.map(|fd| PollFd::new(fd, PollFlags::POLLIN));
     loop {
         match ppoll(&mut polled, None, None) {
             Err(Errno::EINTR) => {}
             Err(error) => return Err(error.into()),
+            Ok(_) if polled.iter().any(is_closed) => return Err(Errno::EBADF.into()),
             Ok(_) => return Ok(polled.map(|fd| fd.any().unwrap_or(true))),
         }
     }
+}
+
+fn is_closed(fd: &PollFd<'_>) -> bool {
+    fd.revents().is_some_and(|events| events.contains(PollFlags::POLLNVAL))
 }
 
 #[cfg(test)]
@@ -100,8 +114,8 @@ mod tests {
         let fds = [a.as_fd(), b.as_fd()];
         assert_eq!(poll_readable(&fds, Some(Duration::ZERO), &mut ready).unwrap(), 0);
         assert_eq!(ready, [false, false]);
-        b.kick();
-        b.kick();
+        b.kick().unwrap();
+        b.kick().unwrap();
         assert_eq!(poll_readable(&fds, None, &mut ready).unwrap(), 1);
         assert_eq!(ready, [false, true]);
         b.drain();

@@ -9,6 +9,7 @@
 //! | `futex-waitv` | 5.16 | one sleeper on several words (a filter of system calls may refuse it, too) | it watches one and looks at the others each 10 ms |
 //! | `noexec-seal` | 6.3 | MFD_NOEXEC_SEAL: the arena's file can never be executed | the file is made without |
 //! | `exit-info` | 6.15 | PIDFD_GET_INFO: the exit status of a child that somebody else has reaped | the child's own record, else unknown |
+//! | `membarrier` | 4.16 | who sends leaves its fence to who sleeps (a filter of system calls may refuse it) | a fence for each message; who is refused it when about to sleep looks again each 10 ms |
 //! | `death-wakes` | 6.1 | a dying thread wakes who sleeps on its pending word, whatever the word's top bits | waits look again each 10 ms |
 
 use std::sync::OnceLock;
@@ -25,13 +26,16 @@ pub enum Feature {
     DeathWakes = 4,
     /// futex_waitv(2).
     FutexWaitv = 8,
+    /// membarrier(2).
+    Membarrier = 16,
 }
 
-const NAMES: [(&str, Feature); 4] = [
+const NAMES: [(&str, Feature); 5] = [
     ("futex-waitv", Feature::FutexWaitv),
     ("noexec-seal", Feature::NoexecSeal),
     ("exit-info", Feature::ExitInfo),
     ("death-wakes", Feature::DeathWakes),
+    ("membarrier", Feature::Membarrier),
 ];
 
 /// Whether the process is to do without `feature`, though the kernel may have it. The variable is read once.
@@ -57,6 +61,6 @@ mod tests {
         assert_eq!(denied_by("no such thing"), 0);
         assert_eq!(denied_by("exit-info"), 2);
         assert_eq!(denied_by("exit-info, death-wakes,exit-info"), 6);
-        assert_eq!(denied_by("all"), 15);
+        assert_eq!(denied_by("all"), 31);
     }
 }

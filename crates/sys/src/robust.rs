@@ -14,7 +14,8 @@
 //!
 //! # Fork
 //! A plain fork copies all of this into a process whose TIDs differ. A word in a page that the kernel wipes in
-//! the child tells: [`current`] is then [`Unusable::Forked`].
+//! the child tells: [`current`] is then [`Unusable::Forked`], until the process has called [`rejoin`]. The word counts these lives, so that
+//! what a guard of an earlier one holds is left alone in the next.
 #![allow(unsafe_code)]
 
 use crate::crash;
@@ -97,8 +98,13 @@ thread_local! {
     };
 }
 
-/// 1 in a process that may use shared words, 0 in one that a plain fork made.
+/// See [`life`].
 static ATTACHED: AtomicPtr<AtomicU32> = AtomicPtr::new(ptr::null_mut());
+/// The life of the process that this one was forked from, or is.
+static LIVES: AtomicU32 = AtomicU32::new(FIRST_LIFE);
+const FIRST_LIFE: u32 = 1;
+/// How far libc's head lies behind what pthread_self(3) returns, in all threads alike; 0 as long as nobody has asked.
+static HEAD_DISTANCE: AtomicUsize = AtomicUsize::new(0);
 
 /// Why this thread cannot touch shared words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,14 +123,21 @@ pub struct Thread {
     local: NonNull<Local>,
 }
 
-/// Whether a plain fork made this process after its parent had used shared words.
+/// Which life this is: 1, one more after each [`rejoin`], and 0 in between: in a process that a plain fork made after its parent had used
+/// shared words. What was taken in another life is another process's.
 #[inline]
-pub fn forked() -> bool {
-    // Acquire pairs with the Release in `attach`.
+pub fn life() -> u32 {
+    // Acquire pairs with the Release in `attach` and `rejoin`.
     let word = ATTACHED.load(Ordering::Acquire);
     // SAFETY: the pointer is null or names a page that is never unmapped.
     // Relaxed: only fork changes the word, and a child sees its own memory.
-    unsafe { word.as_ref() }.is_some_and(|w| w.load(Ordering::Relaxed) == 0)
+    unsafe { word.as_ref() }.map_or(FIRST_LIFE, |w| w.load(Ordering::Relaxed))
+}
+
+/// Whether a plain fork made this process after its parent had used shared words, and it has not rejoined.
+#[inline]
+pub fn forked() -> bool {
+    life() == 0
 }
 
 /// The calling thread; registers it at first use.
@@ -146,11 +159,16 @@ fn attach(local: &Local) -> Result<Thread, Unusable> {
     if ATTACHED.load(Ordering::Acquire).is_null() {
         let page = memfd::map_wipe_on_fork().map_err(|_| Unusable::NoRobustList)?.cast::<AtomicU32>();
         // SAFETY: the page is mapped, zeroed, aligned and never unmapped.
-        unsafe { page.as_ref() }.store(1, Ordering::Relaxed);
+        unsafe { page.as_ref() }.store(LIVES.load(Ordering::Relaxed), Ordering::Relaxed);
         // AcqRel pairs with the Acquire loads above; a page that lost the race stays, once.
         let _ = ATTACHED.compare_exchange(ptr::null_mut(), page.as_ptr(), Ordering::AcqRel, Ordering::Acquire);
     }
-    let head = registered_head().ok_or(Unusable::NoRobustList)?;
+    let head = match registered_head() {
+        Some(head) => head,
+        // The main thread of a process that a bare system call forked before it used shared words.
+        None => NonNull::new(remembered_head()).filter(|_| named_anew()).ok_or(Unusable::NoRobustList)?,
+    };
+    remember(head);
     let (first, last) = (local.first.get(), local.last.get());
     // SAFETY: the head is libc's own for this thread.
     let old = unsafe { (*head.as_ptr()).next };
@@ -183,6 +201,69 @@ fn attach(local: &Local) -> Result<Thread, Unusable> {
     Ok(Thread { local: NonNull::from(local) })
 }
 
+/// The id that the calling thread had when it last used shared words, 0 if it never did: after a fork, that of the thread that forked.
+pub fn last_tid() -> u32 {
+    LOCAL.with(|local| local.tid.get())
+}
+
+/// What [`rejoin`] can be taken back by.
+#[derive(Debug)]
+pub struct Rejoined(NonNull<AtomicU32>);
+
+impl Rejoined {
+    /// Shared words are out of reach again.
+    pub fn take_back(self) {
+        // SAFETY: the page is never unmapped.
+        unsafe { self.0.as_ref() }.store(0, Ordering::Relaxed);
+    }
+}
+
+/// Begins a new life in a process that a plain fork made: the calling thread and those that it will start may use shared words. It holds none:
+/// what it held is its parent's.
+///
+/// # Errors
+/// [`Unusable::Forked`] when the calling thread is not the one that came out of the fork, the main one; otherwise those of [`current`].
+pub fn rejoin() -> Result<Rejoined, Unusable> {
+    if gettid() != std::process::id() {
+        return Err(Unusable::Forked);
+    }
+    let page = memfd::map_wipe_on_fork().map_err(|_| Unusable::NoRobustList)?.cast::<AtomicU32>();
+    LOCAL.with(|local| {
+        // The list of the parent's thread, which libc has emptied unless the fork went past it. The kernel has forgotten it in any case.
+        let head = registered_head().map_or_else(remembered_head, NonNull::as_ptr);
+        if !head.is_null() {
+            empty_list(head)?;
+        }
+        local.count.set(0);
+        local.room.set(INLINE_HELD);
+        local.tid.set(0);
+        Ok(())
+    })?;
+    let life = LIVES.fetch_add(1, Ordering::Relaxed) + 1;
+    // SAFETY: the page is mapped, zeroed, aligned and never unmapped.
+    unsafe { page.as_ref() }.store(life, Ordering::Relaxed);
+    // Release pairs with the Acquire in `life`.
+    ATTACHED.store(page.as_ptr(), Ordering::Release);
+    match current() {
+        Ok(_) => Ok(Rejoined(page)),
+        Err(why) => {
+            Rejoined(page).take_back();
+            Err(why)
+        }
+    }
+}
+
+/// Names an empty list to the kernel as this thread's.
+fn empty_list(head: *mut Head) -> Result<(), Unusable> {
+    // SAFETY: libc's own head for this thread, which nothing else looks at while the process has one thread.
+    let list = unsafe { &mut *head };
+    list.next = head.cast();
+    list.pending = ptr::null_mut();
+    // SAFETY: the head lives as long as its thread.
+    let set = unsafe { libc::syscall(libc::SYS_set_robust_list, head, size_of::<Head>()) };
+    if set == 0 { Ok(()) } else { Err(Unusable::NoRobustList) }
+}
+
 /// S as a word like any other: its link lies as far behind it.
 fn sentinel_word(local: &Local) -> *const AtomicU32 {
     local.last.get().cast_const().cast()
@@ -195,9 +276,40 @@ pub fn is_gone(tid: u32) -> bool {
     r < 0 && std::io::Error::last_os_error().raw_os_error() == Some(libc::ESRCH)
 }
 
+fn pthread_self() -> usize {
+    // SAFETY: no arguments, cannot fail.
+    unsafe { libc::pthread_self() as usize }
+}
+
+fn remember(head: NonNull<Head>) {
+    // Relaxed: a constant.
+    HEAD_DISTANCE.store((head.as_ptr() as usize).wrapping_sub(pthread_self()), Ordering::Relaxed);
+}
+
+/// Where libc has this thread's head, whether the kernel knows it or not; null if no thread can tell.
+fn remembered_head() -> *mut Head {
+    if HEAD_DISTANCE.load(Ordering::Relaxed) == 0 {
+        // libc registers the list of each thread that it starts.
+        let asked = std::thread::Builder::new().spawn(|| registered_head().into_iter().for_each(remember));
+        let _ = asked.map(std::thread::JoinHandle::join);
+    }
+    match HEAD_DISTANCE.load(Ordering::Relaxed) {
+        0 => ptr::null_mut(),
+        distance => ptr::with_exposed_provenance_mut(pthread_self().wrapping_add(distance)),
+    }
+}
+
 fn gettid() -> u32 {
     // SAFETY: no arguments, cannot fail.
     unsafe { libc::gettid() as u32 }
+}
+
+/// Whether the kernel knew no list of this thread, and knows libc's now.
+fn named_anew() -> bool {
+    let (mut head, mut len) = (ptr::null_mut::<Head>(), 0usize);
+    // SAFETY: both out-pointers are valid; 0 names the calling thread.
+    let r = unsafe { libc::syscall(libc::SYS_get_robust_list, 0, &raw mut head, &raw mut len) };
+    r == 0 && head.is_null() && empty_list(remembered_head()).is_ok()
 }
 
 /// The head that libc registered for this thread, if its layout is the one this module writes.

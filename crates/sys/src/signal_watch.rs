@@ -90,7 +90,7 @@ extern "C" fn on_signal(sig: c_int, info: *mut libc::siginfo_t, context: *mut c_
     let Some(watched) = (unsafe { place.load(Ordering::Acquire).as_ref() }) else { return };
     let errno = Errno::last();
     if watched.pid == std::process::id() {
-        watched.kick.kick();
+        let _ = watched.kick.kick();
     }
     errno.set();
     let old = watched.old.sa_sigaction;

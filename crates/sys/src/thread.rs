@@ -49,6 +49,11 @@ pub fn start(thread: &'static Lasting, _blocked: &AllBlocked) -> io::Result<()> 
     check(created)
 }
 
+/// The process that started this one; 0 if it lies outside this one's pid namespace.
+pub fn parent_process_id() -> u32 {
+    nix::unistd::getppid().as_raw().unsigned_abs()
+}
+
 extern "C" fn enter(thread: *mut c_void) -> *mut c_void {
     // SAFETY: `start` passes a `&'static Lasting`.
     let thread = unsafe { &*thread.cast::<Lasting>() };

@@ -1,5 +1,7 @@
 //! Making pipes: [`pipe`], [`one_way`], and [`PipeBuilder`] for what is not usual.
 
+#![allow(clippy::type_complexity, reason = "functions that return both ends of a pipe")]
+
 use super::cell::PipeCell;
 use super::connection::{Connection, PipeReceiver, PipeSender};
 use super::kind::{PIPE, ROLES};
@@ -59,7 +61,6 @@ pub(super) fn type_hash(ways: [u64; 2]) -> u64 {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[doc(alias = "Pipe")]
-#[allow(clippy::type_complexity, reason = "the two ends of one pipe")]
 pub fn pipe<A: 'static, B: 'static>() -> Result<(Connection<A, B>, Connection<B, A>), Error> {
     PipeBuilder::new().pipe()
 }
@@ -142,7 +143,6 @@ impl<C: 'static> PipeBuilder<C> {
     ///
     /// # Errors
     /// The ring's size is out of its range, or the arena is full.
-    #[allow(clippy::type_complexity, reason = "the two ends of one pipe")]
     pub fn pipe<A: 'static, B: 'static>(&self) -> Result<(Connection<A, B, C>, Connection<B, A, C>), Error> {
         self.pipe_in(Arena::of_the_tree()?)
     }
@@ -160,7 +160,6 @@ impl<C: 'static> PipeBuilder<C> {
     /// # Errors
     /// As [`pipe`](PipeBuilder::pipe).
     #[doc(hidden)]
-    #[allow(clippy::type_complexity, reason = "the two ends of one pipe")]
     pub fn pipe_in<A: 'static, B: 'static>(
         &self,
         arena: &'static Arena,

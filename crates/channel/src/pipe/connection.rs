@@ -24,6 +24,9 @@ fn until_instant(deadline: Instant) -> Patience {
     Patience::Until(Deadline::at(deadline))
 }
 
+/// Values cross as bytes, so a handle is `Send` and `Sync` whatever they are.
+type Carries<T, C> = PhantomData<fn(T, C) -> (T, C)>;
+
 const FOR_EVER: Patience = Patience::Until(None);
 
 impl Local {
@@ -331,7 +334,7 @@ macro_rules! receiving {
 /// `kill -9` of anybody at any instruction: nobody hangs and no message is torn. See [`send`](Connection::send) and [`recv`](Connection::recv).
 pub struct Connection<S, R, C = Bincode> {
     end: Arc<Local>,
-    _type: PhantomData<fn(S, R, C) -> (S, R, C)>,
+    _type: Carries<(S, R), C>,
 }
 
 /// The sending end of a pipe in one direction. Made by [`one_way`](crate::one_way).
@@ -340,7 +343,7 @@ pub struct Connection<S, R, C = Bincode> {
 #[doc(alias = "Connection")]
 pub struct PipeSender<T, C = Bincode> {
     end: Arc<Local>,
-    _type: PhantomData<fn(T, C) -> (T, C)>,
+    _type: Carries<T, C>,
 }
 
 /// The receiving end of a pipe in one direction. Made by [`one_way`](crate::one_way).
@@ -349,7 +352,7 @@ pub struct PipeSender<T, C = Bincode> {
 #[doc(alias = "Connection")]
 pub struct PipeReceiver<T, C = Bincode> {
     end: Arc<Local>,
-    _type: PhantomData<fn(T, C) -> (T, C)>,
+    _type: Carries<T, C>,
 }
 
 handle!(Connection<S, R>, carries::<S, C>(), carries::<R, C>());

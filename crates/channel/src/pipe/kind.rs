@@ -211,8 +211,10 @@ fn report(arena: &Arena, object: Object, standing: &mut Standing) -> Result<(), 
         standing.share(slot, "an end".into(), &[]);
         // Whoever waits has the word set until somebody has changed what it waits for.
         for (op, word) in [(Op::Recv, &cell.sent(1 - i).cw), (Op::Send, &cell.received(i).pw)] {
-            if ended || !word.has_sleeper() {
+            if ended {
                 standing.open_to(slot, op);
+            } else if !word.has_sleeper() {
+                standing.awake(Some(slot), op);
             }
         }
     }

@@ -23,7 +23,7 @@ use multiproc_shm::{Arena, Error, Held, Role};
 use multiproc_sys::{crash, robust};
 use std::collections::{BTreeMap, VecDeque};
 use std::ptr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 /// See the module head.
@@ -33,7 +33,8 @@ pub(crate) struct Local {
     pub(super) cell: &'static PipeCell,
     /// 0 or 1; also the number of the way from it.
     pub(super) end: usize,
-    claimed: AtomicBool,
+    /// The life of the process in which it claimed the end; 0: it has not. See `multiproc_sys::robust::life`.
+    claimed: AtomicU32,
     claiming: Mutex<()>,
     pub(super) sending: Sending,
     pub(super) receiving: Receiving,
@@ -115,7 +116,7 @@ impl Local {
             held,
             cell,
             end,
-            claimed: AtomicBool::new(false),
+            claimed: AtomicU32::new(0),
             claiming: Mutex::new(()),
             sending: Sending::default(),
             receiving: Receiving::default(),
@@ -163,6 +164,7 @@ impl Local {
         self.own().carries.load(Ordering::Relaxed) == carries
     }
 
+    #[inline]
     fn is_alive(&self, owner: Owner) -> Result<bool, Error> {
         let Some(index) = owner.slot() else { return Ok(false) };
         let slot = self.arena().slot(index)?;
@@ -207,13 +209,13 @@ impl Local {
     #[inline]
     pub(super) fn claimed(&self, who: Who) -> Result<(), Refused> {
         // Acquire pairs with the Release in `claim`.
-        if self.claimed.load(Ordering::Acquire) { Ok(()) } else { self.claim(who) }
+        if self.claimed.load(Ordering::Acquire) == robust::life() { Ok(()) } else { self.claim(who) }
     }
 
     #[cold]
     fn claim(&self, who: Who) -> Result<(), Refused> {
         let _one = self.claiming.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.claimed.load(Ordering::Acquire) {
+        if self.claimed.load(Ordering::Acquire) == robust::life() {
             return Ok(());
         }
         let (me, own) = (self.me()?, self.own());
@@ -247,7 +249,7 @@ impl Local {
         own.bereft.store(0, Ordering::Relaxed);
         self.go_on(who, died)?;
         crash::point("pipe.claim_complete");
-        self.claimed.store(true, Ordering::Release);
+        self.claimed.store(robust::life(), Ordering::Release);
         Ok(())
     }
 
@@ -297,11 +299,13 @@ impl Local {
     /// The handle goes into a message: if it is the last of this process, who gets it may use the end at once. If the message does not leave after
     /// all, or leaves a copy here, the next operation claims the end again.
     pub(super) fn hand_on(this: &Arc<Local>) {
-        if Arc::strong_count(this) > 1 || !this.claimed.load(Ordering::Acquire) {
+        if Arc::strong_count(this) > 1 || this.claimed.load(Ordering::Acquire) != robust::life() {
             return;
         }
-        if let (Ok(_sending), Ok(_receiving)) = (this.sending.turn.take(Patience::None), this.receiving.turn.take(Patience::None))
-            && this.claimed.swap(false, Ordering::AcqRel)
+        let Ok(me) = robust::current().map(|thread| thread.tid()) else { return };
+        let taken = (this.sending.turn.take(me, Patience::None), this.receiving.turn.take(me, Patience::None));
+        if let (Ok(_sending), Ok(_receiving)) = taken
+            && this.claimed.swap(0, Ordering::AcqRel) == robust::life()
         {
             // Fails only in corrupted memory, of which the next operation tells.
             let _ = this.let_go();
@@ -336,7 +340,7 @@ impl Drop for Local {
         // Another handle may have come meanwhile, and then the end stays this process's.
         if locals.get(&key).is_some_and(|local| ptr::eq(local.as_ptr(), self)) {
             locals.remove(&key);
-            if *self.claimed.get_mut() {
+            if *self.claimed.get_mut() == robust::life() {
                 // Fails only in corrupted memory, of which the next operation tells.
                 let _ = self.let_go();
             }

@@ -33,8 +33,16 @@ pub(crate) enum Form {
 }
 
 impl Form {
+    #[inline]
     fn from_bits(bits: u64) -> Option<Form> {
-        [Form::Value, Form::Bytes, Form::ValueBlock, Form::BytesBlock, Form::Death].into_iter().find(|f| *f as u64 == bits)
+        Some(match bits {
+            1 => Form::Value,
+            2 => Form::Bytes,
+            3 => Form::ValueBlock,
+            4 => Form::BytesBlock,
+            5 => Form::Death,
+            _ => return None,
+        })
     }
 
     pub(crate) fn is_block(self) -> bool {

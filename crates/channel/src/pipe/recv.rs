@@ -42,7 +42,7 @@ impl Local {
     pub(crate) fn recv(&self, arrival: &mut Arrival, wanted: Form, patience: Patience) -> Result<(), RecvError> {
         let who = self.arena().who()?;
         let form = {
-            let _mine = self.receiving.turn.take(patience)?;
+            let _mine = self.receiving.turn.take(who.thread.tid(), patience)?;
             self.claimed(who)?;
             let first = match self.first()? {
                 Some(first) => first,
@@ -59,7 +59,7 @@ impl Local {
     /// Whether `recv` would return at once, with a message or the news that none will come.
     pub(crate) fn poll(&self, patience: Patience) -> Result<bool, RecvError> {
         let who = self.arena().who()?;
-        let looked = self.receiving.turn.take(patience).map_err(RecvError::from).and_then(|_mine| {
+        let looked = self.receiving.turn.take(who.thread.tid(), patience).map_err(RecvError::from).and_then(|_mine| {
             self.claimed(who)?;
             self.await_first(patience)
         });
@@ -167,7 +167,7 @@ impl Local {
         let part = first.ring.len / LOOKS;
         // Release pairs with the Acquire of the sender: the record has been read.
         if tell || first.at / part != next / part {
-            received.pw.commit_and_kick(who.thread, || received.head.store(next, Ordering::Release));
+            received.pw.commit_and_kick_lightly(who.thread, || received.head.store(next, Ordering::Release));
         } else {
             received.head.store(next, Ordering::Release);
         }

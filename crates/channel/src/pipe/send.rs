@@ -35,7 +35,7 @@ impl Local {
         let who = self.arena().who()?;
         // A large message has its block before the turn is taken.
         let block = if parcel.inline().is_some() { None } else { Some(parcel.block()?) };
-        let _mine = self.sending.turn.take(patience)?;
+        let _mine = self.sending.turn.take(who.thread.tid(), patience)?;
         self.claimed(who)?;
         let ring = match self.sending.ring.get() {
             Some(ring) => ring,
@@ -162,7 +162,7 @@ impl Local {
         let sent = self.cell.sent(self.end);
         let (word, value) = ring.commit_word(self.arena(), tail, head)?;
         // Release pairs with the Acquire in `Ring::head`.
-        sent.cw.commit_and_kick(who.thread, || word.store(value, Ordering::Release));
+        sent.cw.commit_and_kick_lightly(who.thread, || word.store(value, Ordering::Release));
         crash::point("pipe.kicked");
         // Relaxed: for this process, and for the next user of the end, who has it with the owner word.
         sent.tail.store(tail + head.size(), Ordering::Relaxed);

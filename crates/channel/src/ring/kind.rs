@@ -272,9 +272,16 @@ fn report(arena: &Arena, object: Object, standing: &mut Standing) -> Result<(), 
     if items > 0 || returned > 0 || ended & (CLOSED | NO_SENDER) != 0 {
         standing.open(Op::Get);
     }
-    let room = items < capacity && (max_bytes == 0 || bytes < max_bytes);
+    // With a byte limit it depends on the message.
+    let room = items < capacity && max_bytes == 0;
     if room || ended & (CLOSED | NO_RECEIVER) != 0 {
         standing.open(Op::Put);
+    }
+    // Whoever waits first has the word set until somebody has changed what it waits for.
+    for (op, word) in [(Op::Get, &cell.produced.cw), (Op::Put, &cell.consumed.pw)] {
+        if !word.has_sleeper() {
+            standing.awake(None, op);
+        }
     }
     // For dead letters: anybody who has a lease may return one.
     standing.open(Op::Wait);

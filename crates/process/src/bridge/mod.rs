@@ -86,8 +86,8 @@ pub struct TracingBridge(());
 ///
 /// # Examples
 /// ```
-/// # #[cfg(feature = "tracing-bridge")] {
-/// use multiproc::{Process, tracing_bridge};
+/// // In a program: use multiproc::{Process, tracing_bridge};
+/// use multiproc_process::{Process, tracing_bridge};
 ///
 /// // Here a subscriber is set, such as `tracing_subscriber::fmt::init()`.
 /// let bridge = tracing_bridge()?;
@@ -95,7 +95,6 @@ pub struct TracingBridge(());
 /// Process::spawn((), || ())?.join()?;
 /// bridge.flush();
 /// assert_eq!(bridge.dropped(), 0);
-/// # }
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[doc(alias = "log_to_stderr")]

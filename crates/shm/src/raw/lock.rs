@@ -68,6 +68,11 @@ impl Who {
         u64::from(slot) << SLOT_SHIFT | u64::from(pid) & PID_MASK
     }
 
+    /// The pid of what [`process`](Who::process) described.
+    pub fn pid_of(process: u64) -> u32 {
+        (process & PID_MASK) as u32
+    }
+
     #[inline]
     fn owner_word(self) -> u64 {
         self.process | u64::from(self.thread.tid()) << TID_SHIFT
@@ -318,6 +323,7 @@ impl RawLock {
     }
 
     /// Whether an owner died and nobody has vouched for what the lock guards since.
+    #[inline]
     pub fn owner_died(&self) -> bool {
         // Acquire pairs with the kernel's mark: what the dead owner wrote is visible.
         let word = self.word.load(Ordering::Acquire);

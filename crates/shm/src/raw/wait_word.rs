@@ -10,9 +10,9 @@
 //! the waker changes the condition, fences, looks at the word. One of the two sees the other.
 
 use multiproc_sys::clock::Deadline;
-use multiproc_sys::crash;
 use multiproc_sys::futex::{self, Wait};
 use multiproc_sys::robust::{Thread, WAITERS};
+use multiproc_sys::{crash, membarrier};
 use std::sync::atomic::{AtomicU32, Ordering, fence};
 
 /// See the module head.
@@ -52,6 +52,22 @@ impl WaitWord {
         commit();
         crash::point("wait_word.committed");
         self.kick(1);
+        me.restore_pending(pending);
+    }
+
+    /// As [`commit_and_kick`](WaitWord::commit_and_kick), for words whose sleepers wait by [`wait_for`](crate::Arena::wait_for): the fence is left to
+    /// them.
+    #[inline]
+    pub fn commit_and_kick_lightly(&self, me: Thread, commit: impl FnOnce()) {
+        let pending = me.set_baton(&self.0);
+        crash::point("wait_word.pending_lightly");
+        commit();
+        crash::point("wait_word.committed_lightly");
+        // Pairs with `heavy` in `wait_for`.
+        membarrier::light();
+        if self.0.load(Ordering::Relaxed) != 0 {
+            self.kick_slow(1);
+        }
         me.restore_pending(pending);
     }
 

@@ -2,8 +2,8 @@
 //! after its function where there is none; [`sequence`] is the protocol, and a mutant is a sequence in another order.
 //!
 //! A reference in a record to a channel is that of a sender. Locks of putters are left out (a commit is one step), those of getters are in: a
-//! dead getter's is free again, and the message is still there. The model is sequentially consistent: what the fences in `Arena::stamp` and `Arena::mark` are for
-//! is not its matter.
+//! dead getter's is free again, and the message is still there. The model is sequentially consistent: the fences between a mover and
+//! the collector are tried by loom, in `tests/moves.rs`.
 
 use super::explore::Model;
 

@@ -22,6 +22,7 @@ pub fn play(scene: &str) {
         "no proc" => no_proc(),
         "refused" => refused(),
         "orphans" => orphans(),
+        "a daemon that cannot be signalled" => daemon_without_signals(),
         "tree" => tree(),
         "lock future, then share" => memory::lock_then_share(),
         "lock little, then share" => memory::lock_little_then_share(),
@@ -57,6 +58,13 @@ fn refused() {
     let second = Process::spawn((), || ()).unwrap_err().to_string();
     assert_eq!(first, second);
     say(first);
+}
+
+/// No signal reaches the daemon, and this process ends all the same, and the daemon with it.
+fn daemon_without_signals() {
+    let daemon = Process::builder().daemon(true).spawn((), for_ever).unwrap();
+    say(daemon.kill().unwrap_err());
+    assert_eq!(Process::spawn((20,), |n: u32| n + 1).unwrap().join().unwrap(), 21);
 }
 
 /// Without /proc no process is started, and the rest works in this one.

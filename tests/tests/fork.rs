@@ -1,0 +1,90 @@
+//! A user's plain `fork()` in the middle: the child may use nothing until it has called `after_fork_child()`, and then everything.
+
+use multiproc_tests::{Scene, watch};
+
+const FORKS: &str = env!("CARGO_BIN_EXE_forks");
+
+/// By libc's `fork()`, and by the bare system call that it makes.
+fn play(scene: &str, expected: &str) {
+    for how in ["", "bare "] {
+        let (text, status) = Scene::play(FORKS, &format!("{how}{scene}")).end();
+        assert_eq!((text.as_str(), status.success()), (expected, true), "{how}{scene}");
+    }
+}
+
+#[test]
+fn the_child_of_a_fork_takes_part() {
+    let _watched = watch(120);
+    play("takes part", "took part\n");
+    play("takes part in a worker", "took part\n");
+}
+
+#[test]
+fn guards_permits_and_leases_stay_the_parents() {
+    let _watched = watch(60);
+    play("guards", "guarded\n");
+}
+
+#[test]
+fn what_a_killed_child_of_a_fork_had_comes_back() {
+    let _watched = watch(120);
+    play("killed", "cleaned up\n");
+    play("killed in a worker", "cleaned up\n");
+}
+
+#[test]
+fn the_child_of_a_fork_ends_with_its_parent() {
+    let _watched = watch(60);
+    for scene in ["orphan", "orphan of a thread", "orphan of a worker", "bare orphan"] {
+        let mut scene = Scene::play(FORKS, scene);
+        assert_eq!(scene.line(), "both live");
+        scene.kill();
+        // The end of file says that nobody is left.
+        assert_eq!(scene.rest().0, "");
+    }
+}
+
+#[test]
+fn it_does_not_end_with_the_thread_that_forked() {
+    let _watched = watch(60);
+    play("short-lived thread", "6\n");
+}
+
+#[test]
+fn what_the_parent_has_let_go_of_cannot_be_joined_with() {
+    let _watched = watch(60);
+    let told = "the shared arena refused: something that this process inherited has been let go of by its parent since the fork";
+    play("let go", &format!("{told}\n1\n"));
+}
+
+#[test]
+fn forks_of_forks() {
+    let _watched = watch(60);
+    play("grandchild", "2\n");
+}
+
+#[test]
+fn calls_that_are_of_no_use() {
+    let _watched = watch(60);
+    play("refused", "21\n1\n");
+}
+
+#[test]
+fn last_words_of_a_fork_are_not_its_parents() {
+    let _watched = watch(60);
+    let (text, _) = Scene::play_after("exec 2>/dev/null", FORKS, "panics").end();
+    assert_eq!(text, "SIGABRT\n");
+}
+
+#[test]
+fn nothing_is_left_of_many_forks() {
+    let _watched = watch(120);
+    play("many", "nothing is left\n");
+}
+
+#[cfg(feature = "crash-points")]
+#[test]
+fn it_dies_at_each_step_of_joining() {
+    let _watched = watch(200);
+    play("steps", "all steps\nall steps\n");
+}
