@@ -467,7 +467,7 @@ mod killer {
         let attempts = if matches!(ops[0].0, Op::GetDead(_)) { 1 } else { u32::MAX };
         let mut run = Run {
             stage,
-            q: Queue::builder().capacity(capacity).attempts(attempts).build().unwrap(),
+            q: Queue::builder().capacity(capacity).byte_limit(BYTES).attempts(attempts).build().unwrap(),
             handle: Queue::bounded(7).unwrap(),
             next: 0,
             put: BTreeMap::new(),
@@ -605,6 +605,14 @@ mod killer {
                 run.fill(form)?;
                 run.take(form == Form::Block)?.ok_or("the queue is of no use any more")?;
             }
+            let id = run.id(true);
+            // Number, length and the absent handle take 17 bytes.
+            let all = Msg { id, pad: vec![id as u8; BYTES as usize - 17], handle: None };
+            run.q.try_put(all).map_err(|e| format!("drained, but of the byte limit something is gone: {e}"))?;
+            if !run.q.is_full() {
+                return Err("a message as large as the byte limit leaves room".into());
+            }
+            run.take(false)?;
         }
         let losses = run.q.take_losses();
         let allowed: usize = ops.iter().zip(died).filter(|(_, died)| **died).map(|((op, _), _)| op.may_lose()).sum();
@@ -723,6 +731,8 @@ mod killer {
         }
     }
 
+    /// More than any scene puts: what is counted wrong shows when a message of just that size does not fit in the end.
+    const BYTES: u64 = 1 << 15;
     /// Steps beyond these do not exist; an operation that passes more has a loop.
     const MAX_STEPS: u64 = 120;
 
