@@ -250,7 +250,7 @@ impl Blocks {
         slab.give_back(memory, id.index(), BlockState::Free.to_word())
     }
 
-    /// Gives back the memory of all blocks that are free but backed, whatever their class: before an allocation fails.
+    /// Gives back the memory of all blocks that are free but backed, whatever their class: before an allocation fails, and after a death.
     pub fn trim(&self, memory: &Memory, account: &Account, slot: u32) -> Result<(), Error> {
         self.large().try_for_each(|(layout, slab)| self.trim_class(memory, account, slot, (layout, slab), u64::MAX))
     }
