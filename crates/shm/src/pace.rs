@@ -147,6 +147,7 @@ impl Arena {
         word.store(now, Ordering::Relaxed);
         let (memory, account, slot) = (&self.memory, self.account(), self.my_slot());
         // An error means corrupted memory, of which the next operation tells.
-        let _ = if any_dead { self.blocks.trim(memory, account, slot) } else { self.blocks.give_back_idle(memory, account, slot) };
+        let _ =
+            if any_dead { self.blocks.trim(memory, account, slot) } else { self.blocks.give_back_idle(memory, account, slot) };
     }
 }
