@@ -38,6 +38,21 @@ fn bytes_bound_as_items_do() {
 }
 
 #[test]
+fn bounds_are_checked_when_the_queue_is_built_in_whatever_order_they_came() {
+    let build = |bytes: u64| Queue::<Vec<u8>, Raw>::builder().byte_limit(bytes).build();
+    assert!(build(0).is_err() && build((1 << 39) + 1).is_err() && build(1 << 39).is_ok());
+    // The last word counts, and a message is never larger than all that may wait.
+    let larger = Queue::<Vec<u8>, Raw>::builder().byte_limit(10).byte_limit(1000).build().unwrap();
+    larger.try_put(vec![0; 1000]).unwrap();
+    let first = Queue::<Vec<u8>, Raw>::builder().max_message(500).byte_limit(100).byte_limit(1000).build().unwrap();
+    let last = Queue::<Vec<u8>, Raw>::builder().byte_limit(1000).max_message(500).build().unwrap();
+    for q in [first, last] {
+        assert!(q.try_put(vec![0; 501]).unwrap_err().is_too_large());
+        q.try_put(vec![0; 500]).unwrap();
+    }
+}
+
+#[test]
 fn who_waits_for_bytes_is_woken_by_those_who_take_them() {
     let _one = alone();
     let _watched = multiproc_tests::watch(120);
@@ -172,4 +187,58 @@ fn bounds_out_of_range_are_errors() {
     q.put(1).unwrap();
     drop(q.lease().unwrap());
     assert_eq!(*q.dead().unwrap().try_get().unwrap(), 1);
+}
+
+#[test]
+fn a_message_that_is_being_leased_is_not_taken_for_the_end() {
+    let _one = alone();
+    let _watched = multiproc_tests::watch(300);
+    for _ in 0..1000 {
+        let q = Queue::<u8>::builder().capacity(8).attempts(2).build().unwrap();
+        let dead = q.dead().unwrap();
+        (0..4).for_each(|n| q.put(n).unwrap());
+        q.close().unwrap();
+        let worker = q.clone();
+        // Comes to stand in the ring, on lease, returned, and on lease again, before it is dead.
+        let worker = std::thread::spawn(move || while worker.lease().is_ok() {});
+        let mut letters = 0;
+        while letters < 4 {
+            assert!(q.unfinished() + dead.len() > 0);
+            match dead.try_get() {
+                Ok(_) => letters += 1,
+                Err(e) => assert!(!e.is_end(), "after {letters} of 4"),
+            }
+        }
+        assert_eq!(q.unfinished(), 0);
+        assert!(dead.get().unwrap_err().is_end());
+        worker.join().unwrap();
+    }
+}
+
+#[test]
+fn a_message_that_is_on_its_last_lease_is_no_dead_letter() {
+    let _one = alone();
+    let _watched = multiproc_tests::watch(300);
+    let q = Queue::<u32>::builder().attempts(2).build().unwrap();
+    let dead = q.dead().unwrap();
+    let worker = q.clone();
+    let worker = std::thread::spawn(move || {
+        for n in 0..10_000 {
+            worker.put(n).unwrap();
+            drop(worker.lease().unwrap());
+            let last = worker.lease().unwrap();
+            assert_eq!((*last, last.attempt()), (n, 2));
+            last.ack();
+        }
+        worker.close().unwrap();
+    });
+    let end = loop {
+        match dead.try_get() {
+            Ok(letter) => panic!("{letter:?}"),
+            Err(e) if e.is_end() => break e,
+            Err(_) => assert_eq!(dead.len(), 0),
+        }
+    };
+    assert!(matches!(end, GetError::Closed), "{end}");
+    worker.join().unwrap();
 }

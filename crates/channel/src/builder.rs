@@ -30,7 +30,7 @@ impl<T: 'static, C: 'static> Queue<T, C> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn builder() -> QueueBuilder<T, C> {
-        let bounds = Bounds { capacity: DEFAULT_CAPACITY, max_message: DEFAULT_MAX_MESSAGE, max_bytes: 0, attempts: 0 };
+        let bounds = Bounds { capacity: DEFAULT_CAPACITY, max_message: DEFAULT_MAX_MESSAGE, max_bytes: None, attempts: 0 };
         QueueBuilder { bounds, _type: PhantomData }
     }
 }
@@ -47,14 +47,13 @@ impl<T: 'static, C: 'static> QueueBuilder<T, C> {
     ///
     /// A message that is larger by itself is [too large](crate::PutError::is_too_large). Each put and get then costs a few nanoseconds more.
     pub fn byte_limit(mut self, bytes: u64) -> Self {
-        self.bounds.max_bytes = bytes;
-        self.bounds.max_message = self.bounds.max_message.min(bytes);
+        self.bounds.max_bytes = Some(bytes);
         self
     }
 
     /// How many bytes an encoded message may have. 1 GiB unless it is called; at most 8 GiB less what the arena needs for itself.
     pub fn max_message(mut self, bytes: u64) -> Self {
-        self.bounds.max_message = if self.bounds.max_bytes == 0 { bytes } else { bytes.min(self.bounds.max_bytes) };
+        self.bounds.max_message = bytes;
         self
     }
 

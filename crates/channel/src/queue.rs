@@ -51,16 +51,16 @@ impl Ring {
         if capacity == 0 || capacity > MAX_CAPACITY {
             return Err(Error::Invalid(&"a queue's capacity is 1 to 8,388,607 items"));
         }
-        if max_bytes > MAX_BYTES {
-            return Err(Error::Invalid(&"a queue's byte limit is at most 2^39"));
+        if max_bytes.is_some_and(|bytes| bytes == 0 || bytes > MAX_BYTES) {
+            return Err(Error::Invalid(&"a queue's byte limit is 1 to 2^39"));
         }
         let size = size_of::<QueueCell>() as u64;
         let held = arena.new_object(&QUEUE, type_hash::<T, C>(), size, Role::Both, |object| {
             let cell = arena.memory().at::<QueueCell>(object.offset)?;
             // Relaxed: the object is published later.
             cell.capacity.store(capacity as u64, Ordering::Relaxed);
-            cell.max_message.store(max_message, Ordering::Relaxed);
-            cell.max_bytes.store(max_bytes, Ordering::Relaxed);
+            cell.max_message.store(max_message.min(max_bytes.unwrap_or(u64::MAX)), Ordering::Relaxed);
+            cell.max_bytes.store(max_bytes.unwrap_or(0), Ordering::Relaxed);
             cell.max_attempts.store(attempts, Ordering::Relaxed);
             Ok(())
         })?;
@@ -244,6 +244,15 @@ macro_rules! handle {
                 self.ring.count_leases().map_or(0, |leases| leases.out as usize)
             }
 
+            /// Messages that have been put and neither got nor acknowledged: those that wait, and leases that are out and may come back. One that is being
+            /// leased at this moment may count twice, but none is left out: at the end of a closed queue 0 says that nothing can come any more, which
+            /// [`len`](Self::len) and [`leased`](Self::leased), asked one after the other, cannot.
+            pub fn unfinished(&self) -> usize {
+                // The items first: one that is leased is in the table before it leaves the ring.
+                let items = self.ring.items() as usize;
+                self.ring.count_leases().map_or(items, |leases| items + leases.out as usize + leases.returned as usize)
+            }
+
             /// How many messages were lost since the last call, because a process died between taking one and returning it from `get`.
             ///
             /// Each is also a `tracing` event. Messages under lease are not lost but delivered again.
@@ -312,7 +321,7 @@ macro_rules! putting {
             /// Puts many values in order, waiting while the queue is full: cheaper than one by one, and visible to `get` in batches. Gives their number.
             ///
             /// Values are taken from the iterator up to 128 at a time, encoded, and put together as far as there is room. Others may put between
-            /// two batches, and between the values of a batch that has to wait.
+            /// two batches, not within one. An iterator that waits for something holds back the values before it.
             ///
             /// # Errors
             /// As [`put`](Self::put), for the first value that was not put: the error says how many were before it, and has the rest.
@@ -453,7 +462,8 @@ macro_rules! getting {
             /// before [`Lease::ack`].
             ///
             /// # Errors
-            /// As [`get`](Self::get). At the end of a closed queue, leases that other processes have out may still come back.
+            /// As [`get`](Self::get). At the end of a closed queue, leases that other processes have out may still come back: see
+            /// [`unfinished`](Self::unfinished).
             ///
             /// # Examples
             /// ```

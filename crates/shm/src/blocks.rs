@@ -14,6 +14,14 @@
 //! | `Leased(slot, queue, seq)` | who leases the message | cleaning: `Returned` |
 //! | `Returned(queue, seq)` | a message that waits to be delivered again | the queue's end |
 //!
+//! A large block has a word that says how many of its pages are backed. Whoever is about to change that, who owns the block, says so there first: a
+//! request of gigabytes takes the kernel a second, and most of those who are killed over it die there.
+//!
+//! | pages | unsure | meaning | if the writer dies there |
+//! |---|---|---|---|
+//! | n | no | the first n are backed and on the account | the block is cleaned up after like any other |
+//! | n | yes | n are on the account, of which any may be backed, or not any more | who frees the block punches it; who extends it, as the next owner of what it belongs to, backs all n again |
+//!
 //! Small blocks are backed in chunks and stay so. Larger ones are backed page by page as needed; when freed their pages stay
 //! warm up to a bound for each class, beyond it they are given back to the kernel, and so are those that stay free ([`Blocks::give_back_idle`]).
 
@@ -27,6 +35,27 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 const CHUNK: u64 = 64 << 10;
 const WARM_BYTES: u64 = 32 << 20;
 const SEQ_MASK: u64 = (1 << 24) - 1;
+
+/// See the module head. Private: what peers may have written, read once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Pages {
+    bytes: u64,
+    unsure: bool,
+}
+
+const UNSURE: u32 = 1 << 31;
+
+impl Pages {
+    fn load(word: &AtomicU32) -> Pages {
+        // Relaxed: the block's owner alone writes it, and the block itself is handed over by its state.
+        let word = word.load(Ordering::Relaxed);
+        Pages { bytes: u64::from(word & !UNSURE) * PAGE, unsure: word & UNSURE != 0 }
+    }
+
+    fn store(word: &AtomicU32, bytes: u64, unsure: bool) {
+        word.store((bytes / PAGE) as u32 | if unsure { UNSURE } else { 0 }, Ordering::Relaxed);
+    }
+}
 
 /// Names a block: its class and its index there. Never 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -201,18 +230,27 @@ impl Blocks {
         }
         // For large classes `data_backed` counts the backed part of the table of page counts.
         back_up_to(memory, account, data_backed, layout.page_counts, (index + 1) * 4, PAGE, layout.blocks * 4)?;
-        let count = self.page_count(memory, layout, index)?;
-        let have = u64::from(count.load(Ordering::Relaxed)) * PAGE;
-        let need = bytes.next_multiple_of(PAGE);
+        let word = self.page_count(memory, layout, index)?;
+        let Pages { bytes: have, unsure } = Pages::load(word);
+        let need = bytes.next_multiple_of(PAGE).max(have);
         self.count_warm(slab, have, false);
-        if need > have {
+        if need > have || unsure {
             account.charge(need - have)?;
-            if let Err(e) = memory.back(layout.data + (index << layout.shift) + have, need - have) {
+            crash::point("block.charged");
+            Pages::store(word, need, true);
+            crash::point("block.unsure");
+            let start = layout.data + (index << layout.shift);
+            // Those that are there already stay as they are.
+            let sure = if unsure { 0 } else { have };
+            if let Err(e) = memory.back(start + sure, need - sure) {
+                // Some may be there. If they cannot be given back, it stays unsure.
+                memory.punch(start + have, need - have)?;
+                Pages::store(word, have, unsure);
                 account.credit(need - have);
                 return Err(e);
             }
-            // Relaxed: the block's owner alone writes it.
-            count.store((need / PAGE) as u32, Ordering::Relaxed);
+            crash::point("block.backed");
+            Pages::store(word, need, false);
         }
         Ok(())
     }
@@ -235,13 +273,9 @@ impl Blocks {
     pub fn free(&self, memory: &Memory, account: &Account, id: BlockId) -> Result<(), Error> {
         let (layout, slab) = self.class(id.class())?;
         if layout.shift > SMALL_CLASS {
-            let count = self.page_count(memory, layout, id.index())?;
-            let have = u64::from(count.load(Ordering::Relaxed)) * PAGE;
-            if slab.control().warm.load(Ordering::Relaxed).saturating_add(have) > WARM_BYTES {
-                memory.punch(layout.data + (id.index() << layout.shift), 1 << layout.shift)?;
-                crash::point("block.punched");
-                count.store(0, Ordering::Relaxed);
-                account.credit(have);
+            let Pages { bytes: have, unsure } = Pages::load(self.page_count(memory, layout, id.index())?);
+            if unsure || slab.control().warm.load(Ordering::Relaxed).saturating_add(have) > WARM_BYTES {
+                self.punch(memory, account, layout, id.index())?;
             } else {
                 self.count_warm(slab, have, true);
             }
@@ -250,7 +284,20 @@ impl Blocks {
         slab.give_back(memory, id.index(), BlockState::Free.to_word())
     }
 
-    /// Gives back the memory of all blocks that are free but backed, whatever their class: before an allocation fails.
+    /// Gives back the pages of a large block that the caller owns; how many bytes there were.
+    fn punch(&self, memory: &Memory, account: &Account, layout: &ClassLayout, index: u64) -> Result<u64, Error> {
+        let word = self.page_count(memory, layout, index)?;
+        let Pages { bytes: have, .. } = Pages::load(word);
+        Pages::store(word, have, true);
+        memory.punch(layout.data + (index << layout.shift), 1 << layout.shift)?;
+        crash::point("block.punched");
+        Pages::store(word, 0, false);
+        crash::point("block.emptied");
+        account.credit(have);
+        Ok(have)
+    }
+
+    /// Gives back the memory of all blocks that are free but backed, whatever their class: before an allocation fails, and after a death.
     pub fn trim(&self, memory: &Memory, account: &Account, slot: u32) -> Result<(), Error> {
         self.large().try_for_each(|(layout, slab)| self.trim_class(memory, account, slot, (layout, slab), u64::MAX))
     }
@@ -291,15 +338,11 @@ impl Blocks {
             if done >= most {
                 break;
             }
-            let count = self.page_count(memory, layout, index)?;
-            if count.load(Ordering::Relaxed) == 0 || !slab.claim_at(memory, index, &|_| state)? {
+            let word = self.page_count(memory, layout, index)?;
+            if Pages::load(word).bytes == 0 || !slab.claim_at(memory, index, &|_| state)? {
                 continue;
             }
-            let have = u64::from(count.load(Ordering::Relaxed)) * PAGE;
-            memory.punch(layout.data + (index << layout.shift), 1 << layout.shift)?;
-            crash::point("block.trimmed");
-            count.store(0, Ordering::Relaxed);
-            account.credit(have);
+            let have = self.punch(memory, account, layout, index)?;
             self.count_warm(slab, have, false);
             slab.give_back(memory, index, BlockState::Free.to_word())?;
             done += have;
@@ -338,8 +381,7 @@ impl Blocks {
         let size = if layout.shift <= SMALL_CLASS {
             1 << layout.shift
         } else {
-            let pages = self.page_count(memory, layout, id.index())?.load(Ordering::Relaxed);
-            (u64::from(pages) * PAGE).min(1 << layout.shift)
+            Pages::load(self.page_count(memory, layout, id.index())?).bytes.min(1 << layout.shift)
         };
         Ok((layout.data + (id.index() << layout.shift), size))
     }
@@ -363,9 +405,9 @@ impl Blocks {
         if layout.shift <= SMALL_CLASS {
             return Ok(());
         }
-        let have = u64::from(self.page_count(memory, layout, id.index())?.load(Ordering::Relaxed)) * PAGE;
+        let Pages { bytes: have, unsure } = Pages::load(self.page_count(memory, layout, id.index())?);
         // `back` takes the present pages off the warm account, on which a block in use is not.
-        if bytes > have {
+        if bytes > have || unsure {
             self.count_warm(slab, have, true);
             self.back(memory, account, layout, slab, id.index(), bytes)?;
         }

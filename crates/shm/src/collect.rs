@@ -50,7 +50,7 @@ impl Arena {
     /// As [`collect`](Arena::collect); `always` gives back idle memory though it has been given back a moment ago.
     pub(crate) fn collect_and(&self, always: bool) -> Result<Collected, Error> {
         let done = self.collect_in_rounds();
-        self.give_back_idle(always);
+        self.give_back(always, done.as_ref().is_ok_and(|done| done.slots > 0));
         if self.who()?.thread.holds() == 0 {
             self.tell();
         } else {
@@ -66,7 +66,7 @@ impl Arena {
 
     pub(crate) fn keep(&self, always: bool) -> Result<Collected, Error> {
         let done = self.collect_in_rounds();
-        self.give_back_idle(always);
+        self.give_back(always, done.as_ref().is_ok_and(|done| done.slots > 0));
         self.tell();
         done
     }

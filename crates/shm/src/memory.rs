@@ -159,7 +159,7 @@ impl Memory {
 ///
 /// | word | meaning | written by | if the writer dies there |
 /// |---|---|---|---|
-/// | `used` | bytes backed or about to be | who backs or punches | counts up to one request too many, until the tree ends |
+/// | `used` | bytes backed or about to be | who backs or punches, next to the word that says what is backed | between the two stores: counts one request too many, until the tree ends |
 /// | `limit` | bound of `used` | the creator, once | - |
 #[derive(Debug, Default)]
 #[repr(C)]

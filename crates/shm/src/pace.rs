@@ -136,15 +136,18 @@ impl Arena {
         }
     }
 
-    /// Gives back memory that has been idle since it was last done.
-    pub(crate) fn give_back_idle(&self, always: bool) {
+    /// After a collection: gives back memory that has been idle since it was last done. When dead processes were cleaned up, all that is idle goes: what they
+    /// had may be nobody's size of message any more, and who looks at the kernel's figure after a death finds what is in use.
+    pub(crate) fn give_back(&self, always: bool, any_dead: bool) {
         let word = self.collection().given_back;
         let (last, now) = (word.load(Ordering::Relaxed), now_nanos());
-        if !always && now.saturating_sub(last) < IDLE_NANOS {
+        if !always && !any_dead && now.saturating_sub(last) < IDLE_NANOS {
             return;
         }
         word.store(now, Ordering::Relaxed);
+        let (memory, account, slot) = (&self.memory, self.account(), self.my_slot());
         // An error means corrupted memory, of which the next operation tells.
-        let _ = self.blocks.give_back_idle(&self.memory, self.account(), self.my_slot());
+        let _ =
+            if any_dead { self.blocks.trim(memory, account, slot) } else { self.blocks.give_back_idle(memory, account, slot) };
     }
 }

@@ -15,7 +15,7 @@ use super::lease::Leased;
 use super::{GaveUp, Patience, Ring};
 use crate::error::GetError;
 use crate::message::Arrival;
-use multiproc_shm::blocks::BlockId;
+use multiproc_shm::blocks::{BlockId, BlockState};
 use multiproc_shm::notes::Op;
 use multiproc_shm::raw::{RawLock, WaitWord, Who};
 use multiproc_shm::{Arena, Error, record};
@@ -48,10 +48,20 @@ impl Holder {
     }
 }
 
-/// Whether a returned message is delivered no more.
-pub(crate) fn is_dead(arena: &Arena, cell: &QueueCell, block: BlockId) -> Result<bool, Error> {
+/// The state of a lease's block, and whether that is `Returned` for the last time: the message is delivered no more.
+pub(crate) fn standing(arena: &Arena, cell: &QueueCell, block: BlockId) -> Result<(BlockState, bool), Error> {
     let max = cell.max_attempts.load(Ordering::Relaxed);
-    Ok(max != 0 && record::attempt(arena, block)?.load(Ordering::Relaxed) >= max)
+    loop {
+        let state = arena.block_state(block)?;
+        if max == 0 || !matches!(state, BlockState::Returned { .. }) {
+            return Ok((state, false));
+        }
+        // Acquire pairs with the Release in `take_returned`: who sees the count of the next lease sees that it is leased, and looks again.
+        let dead = record::attempt(arena, block)?.load(Ordering::Acquire) >= max;
+        if arena.block_state(block)? == state {
+            return Ok((state, dead));
+        }
+    }
 }
 
 /// Tells who waits for dead letters that there may be one, or that the queue's end has come nearer. For queues that bound the attempts.
@@ -104,8 +114,8 @@ impl Ring {
                 crash::point("dead.owned");
                 return Ok(leased);
             }
-            let leases = self.count_leases()?;
-            if ended & (CLOSED | NO_SENDER) != 0 && self.items() == 0 && leases.out == 0 && leases.returned == 0 {
+            // The items first: one that is leased is in the table before it leaves the ring.
+            if ended & (CLOSED | NO_SENDER) != 0 && self.items() == 0 && self.count_leases()?.is_none() {
                 return Err(if ended & CLOSED != 0 { GetError::Closed } else { GetError::Disconnected });
             }
             let Patience::Until(deadline) = patience else { return Err(GetError::Empty) };

@@ -3,7 +3,6 @@
 
 use super::bytes::Form;
 use super::cell::{CLOSED, End, MAX_CAPACITY, MAX_LEASES, NO_RECEIVER, NO_SENDER, QueueCell, age};
-use super::dead::is_dead;
 use super::hands::Hand;
 use super::lease::entry_of;
 use super::{Bytes, bytes_of, dead};
@@ -242,10 +241,10 @@ fn report(arena: &Arena, object: Object, standing: &mut Standing) -> Result<(), 
     let ended = cell.ended.load(Ordering::Acquire);
     let (mut leases, mut returned, mut buried) = (BTreeMap::<u32, u32>::new(), 0, 0);
     each_lease(arena, cell, |block| {
-        match arena.block_state(block)? {
-            BlockState::Leased { slot, queue, .. } if queue == object.index => *leases.entry(slot).or_default() += 1,
-            BlockState::Returned { queue, .. } if queue == object.index => {
-                *if is_dead(arena, cell, block)? { &mut buried } else { &mut returned } += 1;
+        match dead::standing(arena, cell, block)? {
+            (BlockState::Leased { slot, queue, .. }, _) if queue == object.index => *leases.entry(slot).or_default() += 1,
+            (BlockState::Returned { queue, .. }, is_dead) if queue == object.index => {
+                *if is_dead { &mut buried } else { &mut returned } += 1;
             }
             _ => {}
         }

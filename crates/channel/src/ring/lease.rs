@@ -13,7 +13,7 @@
 
 use super::bytes::Form;
 use super::cell::{MAX_LEASES, age};
-use super::dead::{Holder, is_dead};
+use super::dead::{Holder, standing};
 use super::get::{First, Next};
 use super::{Patience, Ring, dead};
 use crate::error::GetError;
@@ -46,6 +46,13 @@ pub(crate) struct Leases {
     /// Came back, to be delivered again.
     pub(crate) returned: u32,
     pub(crate) dead: u32,
+}
+
+impl Leases {
+    /// Whether there is nothing that is, or may become, a dead letter.
+    pub(crate) fn is_none(self) -> bool {
+        self.out + self.returned + self.dead == 0
+    }
 }
 
 impl Ring {
@@ -183,8 +190,8 @@ impl Ring {
         let mut found = Returned { oldest: None, count: 0 };
         for entry in 0..self.lease_high() {
             let Some(block) = BlockId::from_word(self.entry(entry)?.load(Ordering::Acquire)) else { continue };
-            let BlockState::Returned { queue, seq } = self.arena().block_state(block)? else { continue };
-            if queue != self.index() || is_dead(self.arena(), self.cell, block)? != dead {
+            let (BlockState::Returned { queue, seq }, is_dead) = standing(self.arena(), self.cell, block)? else { continue };
+            if queue != self.index() || is_dead != dead {
                 continue;
             }
             found.count += 1;
@@ -202,7 +209,7 @@ impl Ring {
         self.arena().set_block_state(leased.block, self.leased_by_me(leased.seq))?;
         crash::point("lease.retaken");
         // After the state's store: of a returned message the count says whether it is dead, and must not change.
-        record::attempt(self.arena(), leased.block)?.store(leased.attempt, Ordering::Relaxed);
+        record::attempt(self.arena(), leased.block)?.store(leased.attempt, Ordering::Release);
         crash::point("lease.attempt_counted");
         self.note_holder(leased.block)?;
         Ok(references)
@@ -266,10 +273,9 @@ impl Ring {
         let mut count = Leases::default();
         for entry in 0..self.lease_high() {
             let Some(block) = BlockId::from_word(self.entry(entry)?.load(Ordering::Acquire)) else { continue };
-            match self.arena().block_state(block)? {
-                BlockState::Leased { queue, .. } if queue == self.index() => count.out += 1,
-                BlockState::Returned { queue, .. } if queue == self.index() => {
-                    let dead = is_dead(self.arena(), self.cell, block)?;
+            match standing(self.arena(), self.cell, block)? {
+                (BlockState::Leased { queue, .. }, _) if queue == self.index() => count.out += 1,
+                (BlockState::Returned { queue, .. }, dead) if queue == self.index() => {
                     *if dead { &mut count.dead } else { &mut count.returned } += 1;
                 }
                 _ => {}

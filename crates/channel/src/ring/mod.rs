@@ -53,12 +53,12 @@ impl From<Error> for GaveUp {
     }
 }
 
-/// What bounds a queue; of bytes and attempts 0 stands for any number.
+/// What bounds a queue; of attempts 0 stands for any number.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bounds {
     pub(crate) capacity: usize,
     pub(crate) max_message: u64,
-    pub(crate) max_bytes: u64,
+    pub(crate) max_bytes: Option<u64>,
     pub(crate) attempts: u32,
 }
 
