@@ -493,6 +493,26 @@ fn joining_who_waits_for_ones_own_lock_is_a_deadlock() {
     end(p);
 }
 
+fn wait_and_join() {
+    let event = Event::new().unwrap();
+    let p = Process::builder().name("below").spawn((event,), |event| event.wait().unwrap()).unwrap();
+    p.join().unwrap();
+}
+
+#[test]
+fn joining_who_waits_for_ones_own_event_is_a_deadlock() {
+    let _watched = watch(60);
+    let p = Process::builder().name("above").spawn((), wait_and_join).unwrap();
+    let mut circle = circle_of(p.pid());
+    eventually(|| {
+        circle = circle_of(p.pid());
+        circle.is_deadlock
+    });
+    let text = circle.to_string();
+    assert!(text.contains(" waits for Event ") && text.contains(&format!(", and so for above (pid {})", p.pid())), "{text}");
+    end(p);
+}
+
 fn lock_within(first: Lock, second: Lock, ready: Event, go: Event) -> (bool, String, bool) {
     let _first = first.lock().unwrap();
     ready.set().unwrap();

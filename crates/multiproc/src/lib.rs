@@ -114,6 +114,16 @@
 //!   waits, any process of the same user may attach). Meanwhile it is a process like any other: it can be joined and killed, and ends with its coordinator. Code before `main`, and `main` itself where [`init`] is used, runs before.
 //! - At its exit a process that has waited for children for 5 seconds says for whom, and what those wait for.
 //!
+//! # Features
+//!
+//! | feature | what it brings |
+//! |---|---|
+//! | `postcard` | the codec `Postcard`: smaller messages, and the crate of that name |
+//! | `tracing-bridge` | `tracing_bridge()`: workers' `tracing` events reach the coordinator's subscriber; costs nothing until it is called |
+//! | `crash-points` | kills processes at chosen steps, for this project's own tests |
+//!
+//! None is on by default.
+//!
 //! # Trouble
 //!
 //! - A `Vec<u8>` of hundreds of megabytes is slow: serde goes byte by byte. Take [`PlainVec`], also for numbers, or [`Raw`] for messages that are bytes.

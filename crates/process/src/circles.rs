@@ -6,6 +6,8 @@
 
 use multiproc_shm::notes::Waits;
 use multiproc_shm::report::{Blocker, Survey};
+use std::collections::BTreeMap;
+use std::ops::Range;
 
 /// The waits of a circle, each with the slot of its process, in the order of who waits for whom.
 #[derive(Debug, PartialEq, Eq)]
@@ -17,14 +19,14 @@ pub(crate) struct Round {
 struct Graph<'a> {
     nodes: Vec<(u32, &'a Waits)>,
     blockers: Vec<Blocker>,
-    survey: &'a Survey,
+    /// Which nodes are of the process in a slot, and whether it has waits that nobody knows.
+    processes: BTreeMap<u32, (Range<usize>, bool)>,
+    by_thread: BTreeMap<u32, Vec<usize>>,
 }
 
 /// All circles. `all_wait` says of a slot whether each thread of its process that runs the user's code is among those that wait.
 pub(crate) fn find(survey: &Survey, all_wait: impl Fn(u32) -> bool) -> Vec<Round> {
-    let nodes: Vec<_> = survey.processes.iter().flat_map(|p| p.waits.iter().map(|w| (p.id.index, w))).collect();
-    let blockers = nodes.iter().map(|(slot, w)| survey.blocker(*slot, w)).collect();
-    let graph = Graph { nodes, blockers, survey };
+    let graph = Graph::of(survey);
     let possible = graph.stuck(None);
     if !possible.contains(&true) {
         return Vec::new();
@@ -48,13 +50,31 @@ fn was_at_one_time(round: &Round) -> bool {
 }
 
 impl Graph<'_> {
+    fn of(survey: &Survey) -> Graph<'_> {
+        let mut nodes = Vec::new();
+        let mut processes = BTreeMap::new();
+        let mut by_thread: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
+        for process in &survey.processes {
+            let first = nodes.len();
+            for waits in &process.waits {
+                by_thread.entry(waits.thread).or_default().push(nodes.len());
+                nodes.push((process.id.index, waits));
+            }
+            processes.insert(process.id.index, (first..nodes.len(), process.unnoted > 0));
+        }
+        let blockers = nodes.iter().map(|(slot, w)| survey.blocker(*slot, w)).collect();
+        Graph { nodes, blockers, processes, by_thread }
+    }
+
     /// With `all_wait`, only what is so for certain.
     fn stuck(&self, all_wait: Option<&dyn Fn(u32) -> bool>) -> Vec<bool> {
         let mut stuck = vec![true; self.nodes.len()];
         loop {
+            // As of the begin of the round: with hundreds of processes at one object, each is looked at by each.
+            let processes = self.stuck_processes(&stuck, all_wait);
             let mut changed = false;
             for i in 0..self.nodes.len() {
-                if stuck[i] && !self.stays_stuck(i, &stuck, all_wait) {
+                if stuck[i] && !self.stays_stuck(i, &stuck, &processes, all_wait.is_some()) {
                     stuck[i] = false;
                     changed = true;
                 }
@@ -65,27 +85,39 @@ impl Graph<'_> {
         }
     }
 
-    fn stays_stuck(&self, i: usize, stuck: &[bool], all_wait: Option<&dyn Fn(u32) -> bool>) -> bool {
+    /// By slot, which processes wait with all that is known of them.
+    fn stuck_processes(&self, stuck: &[bool], all_wait: Option<&dyn Fn(u32) -> bool>) -> Vec<bool> {
+        let is_stuck = |slot: u32, nodes: &Range<usize>, more: bool| {
+            !nodes.is_empty()
+                && stuck[nodes.clone()].iter().all(|&stuck| stuck)
+                && all_wait.is_none_or(|all_wait| !more && all_wait(slot))
+        };
+        let mut all = vec![false; self.processes.last_key_value().map_or(0, |(&slot, _)| slot as usize + 1)];
+        for (&slot, (nodes, more)) in &self.processes {
+            all[slot as usize] = is_stuck(slot, nodes, *more);
+        }
+        all
+    }
+
+    fn stays_stuck(&self, i: usize, stuck: &[bool], processes: &[bool], for_certain: bool) -> bool {
         match &self.blockers[i] {
             Blocker::Nobody => false,
             &Blocker::Thread { slot, thread } => self.of_thread(slot, thread).is_some_and(|j| stuck[j]),
             Blocker::AnyOf { slots, all } => {
-                let process_stuck = |slot: u32| {
-                    let mut waits = self.of_process(slot).peekable();
-                    let more = self.survey.process(slot).is_some_and(|p| p.unnoted > 0);
-                    waits.peek().is_some() && waits.all(|j| stuck[j]) && all_wait.is_none_or(|all_wait| !more && all_wait(slot))
-                };
-                !slots.is_empty() && (*all || all_wait.is_none()) && slots.iter().all(|&slot| process_stuck(slot))
+                !slots.is_empty()
+                    && (*all || !for_certain)
+                    && slots.iter().all(|&slot| processes.get(slot as usize) == Some(&true))
             }
         }
     }
 
     fn of_thread(&self, slot: Option<u32>, thread: u32) -> Option<usize> {
-        self.nodes.iter().position(|(s, w)| slot.is_none_or(|slot| *s == slot) && w.thread == thread)
+        let mut nodes = self.by_thread.get(&thread).into_iter().flatten().copied();
+        nodes.find(|&j| slot.is_none_or(|slot| self.nodes[j].0 == slot))
     }
 
-    fn of_process(&self, slot: u32) -> impl Iterator<Item = usize> {
-        (0..self.nodes.len()).filter(move |&j| self.nodes[j].0 == slot)
+    fn of_process(&self, slot: u32) -> Range<usize> {
+        self.processes.get(&slot).map_or(0..0, |(nodes, _)| nodes.clone())
     }
 
     /// Follows one blocker of each wait that is stuck: whoever is followed for ever comes round.
@@ -224,6 +256,20 @@ mod tests {
             all[1].waits[0].since = 3;
             assert_eq!(find(&survey(all, vec![lock(1), lock(0)]), |_| true).len(), usize::from(counts));
         }
+    }
+
+    /// As large as a roster allows. To look for each waiter's blockers among all waiters would take hours.
+    #[test]
+    fn a_thousand_processes_at_one_event_are_looked_at_in_time() {
+        let waits = [on(Op::Wait, 0); 4];
+        let all: Vec<_> = (0..1000).map(|slot| process(slot, &waits)).collect();
+        let event = Described { kind: "Event", standing: Standing::default(), holders: [(0..1000).collect(), vec![], vec![]] };
+        let found = find(&survey(all.clone(), vec![event.clone()]), |_| true);
+        assert!(found.len() == 1 && found[0].certain);
+        // The last of them goes on.
+        let mut one_goes_on = all;
+        one_goes_on[999].waits.clear();
+        assert!(find(&survey(one_goes_on, vec![event]), |_| true).is_empty());
     }
 
     #[test]

@@ -402,6 +402,16 @@ impl fmt::Display for Time {
     }
 }
 
+impl WaitReport {
+    /// As the rest of a sentence "it waits ..".
+    pub(crate) fn in_words(&self) -> String {
+        match self.to_string() {
+            text if self.operation == "wait" => text.replacen("wait on", "for", 1),
+            text => format!("to {text}"),
+        }
+    }
+}
+
 impl fmt::Display for WaitReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} on {}", self.operation, self.on)?;
@@ -451,6 +461,8 @@ impl fmt::Display for Circle {
             match *operation {
                 "lock" => write!(f, "for {on}, which {next} holds"),
                 "join" => write!(f, "for the end of {next}"),
+                "wait" if self.links.len() == 1 => write!(f, "for {on}, and nobody but itself could let it go on"),
+                "wait" => write!(f, "for {on}, and so for {next}"),
                 operation if self.links.len() == 1 => {
                     write!(f, "to {operation} on {on}, and nobody but itself could let it go on")
                 }

@@ -180,7 +180,7 @@ fn say_who_is_late(late: &[&Arc<Child>], limit: Option<Deadline>) {
     for child in late {
         text += &format!("waiting for process {} (pid {})", dump::printable(&child.name), child.pid);
         for (i, wait) in dump.process(child.pid).iter().flat_map(|p| &p.waits).enumerate() {
-            text += &format!("{} {wait}", if i == 0 { ", which waits to" } else { ", and to" });
+            text += &format!("{} {}", if i == 0 { ", which waits" } else { ", and" }, wait.in_words());
         }
         text.push('\n');
     }

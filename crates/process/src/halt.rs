@@ -7,7 +7,8 @@ use multiproc_sys::{debugger, signal};
 const VARIABLE: &str = "MULTIPROC_WAIT";
 
 fn is_meant(list: &str, name: &str) -> bool {
-    list.split(',').map(str::trim).any(|wanted| wanted == "*" || wanted == name)
+    // A name may have a comma or a blank in it.
+    list == name || list.split(',').map(str::trim).any(|wanted| wanted == "*" || wanted == name.trim())
 }
 
 /// Waits if the environment names this worker. The process takes part in the tree all the while: it can be joined, signalled and killed, and ends
@@ -38,6 +39,9 @@ mod tests {
     fn names_are_exact_or_all() {
         for (list, meant) in [("w", true), ("a, w ,b", true), ("*", true), ("w1", false), ("", false), ("W", false)] {
             assert_eq!(is_meant(list, "w"), meant, "{list}");
+        }
+        for name in ["b,c", " b", ""] {
+            assert!(is_meant(name, name) && !is_meant("b ,c", "b,c"), "{name:?}");
         }
     }
 }

@@ -175,7 +175,8 @@ pub enum Blocker {
 impl Survey {
     /// The process in a slot.
     pub fn process(&self, slot: u32) -> Option<&Surveyed> {
-        self.processes.iter().find(|p| p.id.index == slot)
+        let at = self.processes.binary_search_by_key(&slot, |p| p.id.index).ok()?;
+        Some(&self.processes[at])
     }
 
     /// Who must do something for a wait of a thread of the process in `slot` to end.
