@@ -146,6 +146,37 @@ fn long_lines_come_in_pieces_and_other_bytes_replaced() {
     assert!(long.concat() == "ü".repeat(3 << 19));
 }
 
+/// A carriage return is part of an end of line only in front of the newline: not where a piece ends, nor where the output does.
+#[test]
+fn carriage_returns_are_kept_unless_they_end_a_line() {
+    let _watched = watch(60);
+    let log = Log::default();
+    let p = Process::builder().stdout(into(&log)).spawn((), || {
+        let mut long = vec![b'x'; 2 << 20];
+        long[(1 << 20) - 1] = b'\r';
+        out(&long);
+        out(b"\ndos\r\nodd\r\r\n50%\r60%\r");
+    });
+    p.unwrap().join().unwrap();
+    let text: Vec<_> = taken(&log).into_iter().map(|(_, line)| line).collect();
+    let (long, short) = text.split_at(text.len() - 3);
+    assert_eq!(short, ["dos", "odd\r", "50%\r60%\r"]);
+    let mut expected = vec![b'x'; 2 << 20];
+    expected[(1 << 20) - 1] = b'\r';
+    assert!(long.concat().into_bytes() == expected);
+}
+
+/// Whoever has closed all descriptors hears of no more lines, and joins all the same: of a child whose stream was followed, and of one whose was not yet.
+#[test]
+fn nobody_waits_for_lines_through_closed_descriptors() {
+    let _watched = watch(120);
+    for _ in 0..20 {
+        let (text, status) = Scene::play(env!("CARGO_BIN_EXE_trees"), "lines through closed descriptors").end();
+        assert!(status.success());
+        assert!(text.starts_with("joined"), "{text}");
+    }
+}
+
 /// A program that the worker has left behind keeps the pipe open: nobody waits for it, and what it says still comes.
 #[test]
 fn strangers_at_the_pipe_hold_nobody_up() {

@@ -57,16 +57,14 @@ impl<T> Batch<T> {
 
     /// Packs a value; one that cannot be packed comes back.
     pub(crate) fn add<C: EncodeRef<T, T>>(&mut self, arena: &'static Arena, value: T, max: u64) -> Result<(), (T, PackFailed)> {
-        let packed = Parcel::pack::<T, T, C>(arena, &value, max).and_then(|mut parcel| {
-            if parcel.inline().is_none() {
-                parcel.block().map_err(PackFailed::Shared)?;
-            }
-            Ok(parcel)
+        let mut parcel = Parcel::new(arena, max);
+        let packed = parcel.pack::<T, T, C>(arena, &value).and_then(|()| match parcel.inline() {
+            Some(_) => Ok(()),
+            None => parcel.block().map(drop).map_err(PackFailed::Shared),
         });
-        let parcel = match packed {
-            Ok(parcel) => parcel,
-            Err(why) => return Err((value, why)),
-        };
+        if let Err(why) = packed {
+            return Err((value, why));
+        }
         let packed = match parcel.inline() {
             Some(payload) => {
                 let at = self.bytes.len()..self.bytes.len() + payload.len();
@@ -99,7 +97,7 @@ impl<T> Batch<T> {
                     }
                     outgoing.gone();
                 }
-                Packed::Large(parcel) => parcel.gone(),
+                Packed::Large(mut parcel) => parcel.gone(),
             }
         }
         self.values.drain(..count);

@@ -34,16 +34,7 @@ impl<T: Serialize + DeserializeOwned + 'static> Message for T {}
 /// Encodes `value` behind what `into` holds, and collects the handles in it.
 #[inline]
 pub fn encode<T, C: Codec<T>>(arena: &'static Arena, value: &T, into: &mut Buffer) -> Result<Outgoing, CodecError> {
-    encode_ref::<T, T, C>(arena, value, into)
-}
-
-#[inline]
-fn encode_ref<B: ?Sized, T, C: EncodeRef<B, T>>(
-    arena: &'static Arena,
-    value: &B,
-    into: &mut Buffer,
-) -> Result<Outgoing, CodecError> {
-    let (done, outgoing) = scope::encoding(arena, || C::encode_ref(value, into));
+    let (done, outgoing) = scope::encoding(arena, || C::encode(value, into));
     done.map(|()| outgoing)
 }
 
@@ -123,34 +114,18 @@ pub(crate) struct Parcel {
 }
 
 impl Parcel {
-    /// An empty one for a message of at most `max` bytes.
+    /// Room for a message of at most `max` bytes. Filled in its place, since moving it costs as much as encoding a small message.
     #[inline]
     pub(crate) fn new(arena: &'static Arena, max: u64) -> Parcel {
         Parcel { buffer: Buffer::for_message(arena, max), outgoing: Outgoing::default() }
     }
 
-    /// Encodes `value`, to at most `max` bytes.
+    /// Encodes `value`.
     #[inline]
-    pub(crate) fn pack<B: ?Sized, T, C: EncodeRef<B, T>>(
-        arena: &'static Arena,
-        value: &B,
-        max: u64,
-    ) -> Result<Parcel, PackFailed> {
-        let mut parcel = Parcel::new(arena, max);
-        parcel.fill::<B, T, C>(arena, value)?;
-        Ok(parcel)
-    }
-
-    /// Encodes `value` into an empty parcel.
-    #[inline]
-    pub(crate) fn fill<B: ?Sized, T, C: EncodeRef<B, T>>(&mut self, arena: &'static Arena, value: &B) -> Result<(), PackFailed> {
-        match encode_ref::<B, T, C>(arena, value, &mut self.buffer) {
-            Ok(outgoing) if !self.buffer.has_failed() => {
-                self.outgoing = outgoing;
-                Ok(())
-            }
-            refused => Err(self.refused(refused.err())),
-        }
+    pub(crate) fn pack<B: ?Sized, T, C: EncodeRef<B, T>>(&mut self, arena: &'static Arena, value: &B) -> Result<(), PackFailed> {
+        let (done, outgoing) = scope::encoding(arena, || C::encode_ref(value, &mut self.buffer));
+        self.outgoing = outgoing;
+        if done.is_ok() && !self.buffer.has_failed() { Ok(()) } else { Err(self.refused(done.err())) }
     }
 
     #[cold]
@@ -188,7 +163,7 @@ impl Parcel {
 
     /// The message has committed: its block, if it travels in one, and what moves with it belong to the receiver.
     #[inline]
-    pub(crate) fn gone(mut self) {
+    pub(crate) fn gone(&mut self) {
         self.buffer.handed_over();
         self.outgoing.gone();
     }

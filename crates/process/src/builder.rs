@@ -163,6 +163,8 @@ impl Builder {
             announced = true;
             hand_over(arena, slot, &name, &prepared.payload, &references)?;
             let start = Start { method: self.method, env, cwd, stdio: [stdin, stdout, stderr] };
+            // Not earlier: what a program does while its arguments are encoded takes as long as it likes.
+            let _starting = exit::begin_start().map_err(|why| Error::new(Kind::Exiting, why))?;
             keeper::request(start, ChildSeed { slot, name, daemon: self.daemon, lines })
         })();
         let child = match started {

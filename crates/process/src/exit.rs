@@ -10,9 +10,10 @@ use crate::{dump, keeper, lines, shutdown, tree};
 use multiproc_shm::Arena;
 use multiproc_shm::roster::Slot;
 use multiproc_sys::clock::Deadline;
+use multiproc_sys::futex::{self, Wait};
 use multiproc_sys::signal::stderr_write;
 use std::ffi::{c_int, c_void};
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Once};
 use std::time::Duration;
 
@@ -21,12 +22,16 @@ const GRACE: Duration = Duration::from_secs(2);
 /// When a process that waits for children at its exit says so.
 const SAY_AFTER: Duration = Duration::from_secs(5);
 
+/// How long the exit waits for starts that are under way.
+const LAST_STARTS: Duration = Duration::from_secs(1);
 /// How long lines of output are still delivered when everybody has ended.
 const LAST_LINES: Duration = Duration::from_secs(10);
 
 static EXITING: AtomicBool = AtomicBool::new(false);
 /// How many are ending the tree at this moment.
 static HELD: AtomicUsize = AtomicUsize::new(0);
+/// How many starts are under way.
+static STARTING: AtomicU32 = AtomicU32::new(0);
 /// In ms.
 static GRACE_AT_EXIT: AtomicU64 = AtomicU64::new(FOR_EVER);
 const FOR_EVER: u64 = u64::MAX;
@@ -40,31 +45,65 @@ unsafe extern "C" {
 
 /// Why no child can be started at this moment.
 pub(crate) fn refusal() -> Option<&'static str> {
-    if EXITING.load(Ordering::Acquire) {
+    // SeqCst, as everything about starts: who begins one is counted before it looks, who refuses has said so before it counts.
+    if EXITING.load(Ordering::SeqCst) {
         return Some("this process is exiting and starts no more children");
     }
-    (HELD.load(Ordering::Acquire) > 0)
+    (HELD.load(Ordering::SeqCst) > 0)
         .then_some("the processes below this one are being ended, and no others are started meanwhile")
 }
 
-/// From now on no child can be started.
+/// A start that is under way: whoever refuses starts waits for it, and finds the child.
+#[derive(Debug)]
+pub(crate) struct Starting(());
+
+/// Begins a start, unless there shall be none.
+pub(crate) fn begin_start() -> Result<Starting, &'static str> {
+    STARTING.fetch_add(1, Ordering::SeqCst);
+    let starting = Starting(());
+    refusal().map_or(Ok(starting), Err)
+}
+
+impl Drop for Starting {
+    fn drop(&mut self) {
+        if STARTING.fetch_sub(1, Ordering::SeqCst) == 1 && refusal().is_some() {
+            futex::wake_all(&STARTING);
+        }
+    }
+}
+
+/// Waits for the starts that began before they were refused. The keeper makes them, so this ends soon.
+fn await_starts(deadline: Option<Deadline>) {
+    loop {
+        let under_way = STARTING.load(Ordering::SeqCst);
+        if under_way == 0 || futex::wait(&STARTING, under_way, deadline) == Wait::TimedOut {
+            return;
+        }
+    }
+}
+
+/// From now on no child can be started, and none is about to be.
 pub(crate) fn refuse_starts() {
-    EXITING.store(true, Ordering::Release);
+    EXITING.store(true, Ordering::SeqCst);
+    // Bounded: a program may call exit in a signal handler, which has interrupted a start.
+    await_starts(Deadline::after(LAST_STARTS));
 }
 
 /// While it lives, no child can be started.
 #[derive(Debug)]
 pub(crate) struct NoStarts(());
 
-/// Keeps everybody from starting children for a while.
+/// Keeps everybody from starting children for a while, and returns when none is about to be.
 pub(crate) fn hold_starts() -> NoStarts {
-    HELD.fetch_add(1, Ordering::AcqRel);
-    NoStarts(())
+    HELD.fetch_add(1, Ordering::SeqCst);
+    let held = NoStarts(());
+    await_starts(None);
+    held
 }
 
 impl Drop for NoStarts {
     fn drop(&mut self) {
-        HELD.fetch_sub(1, Ordering::AcqRel);
+        HELD.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -110,7 +149,10 @@ pub(crate) fn begin_another_life(arena: &'static Arena) {
     if let Ok(slot) = arena.slot(arena.my_slot()) {
         OWN_SLOT.store(std::ptr::from_ref(slot).cast_mut(), Ordering::Release);
     }
-    EXITING.store(false, Ordering::Release);
+    EXITING.store(false, Ordering::SeqCst);
+    // Those of the parent's threads, which have remained there.
+    HELD.store(0, Ordering::SeqCst);
+    STARTING.store(0, Ordering::SeqCst);
     lines::begin_another_life();
 }
 
@@ -189,4 +231,30 @@ fn say_who_is_late(late: &[&Arc<Child>], limit: Option<Deadline>) {
     }
     // Without std's lock of stderr, which a thread of the program may hold for ever.
     stderr_write(text.as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc::channel;
+
+    #[test]
+    fn who_refuses_starts_waits_for_those_under_way() {
+        let starting = begin_start().unwrap();
+        let (tell, told) = channel();
+        let thread = std::thread::spawn(move || {
+            let held = hold_starts();
+            tell.send(()).unwrap();
+            held
+        });
+        while refusal().is_none() {
+            std::thread::yield_now();
+        }
+        assert!(begin_start().is_err());
+        assert!(told.recv_timeout(Duration::from_millis(50)).is_err());
+        drop(starting);
+        told.recv().unwrap();
+        drop(thread.join().unwrap());
+        assert!(begin_start().is_ok());
+    }
 }

@@ -58,7 +58,8 @@ struct Stream {
 struct Deliverer {
     kick: Kick,
     thread: OnceLock<ThreadId>,
-    new: Mutex<Vec<Stream>>,
+    /// `None` when nobody delivers any more.
+    new: Mutex<Option<Vec<Stream>>>,
     /// Children with lines to come.
     awaited: Mutex<Vec<Arc<Child>>>,
 }
@@ -77,7 +78,12 @@ pub(crate) fn prepare() -> Result<(), Error> {
     let _one = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
     if DELIVERER.get().is_none() {
         let kick = Kick::new().map_err(failed)?;
-        let _ = DELIVERER.set(Deliverer { kick, thread: OnceLock::new(), new: Mutex::default(), awaited: Mutex::default() });
+        let _ = DELIVERER.set(Deliverer {
+            kick,
+            thread: OnceLock::new(),
+            new: Mutex::new(Some(Vec::new())),
+            awaited: Mutex::default(),
+        });
     }
     let Some(deliverer) = DELIVERER.get() else { return Ok(()) };
     if deliverer.thread.get().is_none() {
@@ -102,7 +108,10 @@ pub(crate) fn follow(child: &Arc<Child>, pipe: PipeReader, Lines(callback): Line
     let callback = callback.into_inner().unwrap_or_else(PoisonError::into_inner);
     let stream = Stream { pipe, child: child.clone(), callback, held: Vec::new(), searched: 0, told: false };
     deliverer.awaited.lock().unwrap_or_else(PoisonError::into_inner).push(child.clone());
-    deliverer.new.lock().unwrap_or_else(PoisonError::into_inner).push(stream);
+    match &mut *deliverer.new.lock().unwrap_or_else(PoisonError::into_inner) {
+        Some(new) => new.push(stream),
+        None => child.line_end_delivered(),
+    }
     let _ = deliverer.kick.kick();
 }
 
@@ -133,8 +142,12 @@ fn deliver(deliverer: &'static Deliverer) {
         fds.extend(streams.iter().map(|stream| stream.pipe.as_fd()));
         if let Err(e) = poll_readable(&fds, None, &mut ready) {
             if e.raw_os_error() == Some(EBADF) {
-                // The program has closed descriptors that are not its own: nobody shall wait for these lines.
-                streams.iter().for_each(|stream| stream.child.line_end_delivered());
+                // The program has closed descriptors that are not its own: nobody shall wait for these lines, nor for those of streams that are new.
+                let new = deliverer.new.lock().unwrap_or_else(PoisonError::into_inner).take();
+                streams.extend(new.into_iter().flatten());
+                streams.iter().filter(|stream| !stream.told).for_each(|stream| stream.child.line_end_delivered());
+                // The numbers may be other files' by now: they are not closed.
+                streams.into_iter().for_each(|stream| std::mem::forget(stream.pipe));
                 return;
             }
             // Only a lack of kernel memory; what is ready stays so.
@@ -145,7 +158,7 @@ fn deliver(deliverer: &'static Deliverer) {
         // Before the streams are looked at: what the kicks announced is seen now or kicks again.
         deliverer.kick.drain();
         ready.remove(0);
-        let new = std::mem::take(&mut *deliverer.new.lock().unwrap_or_else(PoisonError::into_inner));
+        let new = deliverer.new.lock().unwrap_or_else(PoisonError::into_inner).as_mut().map(std::mem::take).unwrap_or_default();
         ready.resize(streams.len() + new.len(), false);
         streams.extend(new);
         let mut ready = ready.iter();
@@ -203,7 +216,8 @@ impl Stream {
         let mut start = 0;
         while let Some(length) = held[self.searched.max(start)..].iter().position(|&b| b == b'\n') {
             let end = self.searched.max(start) + length;
-            self.tell(&held[start..end]);
+            let line = &held[start..end];
+            self.tell(line.strip_suffix(b"\r").unwrap_or(line));
             start = end + 1;
         }
         while held.len() - start > LONGEST {
@@ -225,7 +239,7 @@ impl Stream {
     }
 
     fn tell(&mut self, line: &[u8]) {
-        let line = String::from_utf8_lossy(line.strip_suffix(b"\r").unwrap_or(line));
+        let line = String::from_utf8_lossy(line);
         // The panic's hook has said what there is to say; the next line is another.
         let _ = catch_unwind(AssertUnwindSafe(|| (self.callback)(&self.child.name, &line)));
     }

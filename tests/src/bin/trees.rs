@@ -17,6 +17,7 @@ fn main() {
         "exit grace" => exit_with_grace(),
         "late at exit" => late_at_exit(),
         "lines at exit" => lines_at_exit(),
+        "lines through closed descriptors" => lines_through_closed_descriptors(),
         "report" => report(),
         "handlers" => handlers(),
         "uncaught" => uncaught(),
@@ -158,6 +159,18 @@ fn exit_with_grace() {
 fn late_at_exit() {
     let queue = Queue::<u8>::bounded(1).unwrap();
     drop(Process::builder().name("consumer").spawn((queue,), |q| drop(q.get())).unwrap());
+}
+
+fn lines_through_closed_descriptors() {
+    let child = Process::builder().stdout(Stdio::lines(|_, _| ())).spawn((), || {
+        // SAFETY: the bytes are a constant; nobody may be there to read them.
+        unsafe { libc::write(1, b"one\n".as_ptr().cast(), 4) };
+    });
+    let child = child.unwrap();
+    // SAFETY: closes what others own, which is the point; nothing of it is used by number afterwards but by multiproc.
+    unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, 0) };
+    let joined = child.join();
+    say(format_args!("joined {joined:?}"));
 }
 
 fn lines_at_exit() {

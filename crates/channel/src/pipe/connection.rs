@@ -32,7 +32,8 @@ const FOR_EVER: Patience = Patience::Until(None);
 impl Local {
     #[inline]
     fn send_value<B: ?Sized, T, C: EncodeRef<B, T>>(&self, value: &B, form: Form, patience: Patience) -> Result<(), SendFailed> {
-        let mut parcel = Parcel::pack::<B, T, C>(self.arena(), value, self.max_message())?;
+        let mut parcel = Parcel::new(self.arena(), self.max_message());
+        parcel.pack::<B, T, C>(self.arena(), value)?;
         self.send(&mut parcel, form, patience)?;
         parcel.gone();
         Ok(())

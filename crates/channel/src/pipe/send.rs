@@ -61,6 +61,7 @@ impl Local {
         self.can_send()?;
         self.back_ring(ring, tail + need)?;
         self.write(who, ring, tail, head, parcel, block)?;
+        self.note_asked();
         Ok(())
     }
 

@@ -11,7 +11,15 @@ use multiproc_shm::notes::Op;
 use multiproc_shm::raw::{RawLock, WaitWord};
 use multiproc_shm::waiting::{Waitable, Words};
 use multiproc_sys::clock::Deadline;
+use multiproc_sys::spin;
+use std::cell::Cell;
+use std::ptr;
 use std::sync::atomic::Ordering;
+
+thread_local! {
+    /// The end through which the thread has sent something, and not waited since. Only compared.
+    static ASKED: Cell<*const Local> = const { Cell::new(ptr::null()) };
+}
 
 /// What a thread at one end waits for.
 pub(super) struct Waiting<'a, F> {
@@ -34,7 +42,21 @@ impl Local {
         done: impl Fn() -> bool,
     ) -> Result<bool, Error> {
         let waiting = Waiting { local: self, word, done, seen: self.news() };
+        if op == Op::Recv && self.has_asked() && spin::closely(|| waiting.ready()) {
+            return Ok(true);
+        }
         self.arena().wait_for(op, self.index(), &waiting, deadline)
+    }
+
+    /// What the calling thread did last with a pipe was to send something here: an answer may come soon. Asked once.
+    fn has_asked(&self) -> bool {
+        ASKED.replace(ptr::null()) == ptr::from_ref(self)
+    }
+
+    /// The calling thread has sent something.
+    #[inline]
+    pub(super) fn note_asked(&self) {
+        ASKED.set(self);
     }
 
     fn news(&self) -> News {
