@@ -193,7 +193,8 @@ fn state() -> std::sync::MutexGuard<'static, State> {
 /// has the process leave at once, with the same code but without exit handlers. Those that come earlier, and those that the parent sends in the
 /// course of its own shutdown, are taken for the first. The rest of the program runs on until the exit; new processes cannot be started.
 ///
-/// A signal that the process was started with as ignored (nohup, a background job of a script) stays ignored. Further calls add signals and
+/// A signal that the process was started with as ignored (nohup, a background job of a script) stays ignored; a handler that the program has
+/// installed for one of `signals` is replaced. Further calls add signals and
 /// replace the grace. A worker may call it too, best in [`worker_init`](crate::worker_init): it then ends its own children in order and exits with
 /// 128 + n instead of dying by the signal.
 ///
