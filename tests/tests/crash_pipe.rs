@@ -410,7 +410,7 @@ mod killer {
     /// Two who use an end one after the other and die, each at a step of its own; a third goes on.
     fn play_two(stage: &Stage, op: Op, k1: u64, k2: u64) -> Result<(bool, bool), String> {
         let (mut died, mut got, mut deaths) = ([false; 2], Vec::<u64>::new(), 0);
-        let taken_at_once = k2 % 2 == 0;
+        let taken_at_once = k2.is_multiple_of(2);
         {
             let (here, there): (End, End) = PipeBuilder::new().ring_bytes(16 << 10).pipe().map_err(text)?;
             let handle = Queue::bounded(7).map_err(text)?;
