@@ -19,10 +19,10 @@ use std::process::ExitStatus;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-/// A signal that comes so soon after the first is taken for the same: timeout(1) and others send to the process and to its group.
-const SAME: Duration = Duration::from_millis(500);
+/// A signal that comes so many ns after the first is taken for the same: timeout(1) and others send to the process and to its group.
+const SAME: u64 = 500_000_000;
 /// How long lines of output are still delivered before the process leaves.
 const LAST_LINES: Duration = Duration::from_secs(10);
 
@@ -193,7 +193,8 @@ fn state() -> std::sync::MutexGuard<'static, State> {
 /// has the process leave at once, with the same code but without exit handlers. Those that come earlier, and those that the parent sends in the
 /// course of its own shutdown, are taken for the first. The rest of the program runs on until the exit; new processes cannot be started.
 ///
-/// A signal that the process was started with as ignored (nohup, a background job of a script) stays ignored. Further calls add signals and
+/// A signal that the process was started with as ignored (nohup, a background job of a script) stays ignored; a handler that the program has
+/// installed for one of `signals` is replaced. Further calls add signals and
 /// replace the grace. A worker may call it too, best in [`worker_init`](crate::worker_init): it then ends its own children in order and exits with
 /// 128 + n instead of dying by the signal.
 ///
@@ -231,7 +232,6 @@ pub fn shutdown_on(signals: &[Signal], grace: Duration) -> Result<(), Error> {
 
 fn listen(caught: &Caught) {
     let Some(first) = caught.next() else { return };
-    let began = Instant::now();
     let code = 128 + first.signal;
     CODE.store(code.unsigned_abs(), Ordering::Release);
     exit::refuse_starts();
@@ -240,9 +240,10 @@ fn listen(caught: &Caught) {
         end(code);
     }
     let parent = crate::current::parent_process().map(|parent| parent.pid);
-    let (mut last, mut killed) = (began, false);
+    let (mut last, mut killed) = (first.at, false);
     while let Some(again) = caught.next() {
-        if last.elapsed() < SAME || Some(again.sender) == parent {
+        // By when they came: this thread may have waited for a processor in between.
+        if again.at.saturating_sub(last) < SAME || Some(again.sender) == parent {
             continue;
         }
         if killed {
@@ -251,7 +252,7 @@ fn listen(caught: &Caught) {
         for child in keeper::children().iter().filter(|child| !child.is_detached()) {
             let _ = child.signal(Signal::KILL);
         }
-        (last, killed) = (Instant::now(), true);
+        (last, killed) = (again.at, true);
     }
 }
 

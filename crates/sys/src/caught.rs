@@ -4,6 +4,7 @@
 //! signal has its default effect: it was not meant for us. See sigaction(2), signal-safety(7).
 #![allow(unsafe_code)]
 
+use crate::clock::now_nanos;
 use crate::memfd;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -30,6 +31,8 @@ pub struct Arrival {
     pub signal: i32,
     /// The process that sent it; 0 for the kernel, as for Ctrl-C.
     pub sender: u32,
+    /// When it came, which may be long before anybody reads of it: see [`now_nanos`].
+    pub at: u64,
 }
 
 /// The end that is read. One for each process.
@@ -58,13 +61,14 @@ impl Caught {
 
     /// Waits for the next signal; `None` only if the pipe is broken.
     pub fn next(&self) -> Option<Arrival> {
-        let mut record = [0; 8];
+        let mut record = [0; 16];
         loop {
             match nix::unistd::read(&self.0, &mut record) {
                 // Records are written whole and read whole.
-                Ok(8) => {
-                    let [a, b, c, d, e, f, g, h] = record;
-                    return Some(Arrival { signal: i32::from_ne_bytes([a, b, c, d]), sender: u32::from_ne_bytes([e, f, g, h]) });
+                Ok(16) => {
+                    let [a, b, c, d, e, f, g, h, at @ ..] = record;
+                    let (signal, sender) = (i32::from_ne_bytes([a, b, c, d]), u32::from_ne_bytes([e, f, g, h]));
+                    return Some(Arrival { signal, sender, at: u64::from_ne_bytes(at) });
                 }
                 Err(Errno::EINTR) => {}
                 _ => return None,
@@ -114,8 +118,10 @@ extern "C" fn on_signal(signal: c_int, info: *mut libc::siginfo_t, _: *mut c_voi
         // SAFETY: signals that processes send carry the sender.
         _ => unsafe { info.si_pid() }.unsigned_abs(),
     };
-    let ([a, b, c, d], [e, f, g, h]) = (signal.to_ne_bytes(), sender.to_ne_bytes());
-    let record = [a, b, c, d, e, f, g, h];
+    let mut record = [0; 16];
+    record[..4].copy_from_slice(&signal.to_ne_bytes());
+    record[4..8].copy_from_slice(&sender.to_ne_bytes());
+    record[8..].copy_from_slice(&now_nanos().to_ne_bytes());
     // SAFETY: the array is valid for its length; a full pipe is an error that tells nothing new.
     unsafe { libc::write(PIPE.load(Ordering::Acquire), record.as_ptr().cast(), record.len()) };
     error.set();
@@ -133,6 +139,8 @@ mod tests {
         assert!(catch(libc::SIGKILL).is_err());
         // SAFETY: the handler is installed.
         unsafe { libc::kill(std::process::id() as i32, libc::SIGUSR2) };
-        assert_eq!(caught.next(), Some(Arrival { signal: libc::SIGUSR2, sender: std::process::id() }));
+        let arrival = caught.next().unwrap();
+        assert_eq!((arrival.signal, arrival.sender), (libc::SIGUSR2, std::process::id()));
+        assert!(arrival.at <= now_nanos());
     }
 }

@@ -215,7 +215,7 @@ fn report() {
     // SAFETY: the place is valid for writing.
     let r = unsafe { libc::waitid(libc::P_PID, children[2].pid(), info.as_mut_ptr(), libc::WSTOPPED | libc::WNOWAIT) };
     assert_eq!(r, 0);
-    let report = shutdown(Duration::from_millis(300));
+    let report = shutdown(Duration::from_secs(3));
     assert!(below.iter().all(|&pid| is_gone(pid)), "all below are gone");
     assert!(children.iter().all(|p| !p.is_alive()) && multiproc::active_children().is_empty());
     for child in &report.children {

@@ -324,8 +324,8 @@ macro_rules! receiving {
 /// |---|---|---|
 /// | is used by a process, or still held or on its way somewhere | waits | sends, or waits for room |
 /// | is closed, or nobody has a handle of it any more | [`RecvError::Eof`] | [`SendError::is_broken_pipe`] |
-/// | was used by a process that has died | [`RecvError::PeerDied`] | the same, and [`SendError::peer_died`] |
-/// | is used by a process again, after one has died | [`RecvError::PeerDied`] once, then as above | as above |
+/// | was used by a process that has died, or has exited with handles while others have some | [`RecvError::PeerDied`] | the same, and [`SendError::peer_died`] |
+/// | is used by a process again, after one has died | [`RecvError::PeerDied`] once (more), then as above | as above |
 ///
 /// # Python
 /// `multiprocessing.connection.Connection`, as `Pipe()` makes two of them. There the end of the data is not seen while any process, such as the one that made the

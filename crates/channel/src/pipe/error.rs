@@ -137,7 +137,11 @@ pub enum RecvError {
     /// Nothing more will come: the other end is closed, or everybody who had it has dropped it. All that was sent has been received.
     #[doc(alias = "EOFError")]
     Eof,
-    /// The process that used the other end has died, and all that it had sent has been received.
+    /// The process that used the other end has died, and all that it had sent has been received. So it is too with one that has exited without
+    /// dropping its handles, if others have some; if nobody has, that is [`Eof`](RecvError::Eof).
+    ///
+    /// Each call says so until another process uses the end, and once more behind the dead one's messages when that has happened: who starts a
+    /// successor for each death compares the pid.
     #[non_exhaustive]
     PeerDied {
         /// Its process id.

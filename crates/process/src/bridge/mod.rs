@@ -79,7 +79,8 @@ pub struct TracingBridge(());
 /// No thread or shared memory is left, or this is a worker.
 ///
 /// # Crash safety
-/// What a worker has sent before it is killed arrives. At the coordinator's exit what is under way is delivered first.
+/// What a worker has sent before it is killed arrives. At the coordinator's exit what is under way is delivered first, for at
+/// most 10 s: a subscriber that is slower loses the rest.
 ///
 /// # Python
 /// `logging.handlers.QueueHandler` and `QueueListener`.
