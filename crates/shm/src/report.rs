@@ -65,7 +65,8 @@ impl Standing {
         self.open.push((Some(slot), op));
     }
 
-    fn is_open_to(&self, slot: u32, op: Op) -> bool {
+    /// Whether an operation of the process in `slot` need not wait.
+    pub fn is_open_to(&self, slot: u32, op: Op) -> bool {
         self.open.iter().any(|&(to, open)| open == op && to.is_none_or(|to| to == slot))
     }
 

@@ -197,24 +197,55 @@ fn end(arena: &Arena, object: Object) -> Result<(), Error> {
 
 fn report(arena: &Arena, object: Object, standing: &mut Standing) -> Result<(), Error> {
     let cell = PipeCell::of(arena, object)?;
-    let mut messages = 0u32;
-    for way in 0..2 {
+    let mut under_way = [0u32; 2];
+    for (way, messages) in under_way.iter_mut().enumerate() {
         each_record(arena, cell, way, |_, _, _| {
-            messages = messages.saturating_add(1);
+            *messages = messages.saturating_add(1);
             Ok(())
         })?;
     }
+    let messages = under_way[0].saturating_add(under_way[1]);
     let ended = cell.sides.iter().any(|side| side.end.flags() != 0);
     standing.state = format!("{messages} messages under way{}", if ended { ", one end is closed" } else { "" }).into();
     for (i, side) in cell.sides.iter().enumerate() {
         let Some(slot) = side.end.owner().and_then(super::cell::Owner::slot) else { continue };
         standing.share(slot, "an end".into(), &[]);
-        // Whoever waits has the word set until somebody has changed what it waits for.
-        for (op, word) in [(Op::Recv, &cell.sent(1 - i).cw), (Op::Send, &cell.received(i).pw)] {
-            if ended || !word.has_sleeper() {
+        // Whoever waits has the word set until somebody changes what it waits for; but who has just set it has still to look whether that has
+        // changed before, and may have lost its processor in between.
+        let (something, all) = (under_way[1 - i] > 0, under_way[i] == 0);
+        for (op, word, there) in [(Op::Recv, &cell.sent(1 - i).cw, something), (Op::Send, &cell.received(i).pw, all)] {
+            if ended || there || !word.has_sleeper() {
                 standing.open_to(slot, op);
             }
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::PipeBuilder;
+    use multiproc_shm::Options;
+
+    /// Else two who play a ball are a deadlock to whoever looks while one of them, about to sleep, has not looked once more.
+    #[test]
+    fn who_is_about_to_sleep_at_a_message_waits_for_nobody() {
+        let arena = Arena::create(&Options { size: 16 << 20, ..Options::new(0, &crate::KINDS) }).unwrap();
+        let (a, b) = PipeBuilder::new().pipe_in::<u32, u32>(arena).unwrap();
+        // Both ends are claimed, by this process.
+        assert!(a.try_recv().is_err() && b.try_recv().is_err());
+        a.send(1).unwrap();
+        let object = arena.object(a.id()).unwrap().unwrap();
+        let cell = PipeCell::of(arena, object).unwrap();
+        let may_receive = || {
+            [0, 1].iter().for_each(|&way| cell.sent(way).cw.prepare());
+            let mut standing = Standing::default();
+            report(arena, object, &mut standing).unwrap();
+            standing.is_open_to(arena.my_slot(), Op::Recv)
+        };
+        assert!(may_receive());
+        assert_eq!(b.recv().unwrap(), 1);
+        assert!(!may_receive());
+    }
 }
