@@ -231,7 +231,7 @@ mod tests {
     /// Else two who play a ball are a deadlock to whoever looks while one of them, about to sleep, has not looked once more.
     #[test]
     fn who_is_about_to_sleep_at_a_message_waits_for_nobody() {
-        let arena = Arena::create(&Options { size: 16 << 20, ..Options::new(0, &crate::KINDS) }).unwrap();
+        let arena = Arena::create(&Options { size: 16 << 20, ..Options::new(0, crate::KINDS) }).unwrap();
         let (a, b) = PipeBuilder::new().pipe_in::<u32, u32>(arena).unwrap();
         // Both ends are claimed, by this process.
         assert!(a.try_recv().is_err() && b.try_recv().is_err());
