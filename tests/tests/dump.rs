@@ -495,8 +495,10 @@ fn joining_who_waits_for_ones_own_lock_is_a_deadlock() {
 
 fn wait_and_join() {
     let event = Event::new().unwrap();
-    let p = Process::builder().name("below").spawn((event,), |event| event.wait().unwrap()).unwrap();
+    let p = Process::builder().name("below").spawn((event.clone(),), |event| event.wait().unwrap()).unwrap();
     p.join().unwrap();
+    // Until here it could have set the event itself.
+    drop(event);
 }
 
 #[test]

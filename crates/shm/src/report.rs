@@ -37,6 +37,12 @@ struct Open {
     awake: bool,
 }
 
+impl Open {
+    fn fits(&self, slot: u32, op: Op) -> bool {
+        self.op == op && self.to.is_none_or(|to| to == slot)
+    }
+}
+
 /// Something that a process or one of its threads has of an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Holding {
@@ -78,9 +84,13 @@ impl Standing {
         self.open.push(Open { to, op, awake: true });
     }
 
-    fn is_open_to(&self, slot: u32, waits: &Waits) -> bool {
-        let fits = |open: &Open| open.op == waits.op && open.to.is_none_or(|to| to == slot);
-        self.open.iter().any(|open| fits(open) && !(open.awake && waits.gave_up.is_some()))
+    /// Whether an operation of the process in `slot` need not wait.
+    pub fn is_open_to(&self, slot: u32, op: Op) -> bool {
+        self.open.iter().any(|open| open.fits(slot, op))
+    }
+
+    fn is_over(&self, slot: u32, waits: &Waits) -> bool {
+        self.open.iter().any(|open| open.fits(slot, waits.op) && !(open.awake && waits.gave_up.is_some()))
     }
 
     /// Enters what a process has, whichever of its threads; one of those who hold up these operations must give something back.
@@ -201,7 +211,7 @@ impl Survey {
             _ if waits.op == Op::Lock => return Blocker::Nobody,
             _ => {}
         }
-        if standing.is_open_to(slot, waits) {
+        if standing.is_over(slot, waits) {
             return Blocker::Nobody;
         }
         let shares = standing.holdings.iter().filter(holds_up).filter(|h| h.thread.is_none()).filter_map(|h| h.slot);

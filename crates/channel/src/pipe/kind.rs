@@ -222,3 +222,31 @@ fn report(arena: &Arena, object: Object, standing: &mut Standing) -> Result<(), 
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::PipeBuilder;
+    use multiproc_shm::Options;
+
+    /// Else two who play a ball are a deadlock to whoever looks while one of them, about to sleep, has not looked once more.
+    #[test]
+    fn who_is_about_to_sleep_at_a_message_waits_for_nobody() {
+        let arena = Arena::create(&Options { size: 16 << 20, ..Options::new(0, crate::KINDS) }).unwrap();
+        let (a, b) = PipeBuilder::new().pipe_in::<u32, u32>(arena).unwrap();
+        // Both ends are claimed, by this process.
+        assert!(a.try_recv().is_err() && b.try_recv().is_err());
+        a.send(1).unwrap();
+        let object = arena.object(a.id()).unwrap().unwrap();
+        let cell = PipeCell::of(arena, object).unwrap();
+        let may_receive = || {
+            [0, 1].iter().for_each(|&way| cell.sent(way).cw.prepare());
+            let mut standing = Standing::default();
+            report(arena, object, &mut standing).unwrap();
+            standing.is_open_to(arena.my_slot(), Op::Recv)
+        };
+        assert!(may_receive());
+        assert_eq!(b.recv().unwrap(), 1);
+        assert!(!may_receive());
+    }
+}
