@@ -221,5 +221,5 @@ fn the_second_signal_kills() {
     // On a slow machine some of these came late enough to be the third, which spares the exit handlers.
     let careful = format!("not finished, {} leaves\n", pids[1]);
     assert!(text == careful || text == format!("{careful}{me} leaves\n"), "{text}");
-    assert_eq!(status.code(), Some(130));
+    assert_eq!(status.code(), Some(130), "{status}");
 }

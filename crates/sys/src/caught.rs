@@ -94,7 +94,8 @@ pub fn catch(signal: i32) -> io::Result<bool> {
     // SAFETY: as above.
     let mut action: libc::sigaction = unsafe { mem::zeroed() };
     action.sa_sigaction = on_signal as usize;
-    action.sa_flags = libc::SA_SIGINFO | libc::SA_RESTART | libc::SA_ONSTACK;
+    // Not SA_ONSTACK: std's exit unmaps the main thread's alternate stack, in whichever thread it runs, and signals come until the end.
+    action.sa_flags = libc::SA_SIGINFO | libc::SA_RESTART;
     // SAFETY: the handler is async-signal-safe and lives as long as the program.
     Errno::result(unsafe { libc::sigaction(signal, &raw const action, ptr::null_mut()) })?;
     Ok(true)

@@ -72,8 +72,8 @@ pub fn watch(sig: i32, kick: &'static Kick) -> io::Result<()> {
     // SAFETY: zeros are a sigaction with an empty mask.
     let mut action: libc::sigaction = unsafe { mem::zeroed() };
     action.sa_sigaction = handler as usize;
-    // On the alternate stack where a thread has one, as Go's and other runtimes' threads in the same process need.
-    action.sa_flags = libc::SA_SIGINFO | libc::SA_RESTART | libc::SA_ONSTACK;
+    // Not SA_ONSTACK: std's exit unmaps the main thread's alternate stack, in whichever thread it runs, and signals come until the end.
+    action.sa_flags = libc::SA_SIGINFO | libc::SA_RESTART;
     // SAFETY: the handler is async-signal-safe and stays for the life of the program.
     match Errno::result(unsafe { libc::sigaction(sig, &raw const action, ptr::null_mut()) }) {
         Ok(_) => Ok(()),
