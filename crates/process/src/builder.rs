@@ -157,7 +157,7 @@ impl Builder {
         let mut announced = false;
         let started = (|| {
             let marker =
-                Marker { arena: arena.fd().as_raw_fd(), parent: parent.as_raw_fd(), slot, in_main: hook::init_was_called() };
+                Marker { arena: arena.fd()?.as_raw_fd(), parent: parent.as_raw_fd(), slot, in_main: hook::init_was_called() };
             let env = environment(&self.env, marker)?;
             let cwd = self.cwd.map(|d| c_string("as the working directory:", d.as_os_str())).transpose()?;
             announced = true;

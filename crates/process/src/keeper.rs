@@ -198,6 +198,9 @@ fn keep() {
                     continue;
                 }
             };
+            if !keeper.kick.is_ours() {
+                blind(keeper);
+            }
             if kicked {
                 break;
             }
@@ -292,6 +295,10 @@ fn run(keeper: &'static Keeper) {
             std::thread::yield_now();
             continue;
         }
+        // Readable may be a file of the program's under a number that was ours.
+        if !keeper.kick.is_ours() {
+            blind(keeper);
+        }
         let mut any_ended = false;
         if let Some(a) = above {
             if ready[1] {
@@ -380,7 +387,7 @@ fn blind(keeper: &'static Keeper) -> ! {
 
 fn launch(arena: &'static Arena, keeper: &'static Keeper, start: Start, seed: ChildSeed) -> Result<Arc<Child>, Error> {
     let own = own_pidfd()?;
-    let inherit = [arena.fd(), own];
+    let inherit = [arena.fd()?, own];
     // There must be room for its pidfd: a child that runs although its start has failed would be nobody's.
     let room = own.try_clone_to_owned().map_err(|e| explain(&e))?;
     let pid = start::start(&start, &inherit).map_err(|e| explain(&e))?;

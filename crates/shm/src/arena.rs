@@ -238,8 +238,8 @@ impl Arena {
         &self.memory
     }
 
-    /// The memfd, for children.
-    pub fn fd(&self) -> BorrowedFd<'_> {
+    /// The memfd, for children; an error when the program has closed it.
+    pub fn fd(&self) -> Result<BorrowedFd<'_>, Error> {
         self.memory.fd()
     }
 

@@ -11,6 +11,7 @@
 
 use crate::error::Error;
 use multiproc_sys::memfd::{self, Mapping};
+use multiproc_sys::own_fd::OwnFd;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{
     AtomicI8, AtomicI16, AtomicI32, AtomicI64, AtomicIsize, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering,
@@ -42,7 +43,7 @@ const BACKING_STEP: u64 = 1 << 20;
 /// A mapped arena.
 #[derive(Debug)]
 pub struct Memory {
-    fd: OwnedFd,
+    fd: OwnFd,
     map: Mapping,
 }
 
@@ -61,6 +62,7 @@ impl Memory {
 
     fn map(fd: OwnedFd, size: u64) -> Result<Memory, Error> {
         let map = memfd::map_shared(fd.as_fd(), size as usize).map_err(|e| Error::system(&"mmap", &e))?;
+        let fd = OwnFd::new(fd).map_err(|e| Error::system(&"fstat", &e))?;
         Ok(Memory { fd, map })
     }
 
@@ -70,9 +72,9 @@ impl Memory {
         self.map.len() as u64
     }
 
-    /// The memfd, to be passed on to children.
-    pub fn fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
+    /// The memfd, to be passed on to children; an error when the program has closed it.
+    pub fn fd(&self) -> Result<BorrowedFd<'_>, Error> {
+        self.fd.get().map_err(|e| Error::system(&"use of its descriptor", &e))
     }
 
     #[inline]
@@ -139,19 +141,19 @@ impl Memory {
         // In steps: a signal makes the kernel undo a step and begin again, and with a timer of 1 kHz a large one would never end.
         for done in (0..len).step_by(BACKING_STEP as usize) {
             let step = BACKING_STEP.min(len - done);
-            memfd::allocate(self.fd(), offset + done, step).map_err(|e| Error::system(&"fallocate", &e))?;
+            memfd::allocate(self.fd()?, offset + done, step).map_err(|e| Error::system(&"fallocate", &e))?;
         }
         Ok(())
     }
 
     /// Bytes that the kernel keeps for the arena: its own figure, not our account.
     pub fn backed(&self) -> Result<u64, Error> {
-        memfd::backed(self.fd()).map_err(|e| Error::system(&"fstat", &e))
+        memfd::backed(self.fd()?).map_err(|e| Error::system(&"fstat", &e))
     }
 
     /// Gives the pages of a range back; they read as zero afterwards.
     pub fn punch(&self, offset: u64, len: u64) -> Result<(), Error> {
-        memfd::punch(self.fd(), offset, len).map_err(|e| Error::system(&"fallocate(PUNCH_HOLE)", &e))
+        memfd::punch(self.fd()?, offset, len).map_err(|e| Error::system(&"fallocate(PUNCH_HOLE)", &e))
     }
 }
 

@@ -6,15 +6,16 @@
 #![allow(unsafe_code)]
 
 use crate::memfd;
+use crate::own_fd::OwnFd;
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 
 /// The bell of the thread that polls it, which has SIGURG blocked.
 #[derive(Debug)]
-pub struct Bell(OwnedFd);
+pub struct Bell(OwnFd);
 
 impl Bell {
     /// A bell that nobody has rung yet.
@@ -25,13 +26,13 @@ impl Bell {
         let mut set = SigSet::empty();
         set.add(Signal::SIGURG);
         let fd = SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
-        Ok(Bell(memfd::move_high(fd.into())?))
+        Ok(Bell(OwnFd::new(memfd::move_high(fd.into())?)?))
     }
 
     /// Makes it silent until the next ring.
     pub fn drain(&self) {
         // The one possible error is that there is nothing to drain.
-        while nix::unistd::read(&self.0, &mut [0; 512]).is_ok_and(|n| n > 0) {}
+        while self.0.get().is_ok_and(|fd| nix::unistd::read(fd, &mut [0; 512]).is_ok_and(|n| n > 0)) {}
     }
 }
 

@@ -4,17 +4,18 @@
 
 use crate::clock::Deadline;
 use crate::memfd;
+use crate::own_fd::OwnFd;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::time::TimeSpec;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 /// Wakes a thread of this process that waits in [`poll_readable`]: readable from a kick until it is drained.
 #[derive(Debug)]
-pub struct Kick(OwnedFd);
+pub struct Kick(OwnFd);
 
 impl Kick {
     /// A kick that nobody has given yet.
@@ -23,7 +24,7 @@ impl Kick {
     /// EMFILE or ENFILE without a free descriptor.
     pub fn new() -> io::Result<Kick> {
         let event = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
-        Ok(Kick(memfd::move_high(event.into())?))
+        Ok(Kick(OwnFd::new(memfd::move_high(event.into())?)?))
     }
 
     /// Makes it readable. Never blocks; async-signal-safe.
@@ -31,7 +32,7 @@ impl Kick {
     /// # Errors
     /// EBADF when the program has closed the descriptor, which is not its own.
     pub fn kick(&self) -> io::Result<()> {
-        match nix::unistd::write(&self.0, &1u64.to_ne_bytes()) {
+        match nix::unistd::write(self.0.get()?, &1u64.to_ne_bytes()) {
             // A full counter is readable already.
             Ok(_) | Err(Errno::EAGAIN) => Ok(()),
             Err(error) => Err(error.into()),
@@ -42,7 +43,12 @@ impl Kick {
     /// kick in between is not lost.
     pub fn drain(&self) {
         // The one possible error is that there is nothing to drain.
-        let _ = nix::unistd::read(&self.0, &mut [0; 8]);
+        let _ = self.0.get().map(|fd| nix::unistd::read(fd, &mut [0; 8]));
+    }
+
+    /// Whether the descriptor still is this kick's: the program may have closed it, and others been given its number.
+    pub fn is_ours(&self) -> bool {
+        self.0.get().is_ok()
     }
 }
 

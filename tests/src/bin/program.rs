@@ -165,6 +165,17 @@ fn other_user() {
     say(how(stubborn.join()));
 }
 
+/// Opens a file of the program's own under each number that multiproc's descriptors have had.
+fn take_all_numbers() -> PathBuf {
+    let path = std::env::temp_dir().join(format!("multiproc-numbers-{}", std::process::id()));
+    std::fs::write(&path, "the program's own").unwrap();
+    let file = std::fs::OpenOptions::new().read(true).append(true).open(&path).unwrap();
+    for _ in 0..100 {
+        std::mem::forget(file.try_clone().unwrap());
+    }
+    path
+}
+
 /// A worker that closes whatever it has open, as programs do that turn themselves into something else.
 fn closes_everything() {
     let (lock, value, queue) = (Lock::new().unwrap(), Value::new(0u64).unwrap(), Queue::<u32>::bounded(4).unwrap());
@@ -177,12 +188,16 @@ fn closes_everything() {
         value.update(|v| *v += 1).unwrap();
         queue.put(3).unwrap();
         assert_eq!(queue.get().unwrap(), 2);
+        let file = take_all_numbers();
         // The keeper looks at its descriptors again after a stop.
         // SAFETY: touches no memory.
         unsafe { libc::raise(libc::SIGSTOP) };
         // Time for it to make something of what it finds.
         std::thread::sleep(std::time::Duration::from_millis(100));
-        tried()
+        let tried = tried();
+        assert_eq!(std::fs::read(&file).unwrap(), b"the program's own");
+        std::fs::remove_file(file).unwrap();
+        tried
     });
     let worker = worker.unwrap();
     let mut info = std::mem::MaybeUninit::<libc::siginfo_t>::zeroed();
