@@ -89,13 +89,13 @@ impl Ring {
         let who = self.arena().who()?;
         let mut small = [0_u64; SMALL_WORDS];
         match self.get_usual(who, &mut small) {
-            Usual::Done(len) => {
+            Usual::Done((len, hand)) => {
                 let value = message::decode::<T, C>(self.arena(), &bytemuck::must_cast_slice(&small)[..len], &[]);
                 // Last: a death before this is a message lost.
-                self.hand_over();
+                hand.hand_over();
                 value.map_err(|e| OpenFailed::Codec(e).into())
             }
-            short => self.get_any::<T, C>(who, patience, short == Usual::Locked),
+            short => self.get_any::<T, C>(who, patience, matches!(short, Usual::Locked)),
         }
     }
 

@@ -205,7 +205,7 @@ impl Round {
     #[inline]
     pub fn write(self, position: u64, bytes: &[u8]) {
         if let Ok(word) = bytes.try_into()
-            && position % WORD == 0
+            && position.is_multiple_of(WORD)
         {
             // Relaxed: the commit publishes.
             self.word(position).store(u64::from_ne_bytes(word), Ordering::Relaxed);

@@ -51,7 +51,13 @@ impl Head {
 
     #[inline]
     pub(crate) fn size(self) -> u64 {
-        HEAD + self.len().next_multiple_of(8) + self.references() * 8
+        HEAD + self.padded() + self.references() * 8
+    }
+
+    /// Bytes of the payload, padded to words.
+    #[inline]
+    fn padded(self) -> u64 {
+        (self.len() + 7) & !7
     }
 
     #[inline]
@@ -92,7 +98,7 @@ impl Bytes {
     /// Copies the payload of the record at `at`, padded to words, if it fits.
     #[inline]
     pub(crate) fn read_small(self, at: End, head: Head, into: &mut [u64]) -> bool {
-        let Some(words) = into.get_mut(..head.len().div_ceil(8) as usize) else { return false };
+        let Some(words) = into.get_mut(..(head.padded() / 8) as usize) else { return false };
         for (i, word) in words.iter_mut().enumerate() {
             *word = self.0.word(at.position() + HEAD + i as u64 * 8).load(Ordering::Relaxed);
         }
@@ -105,7 +111,7 @@ impl Bytes {
         // Relaxed: the commit publishes.
         self.0.word(at.position()).store(head.to_word(at.seq()), Ordering::Relaxed);
         self.0.write(at.position() + HEAD, payload);
-        let list = at.position() + HEAD + head.len().next_multiple_of(8);
+        let list = at.position() + HEAD + head.padded();
         for (i, reference) in references.enumerate() {
             self.0.word(list + i as u64 * 8).store(reference.0, Ordering::Relaxed);
         }
@@ -124,7 +130,7 @@ impl Bytes {
 
     /// Calls `visit` for each reference of the record at `at`.
     pub(crate) fn references(self, at: End, head: Head, visit: &mut dyn FnMut(RawRef)) {
-        let list = at.position() + HEAD + head.len().next_multiple_of(8);
+        let list = at.position() + HEAD + head.padded();
         for i in 0..head.references() {
             visit(RawRef(self.0.word(list + i * 8).load(Ordering::Relaxed)));
         }

@@ -1,5 +1,7 @@
 //! Getting: copy the record to private memory, or make its block one's own, then store the head.
 //!
+//! A small message takes a short way ([`Ring::get_usual`]) through the same steps: copied, noted in `hands`, committed, wake.
+//!
 //! | dies | left behind | who repairs, how |
 //! |---|---|---|
 //! | waiting for `clock`, or for data | nothing; `clock` with a dead owner | the kernel wakes the next |
@@ -11,6 +13,7 @@
 
 use super::bytes::{Form, Head};
 use super::cell::{CLOSED, End, NO_SENDER};
+use super::hands::InHand;
 use super::lease::Leased;
 use super::{Bytes, GaveUp, Patience, Ring, Usual, dead};
 use crate::error::GetError;
@@ -49,9 +52,9 @@ pub(crate) enum Next {
 
 impl Ring {
     /// Takes the next message if that is short: copies its payload to `into`, padded to words, and gives its length. It is in this thread's hand until
-    /// [`hand_over`](Ring::hand_over).
+    /// it is handed over.
     #[inline]
-    pub(crate) fn get_usual(&self, who: Who, into: &mut [u64]) -> Usual<usize> {
+    pub(crate) fn get_usual(&self, who: Who, into: &mut [u64]) -> Usual<(usize, InHand)> {
         let (cell, consumed) = (self.cell, &self.cell.consumed);
         if self.place.get().is_none() || !cell.clock.lock_free(who) {
             return Usual::Not;
@@ -66,12 +69,12 @@ impl Ring {
             return Usual::Locked;
         }
         crash::point("get.copied_usual");
-        self.note_in_hand(first.at.seq(), 1);
+        let hand = self.note_in_hand(first.at.seq(), 1);
         crash::point("get.in_hand_usual");
         consumed.pw.commit_and_kick_lightly(who.thread, || first.end().store(&consumed.head));
         crash::point("get.kicked_usual");
-        cell.clock.unlock(who.thread);
-        Usual::Done(first.head.len() as usize)
+        cell.clock.unlock_held(who.thread);
+        Usual::Done((first.head.len() as usize, hand))
     }
 
     /// Takes the next message, with or without having `clock`.

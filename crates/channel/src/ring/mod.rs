@@ -55,7 +55,7 @@ impl From<Error> for GaveUp {
 
 /// How far the short way of an operation came, which is that of a small message without references through a ring that is there, has room for it, and
 /// whose lock is free.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) enum Usual<T> {
     Done(T),
     /// Nothing has been done, and the lock is the caller's.

@@ -1,5 +1,7 @@
 //! Putting: write the record where nobody looks, then store the tail.
 //!
+//! A small message takes a short way ([`Ring::put`]) through the same steps: it has no block, so it only writes, commits and wakes.
+//!
 //! | dies | left behind | who repairs, how |
 //! |---|---|---|
 //! | waiting for `plock`, or for room | nothing; `plock` with a dead owner | the kernel wakes the next |
@@ -47,7 +49,7 @@ impl Ring {
         let who = self.arena().who()?;
         match self.put_usual(who, parcel) {
             Usual::Done(()) => Ok(()),
-            short => self.put_any(who, parcel, patience, short == Usual::Locked),
+            short => self.put_any(who, parcel, patience, matches!(short, Usual::Locked)),
         }
     }
 
@@ -66,7 +68,7 @@ impl Ring {
         let produced = &self.cell.produced;
         produced.cw.commit_and_kick_lightly(who.thread, || tail.after(record.size()).store(&produced.tail));
         crash::point("put.kicked_usual");
-        self.cell.plock.unlock(who.thread);
+        self.cell.plock.unlock_held(who.thread);
         Usual::Done(())
     }
 
