@@ -7,7 +7,8 @@
 //!
 //! The TID bits are always 0: that makes the kernel wake a sleeper when a thread dies with this word as pending.
 //! Sleeper and waker pair by `fence(SeqCst)` (Dekker): the sleeper stores WAITERS, fences, looks at the condition;
-//! the waker changes the condition, fences, looks at the word. One of the two sees the other.
+//! the waker changes the condition, fences, looks at the word. One of the two sees the other. Where wakers come for each message, as in pipes and
+//! queues, the sleeper makes the fence of both ([`membarrier`]).
 
 use multiproc_sys::clock::Deadline;
 use multiproc_sys::futex::{self, Wait};
@@ -29,10 +30,10 @@ impl WaitWord {
         fence(Ordering::SeqCst);
     }
 
-    /// Sleeps unless somebody has kicked since [`prepare`](WaitWord::prepare).
-    pub fn sleep(&self, deadline: Option<Deadline>) -> Wait {
+    /// Sleeps unless somebody has kicked since [`prepare`](WaitWord::prepare). `sliced`: at most 10 ms, since a kick may have been missed.
+    pub fn sleep(&self, deadline: Option<Deadline>, sliced: bool) -> Wait {
         crash::point("wait_word.before_sleep");
-        let why = futex::wait(&self.0, WAITERS, deadline);
+        let why = futex::wait_sliced(&self.0, WAITERS, deadline, sliced);
         crash::point("wait_word.after_sleep");
         why
     }
@@ -55,15 +56,15 @@ impl WaitWord {
         me.restore_pending(pending);
     }
 
-    /// As [`commit_and_kick`](WaitWord::commit_and_kick), for words whose sleepers wait by [`wait_for`](crate::Arena::wait_for): the fence is left to
-    /// them.
+    /// As [`commit_and_kick`](WaitWord::commit_and_kick), for words whose sleepers wait by [`wait_for`](crate::Arena::wait_for) or
+    /// [`wait_alone_fencing`](crate::Arena::wait_alone_fencing): the fence is left to them.
     #[inline]
     pub fn commit_and_kick_lightly(&self, me: Thread, commit: impl FnOnce()) {
         let pending = me.set_baton(&self.0);
         crash::point("wait_word.pending_lightly");
         commit();
         crash::point("wait_word.committed_lightly");
-        // Pairs with `heavy` in `wait_for`.
+        // Pairs with `heavy` of the sleeper.
         membarrier::light();
         if self.0.load(Ordering::Relaxed) != 0 {
             self.kick_slow(1);
