@@ -9,9 +9,10 @@
 //! | after the commit, before the caller has it | one message in dead hands, as `hands` says | the cleaner counts it as lost and frees its block |
 //! | taking a returned lease, before it is acknowledged | the lease, the dead process's | the cleaner: delivered again |
 //! | after the commit, before the wake | room, a sleeping putter | the kernel wakes it: `pw` is pending |
+//! | after the commit of the last message, before the wake | joiners asleep | the cleaner: see [`super::join`] |
 //! | having cleared `attention` | returned leases that nobody looks for | the next getter finds `OWNER_DIED` and looks |
 
-use super::bytes::{Form, Head};
+use super::bytes::{Form, Head, read_small};
 use super::cell::{CLOSED, End, NO_SENDER};
 use super::hands::InHand;
 use super::lease::Leased;
@@ -65,7 +66,8 @@ impl Ring {
         let uncounted = self.max_bytes() == 0 && cell.max_attempts.load(Ordering::Relaxed) == 0;
         let Ok(Some(first)) = self.first_in_ring() else { return Usual::Locked };
         let plain = first.head.form() == Form::Inline && first.head.references() == 0;
-        if !(none_returned && uncounted && plain && first.bytes.read_small(first.at, first.head, into)) {
+        let fits = |ring| read_small(ring, first.at, first.head, into);
+        if !(none_returned && uncounted && plain && first.bytes.piece().is_some_and(fits)) {
             return Usual::Locked;
         }
         crash::point("get.copied_usual");
@@ -73,6 +75,7 @@ impl Ring {
         crash::point("get.in_hand_usual");
         consumed.pw.commit_and_kick_lightly(who.thread, || first.end().store(&consumed.head));
         crash::point("get.kicked_usual");
+        self.tell_joiners(who);
         cell.clock.unlock_held(who.thread);
         Usual::Done((first.head.len() as usize, hand))
     }
@@ -188,7 +191,7 @@ impl Ring {
             return Ok(None);
         }
         let bytes = self.bytes()?.ok_or(Error::Corrupted(&"a queue without a ring"))?;
-        let head = bytes.read_head(at, tail)?;
+        let head = bytes.read_head(self.arena(), at, tail)?;
         Ok(Some(First { bytes, at, head }))
     }
 
@@ -197,7 +200,7 @@ impl Ring {
         let First { bytes, at, head } = first;
         let block = match head.form() {
             Form::Inline => {
-                bytes.read_payload(at, head, &mut arrival.bytes);
+                bytes.read_payload(self.arena(), at, head, &mut arrival.bytes)?;
                 if head.references() > 0 {
                     arrival.references = self.adopt_inline(first)?;
                 }
@@ -241,7 +244,7 @@ impl Ring {
             (0, _) => 0,
             (_, Form::Inline) => first.head.len(),
             (_, Form::Block) => {
-                let block = BlockId::from_word(first.bytes.payload_word(first.at));
+                let block = first.bytes.payload_word(self.arena(), first.at).ok().and_then(BlockId::from_word);
                 block.and_then(|block| record::head(self.arena(), block).ok()).map_or(0, |head| head.len)
             }
         }
@@ -261,18 +264,20 @@ impl Ring {
             // Who waits for dead letters waits for the queue to be drained as well.
             dead::raise(self.cell, who, || {});
         }
+        self.tell_joiners(who);
+        self.left_behind(head, end);
     }
 
     /// Takes over the references of an inline record: their hold bits are set before the record goes.
     pub(crate) fn adopt_inline(&self, first: First) -> Result<References, Error> {
         let mut list = Vec::new();
-        first.bytes.references(first.at, first.head, &mut |r| list.push(r));
+        first.bytes.references(self.arena(), first.at, first.head, &mut |r| list.push(r))?;
         list.into_iter().map(|r| self.arena().adopt(r)).collect()
     }
 
     /// The block that the first record names, which must be this queue's and of this item.
     pub(crate) fn block_of(&self, first: First) -> Result<BlockId, Error> {
-        let word = first.bytes.payload_word(first.at);
+        let word = first.bytes.payload_word(self.arena(), first.at)?;
         let block = BlockId::from_word(word).ok_or(Error::Corrupted(&"a record without its block"))?;
         let named = match self.arena().block_state(block)? {
             BlockState::Queue { queue, seq } | BlockState::Taken { queue, seq, .. } | BlockState::Leased { queue, seq, .. } => {
@@ -292,6 +297,7 @@ impl Ring {
         crash::point("get.repaired");
         self.cell.consumed.end_taking();
         crash::point("get.taking_ended");
+        self.free_segments()?;
         self.cell.attention.store(1, Ordering::Release);
         Ok(())
     }

@@ -5,7 +5,7 @@ use super::bytes::Form;
 use super::cell::{CLOSED, End, MAX_CAPACITY, MAX_LEASES, NO_RECEIVER, NO_SENDER, QueueCell, age};
 use super::hands::Hand;
 use super::lease::entry_of;
-use super::{Bytes, bytes_of, dead};
+use super::{Bytes, bytes_of, dead, join, segments};
 use multiproc_shm::blocks::{BlockId, BlockState};
 use multiproc_shm::notes::Op;
 use multiproc_shm::objects::{Kind, Object, RawRef};
@@ -35,7 +35,7 @@ fn each_record(
     let Some(bytes) = bytes_of(arena, cell)? else { return Ok(()) };
     let (mut at, tail) = (End::load(&cell.consumed.head), End::load(&cell.produced.tail));
     while at != tail && tail.bytes_since(at) <= bytes.size() {
-        let head = bytes.read_head(at, tail);
+        let head = bytes.read_head(arena, at, tail);
         if let Ok(head) = head {
             visit(bytes, at, head)?;
         }
@@ -74,12 +74,9 @@ fn each_lease(arena: &Arena, cell: &QueueCell, mut visit: impl FnMut(BlockId) ->
 fn trace(arena: &Arena, object: Object, visit: &mut dyn FnMut(RawRef)) -> Result<(), Error> {
     let cell = cell(arena, object)?;
     each_record(arena, cell, |bytes, at, head| match head.form() {
-        Form::Inline => {
-            bytes.references(at, head, visit);
-            Ok(())
-        }
+        Form::Inline => bytes.references(arena, at, head, visit),
         Form::Block => {
-            if let Some(block) = BlockId::from_word(bytes.payload_word(at)) {
+            if let Some(block) = BlockId::from_word(bytes.payload_word(arena, at)?) {
                 let _ = record::references(arena, block, &mut *visit);
             }
             Ok(())
@@ -154,7 +151,8 @@ fn raise_attention(arena: &Arena, cell: &QueueCell) -> Result<(), Error> {
         }
     });
     dead::raise(cell, arena.who()?, || {});
-    Ok(())
+    // It may have died between finishing the last message and saying so, or asleep as the last of the joiners.
+    join::wake(arena, cell, || {})
 }
 
 /// A block of a message was the dead process's: taken and not handed over, or leased.
@@ -193,9 +191,12 @@ fn role_gone(arena: &Arena, object: Object, role: Role) -> Result<(), Error> {
         Role::Sender => cell.produced.cw.commit_and_kick(me, || {
             cell.ended.fetch_or(NO_SENDER, Ordering::Release);
         }),
-        Role::Receiver => cell.consumed.pw.commit_and_kick(me, || {
-            cell.ended.fetch_or(NO_RECEIVER, Ordering::Release);
-        }),
+        Role::Receiver => {
+            cell.consumed.pw.commit_and_kick(me, || {
+                cell.ended.fetch_or(NO_RECEIVER, Ordering::Release);
+            });
+            join::wake(arena, cell, || {})?;
+        }
         _ => {}
     }
     dead::raise(cell, arena.who()?, || {});
@@ -211,7 +212,9 @@ fn end(arena: &Arena, object: Object) -> Result<(), Error> {
             state @ (BlockState::Queue { queue, .. }
             | BlockState::Taken { queue, .. }
             | BlockState::Leased { queue, .. }
-            | BlockState::Returned { queue, .. })
+            | BlockState::Returned { queue, .. }
+            // That was about to be made; the others are freed by their numbers.
+            | BlockState::Segment { queue, .. })
                 if mine(queue) =>
             {
                 arena.free_if(block, state)?;
@@ -220,11 +223,12 @@ fn end(arena: &Arena, object: Object) -> Result<(), Error> {
         }
         Ok(())
     };
-    each_record(arena, cell, |bytes, at, head| match (head.form(), bytes.payload_word(at)) {
+    each_record(arena, cell, |bytes, at, head| match (head.form(), bytes.payload_word(arena, at)?) {
         (Form::Block, word) => BlockId::from_word(word).map_or(Ok(()), free_message),
         _ => Ok(()),
     })?;
     each_lease(arena, cell, free_message)?;
+    segments::each_segment(arena, cell, object.index, |block, state| arena.free_if(block, state).map(drop))?;
     for word in [&cell.produced.putting, &cell.consumed.taking, &cell.ring, &cell.leases] {
         if let Some(block) = BlockId::from_word(word.load(Ordering::Acquire)) {
             // What a dead process was about to put or take is in neither the ring nor the table.
@@ -253,7 +257,10 @@ fn report(arena: &Arena, object: Object, standing: &mut Standing) -> Result<(), 
         }
         Ok(())
     })?;
-    let mut state = format!("{items} of {capacity} items");
+    let mut state = match cell.segment_bits.load(Ordering::Relaxed) {
+        0 => format!("{items} of {capacity} items"),
+        _ => format!("{items} items"),
+    };
     if returned > 0 {
         state += &format!(" and {returned} returned");
     }
@@ -284,6 +291,12 @@ fn report(arena: &Arena, object: Object, standing: &mut Standing) -> Result<(), 
         if !word.has_sleeper() {
             standing.awake(None, op);
         }
+    }
+    let unfinished = items > 0 || returned > 0 || !leases.is_empty();
+    if !unfinished || ended & NO_RECEIVER != 0 {
+        standing.open(Op::JoinQueue);
+    } else if !cell.consumed.join.has_sleeper() {
+        standing.awake(None, Op::JoinQueue);
     }
     // For dead letters: anybody who has a lease may return one.
     standing.open(Op::Wait);

@@ -7,7 +7,7 @@
 //! |---|---|---|
 //! | before the head's commit | the record in the ring; a block `Leased(slot, seq)` that `taking` names, `seq == head.seq` | the next getter undoes it |
 //! | with the lease | block `Leased(slot)`, entry | the cleaner: `Returned`, `attention`, kick: delivered again, first |
-//! | having stored 0 into the entry | block `Leased(slot)` without an entry | the cleaner frees it: it was acknowledged |
+//! | having stored 0 into the entry | block `Leased(slot)` without an entry | the cleaner frees it: it was acknowledged. Joiners: see [`super::join`] |
 //! | returning it, before `attention` | block `Returned` | the cleaner raises `attention` for every queue that the dead process held |
 //! | taking a returned one, after the state's store | the lease, perhaps with one attempt counted too few | the cleaner: delivered again |
 
@@ -103,9 +103,9 @@ impl Ring {
 
     fn copy_to_block(&self, first: First) -> Result<BlockId, Error> {
         let mut payload = Vec::with_capacity(first.head.len() as usize);
-        first.bytes.read_payload(first.at, first.head, &mut payload);
+        first.bytes.read_payload(self.arena(), first.at, first.head, &mut payload)?;
         let mut references = Vec::new();
-        first.bytes.references(first.at, first.head, &mut |r| references.push(r));
+        first.bytes.references(self.arena(), first.at, first.head, &mut |r| references.push(r))?;
         record::write(self.arena(), &payload, references.into_iter())
     }
 
@@ -122,8 +122,8 @@ impl Ring {
         match self.arena().block_state(block)? {
             state @ BlockState::Leased { queue, seq, .. } if queue == self.index() && seq == head.seq() => {
                 let bytes = self.bytes()?.ok_or(Error::Corrupted(&"a queue without a ring"))?;
-                let record = bytes.read_head(head, self.tail())?;
-                let in_ring = record.form() == Form::Block && bytes.payload_word(head) == block.raw();
+                let record = bytes.read_head(self.arena(), head, self.tail())?;
+                let in_ring = record.form() == Form::Block && bytes.payload_word(self.arena(), head)? == block.raw();
                 if in_ring {
                     self.arena().change_block_state(block, state, BlockState::Queue { queue, seq })?;
                 } else {
@@ -156,7 +156,8 @@ impl Ring {
     /// The acknowledgement.
     fn clear_entry(&self, entry: u32) -> Result<(), Error> {
         let word = self.entry(entry)?;
-        dead::raise(self.cell, self.arena().who()?, || word.store(0, Ordering::Release));
+        let who = self.arena().who()?;
+        self.finishing(who, || dead::raise(self.cell, who, || word.store(0, Ordering::Release)));
         Ok(())
     }
 
@@ -258,6 +259,8 @@ impl Ring {
         let produced = &self.cell.produced;
         produced.cw.commit_and_kick(who.thread, || self.cell.attention.store(1, Ordering::SeqCst));
         dead::raise(self.cell, who, || {});
+        // It may have come back for the last time.
+        self.tell_joiners(who);
     }
 
     fn lease_high(&self) -> u32 {
