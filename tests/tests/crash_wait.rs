@@ -291,6 +291,7 @@ mod killer {
             };
             let told = |helper: &Helper| assert!(helper.is_told(), "{scene}: somebody sleeps\n{}", dump());
             let mut got = getter == Getter::None;
+            let mut told_already = getter == Getter::None && is_ready;
             if getter != Getter::None {
                 // Whoever was woken, the getter takes it.
                 let Thing::Queue(rx) = &thing else { panic!("{thing:?}") };
@@ -299,6 +300,11 @@ mod killer {
                     got || rx.is_empty()
                 };
                 assert!(eventually(PROCEED, done), "{scene}: the getter sleeps\n{}", dump());
+                // What it leaves is there for all.
+                told_already = !wait_timeout(&[thing.item()], Duration::ZERO).unwrap().is_empty();
+                if told_already {
+                    watchers.iter().for_each(told);
+                }
             } else if is_ready {
                 watchers.iter().for_each(told);
             }
@@ -308,7 +314,7 @@ mod killer {
                 Err(ProcessError::Signaled { .. }) => true,
                 Err(e) => panic!("{scene}: {e}"),
             };
-            if getter != Getter::None || !is_ready {
+            if !told_already {
                 // What was not done is done by another, and all go home.
                 match repeat {
                     Some(Tool::Queue(q)) => q.close().unwrap(),
@@ -358,7 +364,7 @@ mod killer {
     #[test]
     fn a_waiting_getter_and_watchers_wake_each_other() {
         let (_alone, stage) = started();
-        for op in [Op::Put, Op::PutMany] {
+        for op in [Op::Put, Op::PutMany, Op::Close] {
             for getter in [Getter::First, Getter::Last] {
                 stage.all_steps(op, Beside::Few, getter);
             }
