@@ -11,6 +11,7 @@ use crate::ring::kind::QUEUE;
 use crate::ring::{Bounds, Patience, Ring, Usual, dead};
 use multiproc_shm::raw::Who;
 use multiproc_shm::scope;
+use multiproc_shm::watching::{Source, WaitOn};
 use multiproc_shm::{Arena, Error, Role};
 use multiproc_sys::clock::Deadline;
 use multiproc_sys::robust;
@@ -407,6 +408,12 @@ macro_rules! putting {
 
 macro_rules! getting {
     ($Name:ident) => {
+        impl<T, C> WaitOn for $Name<T, C> {
+            fn source(&self) -> Source<'_> {
+                Source::Object(&self.ring)
+            }
+        }
+
         impl<T, C: Codec<T>> $Name<T, C> {
             /// Takes the first message, waiting while there is none.
             ///

@@ -157,6 +157,8 @@ pub use multiproc_shm::Error as ShmError;
 #[doc(inline)]
 pub use multiproc_shm::stats::{HolderStats, KindStats, Stats};
 #[doc(inline)]
+pub use multiproc_shm::watching::{WaitOn, wait, wait_deadline, wait_timeout};
+#[doc(inline)]
 pub use multiproc_sync::{
     AcquireError, Array, ArrayGuard, ArrayRecovery, Atomic, AtomicPrimitive, Death, Event, Lock, LockError, LockGuard,
     OwnedPermit, Permit, Recovery, Semaphore, Value, ValueGuard,

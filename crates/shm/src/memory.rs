@@ -34,7 +34,7 @@ macro_rules! shared_atomics {
 shared_atomics!(AtomicU8 AtomicU16 AtomicU32 AtomicU64 AtomicUsize AtomicI8 AtomicI16 AtomicI32 AtomicI64 AtomicIsize);
 // SAFETY: `repr(C)` of atomics.
 unsafe impl Shared for crate::raw::RawLock {}
-// SAFETY: `repr(transparent)` over an atomic.
+// SAFETY: `repr(C)` of atomics.
 unsafe impl Shared for crate::raw::WaitWord {}
 // SAFETY: an array of such.
 unsafe impl<T: Shared, const N: usize> Shared for [T; N] {}

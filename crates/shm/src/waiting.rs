@@ -37,6 +37,11 @@ pub struct Words {
 }
 
 impl Words {
+    fn clear(&mut self) {
+        self.words.clear();
+        self.shared = None;
+    }
+
     /// Adds a word and the value with which to sleep.
     pub fn push(&mut self, (word, expected): (&'static AtomicU32, u32)) {
         self.words.push(Word { word, expected });
@@ -110,6 +115,11 @@ impl Arena {
         self.note(Op::Continue, 0, false)
     }
 
+    /// Notes that the calling thread waits for any of `things`.
+    pub(crate) fn note_any(&self, things: usize, deadline: Option<Deadline>) -> Option<Noted> {
+        self.note(Op::Any, u32::try_from(things).unwrap_or(u32::MAX).into(), deadline.is_some())
+    }
+
     #[cold]
     fn note(&self, op: Op, awaited: u64, limited: bool) -> Option<Noted> {
         let slot = self.slot(self.my_slot()).ok()?;
@@ -162,19 +172,31 @@ impl Arena {
             return true;
         }
         let mut note = None;
-        let mut timed_out = false;
-        while !timed_out {
+        let mut sleep = || loop {
             word.prepare();
             let fenced = fence();
             if ready() {
-                break;
+                break false;
             }
             // Not before: the fence may take long.
             if note.is_none() {
                 note = self.note_wait(op, index, deadline);
             }
-            timed_out = word.sleep(deadline, !fenced) == Wait::TimedOut && !ready();
-        }
+            let timed_out = word.sleep(deadline, !fenced) == Wait::TimedOut;
+            if ready() {
+                // Watchers may sleep here too, and the wake that has come may have been meant for all.
+                word.pass_on_if_owed();
+                break false;
+            }
+            if timed_out {
+                break true;
+            }
+        };
+        // The caller's lock passes on by its death, and so does what it owes to watchers.
+        let timed_out = match robust::current() {
+            Ok(me) => word.guarded(me, sleep),
+            Err(_) => sleep(),
+        };
         word.finish();
         end(note, timed_out);
         !timed_out
@@ -190,7 +212,7 @@ impl Arena {
         let mut words = Words::default();
         let mut timed_out = false;
         while !timed_out {
-            (words.shared, _) = (None, words.words.clear());
+            words.clear();
             what.prepare(&mut words);
             // Pairs with the fence, whole or light, of who changes something and then looks whether somebody sleeps.
             let fenced = membarrier::heavy();

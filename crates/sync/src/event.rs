@@ -14,6 +14,7 @@ use multiproc_shm::notes::Op;
 use multiproc_shm::objects::{Kind, Object, type_hash};
 use multiproc_shm::raw::WaitWord;
 use multiproc_shm::report::Standing;
+use multiproc_shm::watching::{Seen, Source, WaitOn, Watched, Watchlist};
 use multiproc_shm::{Arena, Error, Held, Role, waiting};
 use multiproc_sys::clock::Deadline;
 use multiproc_sys::futex::Wait;
@@ -37,7 +38,13 @@ unsafe impl Shared for EventCell {}
 const SET: u64 = 1;
 
 /// Events in the object table.
-pub(crate) static EVENT: Kind = Kind { report, ..Kind::plain(4, "Event") };
+pub(crate) static EVENT: Kind = Kind { slot_died, report, ..Kind::plain(4, "Event") };
+
+/// The dead process may have set it and not told, while a waiter was about to sleep.
+fn slot_died(arena: &Arena, object: Object, _slot: u32) -> Result<(), Error> {
+    arena.memory().at::<EventCell>(object.offset)?.sleepers.pass_on_to_all();
+    Ok(())
+}
 
 fn report(arena: &Arena, object: Object, standing: &mut Standing) -> Result<(), Error> {
     let set = arena.memory().at::<EventCell>(object.offset)?.state.load(Ordering::Acquire) & SET != 0;
@@ -178,6 +185,37 @@ impl Event {
         });
         waiting::end(note, !set);
         Ok(set)
+    }
+}
+
+impl WaitOn for Event {
+    fn source(&self) -> Source<'_> {
+        Source::Object(self)
+    }
+}
+
+/// A watcher has seen {1, times set} when its wait began.
+impl Watched for Event {
+    fn arena(&self) -> Option<&'static Arena> {
+        Some(self.held.arena())
+    }
+
+    fn is_ready(&self, seen: &Seen) -> bool {
+        let now = self.cell.state.load(Ordering::Acquire);
+        now & SET != 0 || seen[0] != 0 && now >> 1 != seen[1]
+    }
+
+    fn watch(&self, seen: &mut Seen, list: &mut Watchlist) {
+        if seen[0] == 0 {
+            *seen = [1, self.cell.state.load(Ordering::Acquire) >> 1];
+        }
+        list.watch(Some(self.held.arena()), &self.cell.sleepers);
+    }
+
+    fn woken(&self, seen: &Seen) {
+        if self.is_ready(seen) {
+            self.cell.sleepers.pass_on_if_owed();
+        }
     }
 }
 

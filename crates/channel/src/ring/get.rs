@@ -15,7 +15,7 @@
 use super::bytes::{Form, Head, read_small};
 use super::cell::{CLOSED, End, NO_SENDER};
 use super::hands::InHand;
-use super::lease::Leased;
+use super::lease::{Leased, Returned};
 use super::{Bytes, GaveUp, Patience, Ring, Usual, dead};
 use crate::error::GetError;
 use crate::message::Arrival;
@@ -146,6 +146,14 @@ impl Ring {
     #[inline]
     fn can_get(&self) -> bool {
         self.tail() != self.head() || self.ended() & (CLOSED | NO_SENDER) != 0 || self.cell.attention.load(Ordering::Acquire) != 0
+    }
+
+    /// Whether `get` would not wait. Unlike [`can_get`](Ring::can_get) it looks behind `attention`, which may be raised for nothing.
+    pub(crate) fn would_get(&self) -> bool {
+        self.tail() != self.head()
+            || self.ended() & (CLOSED | NO_SENDER) != 0
+            || self.cell.attention.load(Ordering::Acquire) != 0
+                && !matches!(self.oldest_returned(false), Ok(Returned { count: 0, .. }))
     }
 
     fn await_next(&self, patience: Patience) -> Result<Next, GetError> {

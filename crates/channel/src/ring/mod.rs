@@ -1,7 +1,8 @@
 //! Design A: a byte ring with two robust locks, in which the waiter keeps its lock.
 //!
-//! Reading order: [`cell`] (the words and their tables), [`bytes`] (records), [`segments`] (of a queue without a bound), [`put`], [`get`], [`hands`] (who has taken what), [`get_many`], [`lease`], [`dead`], [`join`], [`kind`] (what the cleaner
-//! and the collector do with a queue). Here: what they have in common, and the one way of waiting.
+//! Reading order: [`cell`] (the words and their tables), [`bytes`] (records), [`segments`] (of a queue without a bound), [`put`], [`get`], [`hands`] (who has taken what),
+//! [`get_many`], [`lease`], [`dead`], [`join`], [`watched`] (as one of several things to wait for), [`kind`] (what the cleaner and the collector do with a queue). Here: what they have in common,
+//! and the one way of waiting.
 //!
 //! Whoever waits for room or for data sleeps on a [`WaitWord`] *while holding its lock*; the others queue on the lock. So no wake can
 //! be swallowed: at most one thread sleeps on each wait word, and if that one dies the lock passes on by the kernel's hand. It is fast for the
@@ -19,6 +20,7 @@ pub(crate) mod lease;
 pub(crate) mod put;
 pub(crate) mod segments;
 mod volume;
+mod watched;
 
 use bytes::Bytes;
 use cell::{End, QueueCell};
