@@ -15,7 +15,7 @@ use std::sync::atomic::{Ordering, fence};
 
 /// Pipes in the object table.
 pub(crate) static PIPE: Kind =
-    Kind { channel: true, trace, slot_died, block_orphaned, role_gone, end, report, ..Kind::plain(17, "Pipe") };
+    Kind { channel: true, trace, slot_died, block_orphaned, left, role_gone, end, report, ..Kind::plain(17, "Pipe") };
 
 /// The roles that stand for the two ends.
 pub(crate) const ROLES: [Role; 2] = [Role::Sender, Role::Receiver];
@@ -150,17 +150,27 @@ fn block_orphaned(arena: &Arena, object: Object, block: BlockId, slot: u32) -> R
     Ok(())
 }
 
+/// A process that exits without dropping its handles leaves in good order, whoever else has handles of the end.
+fn left(arena: &Arena, object: Object, role: Role) -> Result<(), Error> {
+    let Some(i) = ROLES.iter().position(|r| *r == role) else { return Ok(()) };
+    let cell = PipeCell::of(arena, object)?;
+    let end = &cell.sides[i].end;
+    let mine = arena.slot(arena.my_slot())?.state()?.1;
+    if let Some(owner) = end.owner().filter(|owner| owner.is_in(arena.my_slot(), mine)) {
+        end.news.commit_and_kick_all(arena.who()?.thread, || {
+            end.change_owner(Some(owner), None);
+        });
+        crash::point("pipe.left");
+    }
+    Ok(())
+}
+
 /// Nobody can use an end any more.
 fn role_gone(arena: &Arena, object: Object, role: Role) -> Result<(), Error> {
     let Some(i) = ROLES.iter().position(|r| *r == role) else { return Ok(()) };
     let cell = PipeCell::of(arena, object)?;
     let end = &cell.sides[i].end;
-    let mine = arena.slot(arena.my_slot())?.state()?.1;
     end.news.commit_and_kick_all(arena.who()?.thread, || {
-        // A process that exits without dropping its handles leaves in good order.
-        if let Some(owner) = end.owner().filter(|owner| owner.is_in(arena.my_slot(), mine)) {
-            end.change_owner(Some(owner), None);
-        }
         // Release pairs with the Acquire in `End::flags`.
         end.flags.fetch_or(GONE, Ordering::Release);
     });
