@@ -24,7 +24,7 @@ use multiproc_sys::{crash, robust};
 use std::collections::{BTreeMap, VecDeque};
 use std::ptr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 /// See the module head.
 #[derive(Debug)]
@@ -58,26 +58,22 @@ pub(super) struct Sending {
 pub(super) struct Receiving {
     pub(super) turn: Turn,
     pub(super) ring: Place,
+    /// Where it last had to wait.
+    pub(super) waited_at: AtomicU64,
 }
 
-/// Where a ring lies, once it has been seen; it never moves. Length 0: not seen.
+/// A ring, once it has been seen; it never moves.
 #[derive(Debug, Default)]
-pub(super) struct Place {
-    start: AtomicU64,
-    len: AtomicU64,
-}
+pub(super) struct Place(OnceLock<Ring>);
 
 impl Place {
     #[inline]
     pub(super) fn get(&self) -> Option<Ring> {
-        // Relaxed: written and read by turns.
-        let len = self.len.load(Ordering::Relaxed);
-        (len != 0).then(|| Ring { start: self.start.load(Ordering::Relaxed), len })
+        self.0.get().copied()
     }
 
     pub(super) fn set(&self, ring: Ring) {
-        self.start.store(ring.start, Ordering::Relaxed);
-        self.len.store(ring.len, Ordering::Relaxed);
+        let _ = self.0.set(ring);
     }
 }
 
@@ -265,7 +261,7 @@ impl Local {
         let sent = self.cell.sent(self.end);
         if let Some(ring) = self.find_sending_ring()? {
             // It may have died between a commit and its note.
-            let tail = ring.end_from(self.arena(), sent.tail.load(Ordering::Relaxed))?;
+            let tail = ring.end_from(sent.tail.load(Ordering::Relaxed))?;
             sent.tail.store(tail, Ordering::Relaxed);
         }
         let Some(pid) = died.filter(|_| own_way_is_used(self.own())) else { return Ok(()) };
