@@ -245,7 +245,7 @@ impl SerializeMap for Encoder<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde::Deserialize;
+    use serde::{Deserialize, Serialize};
     use std::collections::BTreeMap;
 
     #[derive(Serialize, Deserialize)]

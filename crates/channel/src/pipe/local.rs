@@ -12,7 +12,7 @@
 //! | using the end | the same | those who sleep there watch its life word; the cleaner makes the owner a grave |
 //! | having let go, before it has told | an end without a user | the kernel wakes who sleeps at the other end |
 
-use super::cell::{CLOSED, End, GONE, Owner, PipeCell};
+use super::cell::{CLOSED, End, GONE, Owner, PipeCell, Received, Sent};
 use super::error::Refused;
 use super::record::{Form, Head, Ring, WORD_RECORD};
 use super::turn::Turn;
@@ -33,11 +33,23 @@ pub(crate) struct Local {
     pub(super) cell: &'static PipeCell,
     /// 0 or 1; also the number of the way from it.
     pub(super) end: usize,
+    /// The parts of the cell that each message needs.
+    parts: Parts,
     /// The life of the process in which it claimed the end; 0: it has not. See `multiproc_sys::robust::life`.
     claimed: AtomicU32,
     claiming: Mutex<()>,
     pub(super) sending: Sending,
     pub(super) receiving: Receiving,
+}
+
+/// See [`PipeCell`]. Looked up once.
+#[derive(Debug)]
+struct Parts {
+    arena: &'static Arena,
+    own: &'static End,
+    other: &'static End,
+    sent: &'static Sent,
+    received: &'static Received,
 }
 
 /// What the sending threads know, each when it is their turn.
@@ -108,10 +120,13 @@ impl Local {
         if let Some(local) = locals.get(&key).and_then(Weak::upgrade) {
             return Ok(local);
         }
+        let (own, other) = (&cell.sides[end], &cell.sides[1 - end]);
+        let parts = Parts { arena: held.arena(), own: &own.end, other: &other.end, sent: &own.sent, received: &own.received };
         let local = Arc::new(Local {
             held,
             cell,
             end,
+            parts,
             claimed: AtomicU32::new(0),
             claiming: Mutex::new(()),
             sending: Sending::default(),
@@ -123,7 +138,7 @@ impl Local {
 
     #[inline]
     pub(super) fn arena(&self) -> &'static Arena {
-        self.held.arena()
+        self.parts.arena
     }
 
     #[inline]
@@ -134,13 +149,25 @@ impl Local {
     /// This end.
     #[inline]
     pub(super) fn own(&self) -> &'static End {
-        &self.cell.sides[self.end].end
+        self.parts.own
     }
 
     /// The other one.
     #[inline]
     pub(super) fn other(&self) -> &'static End {
-        &self.cell.sides[1 - self.end].end
+        self.parts.other
+    }
+
+    /// What this end writes as a sender.
+    #[inline]
+    pub(super) fn sent(&self) -> &'static Sent {
+        self.parts.sent
+    }
+
+    /// What this end writes as a receiver.
+    #[inline]
+    pub(super) fn received(&self) -> &'static Received {
+        self.parts.received
     }
 
     /// The way on which this end receives.
@@ -258,7 +285,7 @@ impl Local {
 
     /// Begins where the last user of the end stopped; leaves word of its death behind what it has sent.
     fn go_on(&self, who: Who, died: Option<u32>) -> Result<(), Error> {
-        let sent = self.cell.sent(self.end);
+        let sent = self.sent();
         if let Some(ring) = self.find_sending_ring()? {
             // It may have died between a commit and its note.
             let tail = ring.end_from(sent.tail.load(Ordering::Relaxed))?;

@@ -83,7 +83,7 @@ impl Local {
             },
         };
         // Relaxed: written by the receivers of this process, by turns; an earlier user's was seen with the owner word.
-        let at = self.cell.received(self.way_in()).head.load(Ordering::Relaxed);
+        let at = self.received().head.load(Ordering::Relaxed);
         Ok(ring.head(at)?.map(|head| First { ring, at, head }))
     }
 
@@ -124,7 +124,7 @@ impl Local {
     /// write there, so one at its heels slows both down.
     fn gather(&self) {
         // Relaxed: written by the receivers of this process, by turns.
-        let at = self.cell.received(self.way_in()).head.load(Ordering::Relaxed);
+        let at = self.received().head.load(Ordering::Relaxed);
         let before = self.receiving.waited_at.swap(at, Ordering::Relaxed);
         if at.wrapping_sub(before) >= STREAM {
             spin::pause();
@@ -177,7 +177,7 @@ impl Local {
 
     #[inline]
     fn commit_taking(&self, who: Who, first: First, tell: bool) {
-        let received = self.cell.received(self.way_in());
+        let received = self.received();
         let next = first.at + first.head.size();
         // A power of two, as the ring is.
         let part = first.ring.len / LOOKS;

@@ -52,7 +52,7 @@ impl Local {
             Some(_) => Head { form: form.as_block(), len: 8, references: 0 },
         };
         // Relaxed: written by the senders of this process, by turns.
-        let tail = self.cell.sent(self.end).tail.load(Ordering::Relaxed);
+        let tail = self.sent().tail.load(Ordering::Relaxed);
         let need = head.size() + RESERVE;
         let mut head_needed = (tail + need).saturating_sub(ring.len);
         if let Some(block) = block {
@@ -162,7 +162,7 @@ impl Local {
 
     #[cold]
     fn write_block(&self, who: Who, ring: Ring, tail: u64, head: Head, block: BlockId) -> Result<(), Error> {
-        let sent = self.cell.sent(self.end);
+        let sent = self.sent();
         let bytes = record::head(self.arena(), block)?.len;
         // Relaxed: read by the cleaner after this process's end.
         sent.putting.store(block.raw(), Ordering::Relaxed);
@@ -180,7 +180,7 @@ impl Local {
     /// Commits the record at `tail` and wakes the receiver if it sleeps.
     #[inline]
     pub(super) fn commit(&self, who: Who, ring: Ring, tail: u64, head: Head) -> Result<(), Error> {
-        let sent = self.cell.sent(self.end);
+        let sent = self.sent();
         let (word, value) = ring.commit_word(tail, head)?;
         // Release pairs with the Acquire in `Ring::head`.
         sent.cw.commit_and_kick_lightly(who.thread, || word.store(value, Ordering::Release));
@@ -192,7 +192,7 @@ impl Local {
 
     /// The ring of the way from this end, if there is one.
     pub(super) fn find_sending_ring(&self) -> Result<Option<Ring>, Error> {
-        let ring = Ring::in_block(self.arena(), self.cell.sent(self.end).ring.load(Ordering::Acquire))?;
+        let ring = Ring::in_block(self.arena(), self.sent().ring.load(Ordering::Acquire))?;
         ring.into_iter().for_each(|ring| self.sending.ring.set(ring));
         Ok(ring)
     }
@@ -201,7 +201,7 @@ impl Local {
     #[cold]
     pub(super) fn make_ring(&self) -> Result<Ring, Error> {
         let arena = self.arena();
-        let sent = self.cell.sent(self.end);
+        let sent = self.sent();
         let block = arena.allocate_range(self.own().ring_bytes.load(Ordering::Relaxed).next_power_of_two(), FIRST_BACKING)?;
         crash::point("pipe.ring_allocated");
         let ring = Ring::new(arena, block)?;
@@ -222,13 +222,13 @@ impl Local {
     /// Backs the ring up to a position, on the first lap only, doubling.
     #[inline]
     pub(super) fn back_ring(&self, ring: Ring, position: u64) -> Result<(), Error> {
-        let backed = self.cell.sent(self.end).backed.load(Ordering::Relaxed);
+        let backed = self.sent().backed.load(Ordering::Relaxed);
         if position <= backed { Ok(()) } else { self.back_more(ring, position, backed) }
     }
 
     #[cold]
     fn back_more(&self, ring: Ring, position: u64, backed: u64) -> Result<(), Error> {
-        let sent = self.cell.sent(self.end);
+        let sent = self.sent();
         let Some(block) = BlockId::from_word(sent.ring.load(Ordering::Relaxed)) else { return Ok(()) };
         let target = position.max(backed.saturating_mul(2)).next_multiple_of(FIRST_BACKING).min(ring.len);
         self.arena().extend(block, target)?;
