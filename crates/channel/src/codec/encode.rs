@@ -267,7 +267,7 @@ mod tests {
     fn the_bytes_are_bincodes() {
         alike(&(true, false, -1i8, -2i16, -3i32, -4i64, i128::MIN, 5u8, 6u16, 7u32));
         alike(&(8u64, u128::MAX, 1.5f32, -0.0f64, usize::MAX, isize::MIN));
-        ['a', 'ß', '語', '🦀'].iter().for_each(|c| alike(c));
+        ['a', 'ß', '語', '🦀'].iter().for_each(alike);
         alike("text, größer");
         alike(&(String::new(), vec![0u8; 5000], [3u16; 7], (), Some(Some(1u8)), None::<u8>));
         let named = Shape::Named { text: "x".into(), inner: Box::new(Shape::Tuple(1, -1)) };
