@@ -47,6 +47,7 @@ pub(crate) mod atomics {
 pub(crate) mod beneath {
     pub(crate) use multiproc_sys::clock::Deadline;
     pub(crate) use multiproc_sys::futex::{self, Wait};
+    pub(crate) use multiproc_sys::futex_waitv::{Word, wait_any};
     pub(crate) use multiproc_sys::robust::{Thread, WAITERS};
     pub(crate) use multiproc_sys::{crash, membarrier};
     pub(crate) use std::sync::atomic::{AtomicU32, Ordering, fence};

@@ -9,7 +9,7 @@
 //! Sleeper and waker pair by `fence(SeqCst)` (Dekker): the sleeper stores WAITERS, fences, looks at the condition;
 //! the waker changes the condition, fences, looks at the word. One of the two sees the other.
 
-use crate::beneath::{AtomicU32, Deadline, Ordering, Thread, WAITERS, Wait, crash, fence, futex, membarrier};
+use crate::beneath::{AtomicU32, Deadline, Ordering, Thread, WAITERS, Wait, Word, crash, fence, futex, membarrier, wait_any};
 
 /// See the module head.
 #[derive(Debug, Default)]
@@ -33,11 +33,13 @@ impl WaitWord {
         why
     }
 
-    /// As [`sleep`](WaitWord::sleep), as a sleeper of the kinds whose `bits` are set, for [`pass_on_to`](WaitWord::pass_on_to).
-    pub fn sleep_as(&self, deadline: Option<Deadline>, bits: u32) -> Wait {
-        crash::point("wait_word.before_sleep_as");
-        let why = futex::wait_as(&self.0, WAITERS, deadline, bits);
-        crash::point("wait_word.after_sleep_as");
+    /// As [`sleep`](WaitWord::sleep), and only while `other`, for which nobody wakes, has the value `expected`: for words on which many sleep. There the
+    /// announcement may be a later one's, made after the kick that this sleeper has just not slept through.
+    pub fn sleep_while(&self, other: &AtomicU32, expected: u32, deadline: Option<Deadline>) -> Wait {
+        crash::point("wait_word.before_sleep_while");
+        let words = [Word { word: &self.0, expected: WAITERS }, Word { word: other, expected }];
+        let why = wait_any(&words, deadline, false);
+        crash::point("wait_word.after_sleep_while");
         why
     }
 
@@ -132,13 +134,6 @@ impl WaitWord {
     /// Wakes one more sleeper whatever the word says; each woken sleeper of a word with many passes the wake on.
     pub fn pass_on(&self) {
         futex::wake(&self.0, 1);
-    }
-
-    /// As [`pass_on`](WaitWord::pass_on), to a sleeper that has one of `bits`.
-    pub fn pass_on_to(&self, bits: u32) {
-        crash::point("wait_word.before_passing");
-        futex::wake_some(&self.0, 1, bits);
-        crash::point("wait_word.passed");
     }
 
     /// For who sleeps on other words as well: the word and the value with which to sleep, after [`prepare`](WaitWord::prepare).

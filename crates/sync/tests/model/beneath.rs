@@ -1,7 +1,7 @@
 //! What the words of `src/raw` stand on, as loom has it: atomics, the kernel's futex, its robust list with the pending slot, and deaths.
 //!
 //! Loom knows SeqCst accesses only as AcqRel. So a SeqCst read-modify-write has a fence behind it here, by which the SeqCst loads that follow come after it in the
-//! one order of them all. The kernel wakes sleepers in the order in which they came, or the newest first: both are played.
+//! one order of them all. And a store is a swap, since loom does not know that a store comes after one that its thread has read. The kernel wakes sleepers in the order in which they came, or the newest first: both are played.
 
 pub(crate) use crate::wait_word::WaitWord;
 pub(crate) use loom::sync::atomic::Ordering;
@@ -34,6 +34,8 @@ pub(crate) enum Without {
     Baton,
     /// The wake that a woken sleeper passes on.
     PassingOn,
+    /// The look at the second word of a sleep.
+    OtherWord,
 }
 
 static WITHOUT: AtomicU8 = AtomicU8::new(Without::Nothing as u8);
@@ -69,12 +71,14 @@ macro_rules! atomic {
         pub(crate) struct $Name {
             value: loom::sync::atomic::$Name,
             #[allow(dead_code)]
-            asleep: Mutex<Vec<Asleep>>,
+            asleep: Mutex<Vec<loom::thread::ThreadId>>,
+            #[allow(dead_code)]
+            woken: Condvar,
         }
 
         impl Default for $Name {
             fn default() -> Self {
-                $Name { value: loom::sync::atomic::$Name::new(0), asleep: Mutex::new(Vec::new()) }
+                $Name { value: loom::sync::atomic::$Name::new(0), asleep: Mutex::new(Vec::new()), woken: Condvar::new() }
             }
         }
 
@@ -84,7 +88,11 @@ macro_rules! atomic {
                 self.value.load(order)
             }
             pub(crate) fn store(&self, new: $int, order: Ordering) {
-                self.value.store(new, order);
+                self.value.swap(new, order);
+            }
+            /// The newest value, as the kernel reads it.
+            fn newest(&self) -> $int {
+                self.value.fetch_or(0, Ordering::AcqRel)
             }
             pub(crate) fn fetch_add(&self, n: $int, order: Ordering) -> $int {
                 ordered(order, self.value.fetch_add(n, order))
@@ -114,68 +122,65 @@ macro_rules! atomic {
 atomic!(AtomicU32, u32);
 atomic!(AtomicU64, u64);
 
-/// A sleeper of a word.
-#[derive(Debug)]
-pub(crate) struct Asleep {
-    thread: loom::thread::Thread,
-    bits: u32,
-}
-
 pub(crate) mod futex {
     use super::*;
 
     pub(crate) fn wait(word: &AtomicU32, expected: u32, deadline: Option<Deadline>) -> Wait {
-        wait_as(word, expected, deadline, u32::MAX)
-    }
-
-    pub(crate) fn wait_as(word: &AtomicU32, expected: u32, deadline: Option<Deadline>, bits: u32) -> Wait {
-        let me = loom::thread::current();
-        let mut asleep = word.asleep.lock().unwrap();
-        if word.load(Ordering::SeqCst) != expected {
-            return Wait::LookAgain;
-        }
-        if deadline.is_some() {
-            return Wait::TimedOut;
-        }
-        asleep.push(Asleep { thread: me.clone(), bits });
-        drop(asleep);
-        loop {
-            loom::thread::park();
-            if !word.asleep.lock().unwrap().iter().any(|other| other.thread.id() == me.id()) {
-                return Wait::LookAgain;
-            }
-        }
+        wait_any(&[Word { word, expected }], deadline, false)
     }
 
     pub(crate) fn wake(word: &AtomicU32, count: u32) -> usize {
-        wake_kinds(word, count, u32::MAX)
-    }
-
-    pub(crate) fn wake_all(word: &AtomicU32) -> usize {
-        wake_kinds(word, u32::MAX, u32::MAX)
-    }
-
-    pub(crate) fn wake_some(word: &AtomicU32, count: u32, bits: u32) {
-        if !lacks(Without::PassingOn) {
-            wake_kinds(word, count, bits);
-        }
-    }
-
-    fn wake_kinds(word: &AtomicU32, count: u32, bits: u32) -> usize {
         let mut asleep = word.asleep.lock().unwrap();
+        if lacks(Without::PassingOn) && !KERNEL.with(Cell::get) && count == 1 {
+            return 0;
+        }
         let mut woken = 0;
-        while woken < count as usize {
-            let meant = |sleeper: &Asleep| sleeper.bits & bits != 0;
-            let next = match NEWEST_FIRST.load(Relaxed) {
-                0 => asleep.iter().position(meant),
-                _ => asleep.iter().rposition(meant),
-            };
-            let Some(next) = next else { break };
-            asleep.remove(next).thread.unpark();
+        while woken < count as usize && !asleep.is_empty() {
+            let newest = asleep.len() - 1;
+            asleep.remove(if NEWEST_FIRST.load(Relaxed) == 0 { 0 } else { newest });
             woken += 1;
+        }
+        if woken > 0 {
+            word.woken.notify_all();
         }
         woken
     }
+
+    pub(crate) fn wake_all(word: &AtomicU32) -> usize {
+        wake(word, u32::MAX)
+    }
+}
+
+/// A word to sleep on while it has a value.
+pub(crate) struct Word<'a> {
+    pub(crate) word: &'a AtomicU32,
+    pub(crate) expected: u32,
+}
+
+/// Sleeps on the first word; the others are looked at, as nobody wakes for them.
+pub(crate) fn wait_any(words: &[Word<'_>], deadline: Option<Deadline>, _sliced: bool) -> Wait {
+    let me = loom::thread::current().id();
+    let (first, others) = words.split_first().unwrap();
+    {
+        let mut asleep = first.word.asleep.lock().unwrap();
+        if first.word.newest() != first.expected {
+            return Wait::LookAgain;
+        }
+        asleep.push(me);
+    }
+    let has_changed = |other: &Word<'_>| !lacks(Without::OtherWord) && other.word.newest() != other.expected;
+    let changed = others.iter().any(has_changed);
+    let mut asleep = first.word.asleep.lock().unwrap();
+    if changed || deadline.is_some() {
+        // Woken meanwhile it has a wake in hand, and says so.
+        let woken = !asleep.contains(&me);
+        asleep.retain(|other| *other != me);
+        return if woken || changed { Wait::LookAgain } else { Wait::TimedOut };
+    }
+    while asleep.contains(&me) {
+        asleep = first.word.woken.wait(asleep).unwrap();
+    }
+    Wait::LookAgain
 }
 
 pub(crate) mod membarrier {
@@ -186,6 +191,7 @@ pub(crate) mod membarrier {
 
 loom::thread_local! {
     static PENDING: Cell<Option<&'static AtomicU32>> = Cell::new(None);
+    static KERNEL: Cell<bool> = Cell::new(false);
     static STEPS_LEFT: Cell<u32> = Cell::new(0);
     static GATE: Cell<Option<&'static RawLock>> = Cell::new(None);
 }
@@ -246,7 +252,9 @@ pub(crate) mod crash {
             gate.free();
         }
         if let Some(word) = PENDING.with(Cell::take) {
+            KERNEL.with(|kernel| kernel.set(true));
             futex::wake(word, 1);
+            KERNEL.with(|kernel| kernel.set(false));
         }
         true
     }
