@@ -654,7 +654,11 @@ fn run(op: Op, scene: Scene, k: u64) -> Result<u64, ()> {
         if op == Op::EventSet && !kit.event.is_set() {
             kit.event.set().unwrap();
         }
-        if op == Op::SignalRelease && scene == Scene::Sleepers && kit.signals.value() == 0 && !waiters.iter().any(|w| w.0.is_finished()) {
+        if op == Op::SignalRelease
+            && scene == Scene::Sleepers
+            && kit.signals.value() == 0
+            && !waiters.iter().any(|w| w.0.is_finished())
+        {
             // Not released, or on its way to those who wait.
             kit.signals.release(2).unwrap();
         }

@@ -40,7 +40,7 @@ fn shared<T: Default>() -> &'static T {
 }
 
 /// Whether all outcomes of `scene` are as they must be, in a world without that rule.
-fn holds(without: Without, scene: impl Fn() + Sync + Send + Copy + 'static) -> bool {
+fn holds(without: Without, loud: bool, scene: impl Fn() + Sync + Send + Copy + 'static) -> bool {
     let _one = ONE.lock().unwrap_or_else(|e| e.into_inner());
     [false, true].into_iter().all(|newest_first| {
         beneath::set_world(without, newest_first);
@@ -48,7 +48,7 @@ fn holds(without: Without, scene: impl Fn() + Sync + Send + Copy + 'static) -> b
         model.preemption_bound = Some(2);
         // Loom tells of a failure by a panic; its text is of no use for failures that are meant.
         let hook = std::panic::take_hook();
-        if without != Without::Nothing {
+        if !loud {
             std::panic::set_hook(Box::new(|_| {}));
         }
         let fine = catch_unwind(AssertUnwindSafe(|| model.check(scene))).is_ok();
@@ -58,15 +58,15 @@ fn holds(without: Without, scene: impl Fn() + Sync + Send + Copy + 'static) -> b
 }
 
 fn always(scene: impl Fn() + Sync + Send + Copy + 'static) {
-    assert!(holds(Without::Nothing, scene));
+    assert!(holds(Without::Nothing, true, scene));
 }
 
 fn missed(without: Without, scene: impl Fn() + Sync + Send + Copy + 'static) {
-    assert!(!holds(without, scene), "{without:?} is not missed");
+    assert!(!holds(without, false, scene), "{without:?} is not missed");
 }
 
 /// More crash points than any operation here has.
-const STEPS: u32 = 8;
+const STEPS: u32 = 6;
 
 // --- Event ----------------------------------------------------------------------------------------
 
@@ -150,11 +150,10 @@ fn a_waiter_that_dies_swallows_no_set() {
 
 #[test]
 fn each_rule_of_an_event_is_needed() {
-    missed(Without::SleepersFence, event_pulse);
-    missed(Without::Order, event_pulse);
+    // Its fences are the kernel's, which compares the state when the sleeper is in its queue.
     missed(Without::OtherWord, event_pulse);
     for without in [Without::Baton, Without::PassingOn] {
-        assert!((1..=STEPS).any(|k| !holds(without, move || event_setter_dies(k))), "{without:?} is not missed");
+        assert!((1..=STEPS).any(|k| !holds(without, false, move || event_setter_dies(k))), "{without:?} is not missed");
     }
 }
 
@@ -205,25 +204,26 @@ fn releases_apart() {
     assert_eq!(signals.value(), 0);
 }
 
-/// A taker dies at each step; what it has not taken the other one gets.
+/// A taker dies at each step; what it has not taken the other one gets. Who has taken it releases it again.
 fn taker_dies(k: u32) {
     let signals = signals();
-    let mortal = thread::spawn(move || crash::dies_at(k, || take(signals)));
-    let other = thread::spawn(|| take(signals));
+    let takes = move |k| {
+        move || match crash::dies_at(k, || take(signals)) {
+            true => signals.owner_died(),
+            false => assert!(signals.release(Thread, 1)),
+        }
+    };
+    let takers = [thread::spawn(takes(k)), thread::spawn(takes(0))];
     assert!(signals.release(Thread, 1));
-    match mortal.join().unwrap() {
-        true => signals.owner_died(),
-        false => assert!(signals.release(Thread, 1)),
-    }
-    other.join().unwrap();
-    assert_eq!(signals.value(), 0);
+    takers.into_iter().for_each(|t| t.join().unwrap());
+    assert_eq!(signals.value(), 1);
 }
 
 /// The releaser dies at each step: released or not.
-fn releaser_dies(k: u32) {
+fn releaser_dies(k: u32, cleaned: bool) {
     let signals = signals();
     let taker = thread::spawn(|| take(signals));
-    if crash::dies_at(k, || assert!(signals.release(Thread, 1))) {
+    if crash::dies_at(k, || assert!(signals.release(Thread, 1))) && cleaned {
         // The cleaner, for a taker that was about to sleep: the kernel has woken nobody then.
         signals.owner_died();
     }
@@ -251,7 +251,7 @@ fn a_taker_that_dies_swallows_no_release() {
 #[test]
 fn a_releaser_that_dies_strands_nobody() {
     for k in 1..=STEPS {
-        always(move || releaser_dies(k));
+        always(move || releaser_dies(k, true));
     }
 }
 
@@ -259,7 +259,7 @@ fn a_releaser_that_dies_strands_nobody() {
 fn each_rule_of_a_signal_semaphore_is_needed() {
     missed(Without::SleepersFence, two_takers);
     missed(Without::Order, two_takers);
-    assert!((1..=STEPS).any(|k| !holds(Without::Baton, move || releaser_dies(k))), "the baton is not missed");
+    assert!((1..=STEPS).any(|k| !holds(Without::Nothing, false, move || releaser_dies(k, false))), "the cleaner is not missed");
 }
 
 // --- Semaphore ------------------------------------------------------------------------------------
@@ -281,6 +281,7 @@ impl Books {
             return false;
         }
         assert_eq!(self.holders.fetch_add(1, SeqCst), 0, "two have the one permit");
+        thread::yield_now();
         true
     }
 
