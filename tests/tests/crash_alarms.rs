@@ -3,7 +3,7 @@
 #![cfg(feature = "crash-points")]
 
 use multiproc::testing::{self, arm_signal, arm_step, disarm, passed};
-use multiproc::{Atomic, Event, Lock, LockError, Process, RLock, Semaphore, SignalSemaphore};
+use multiproc::{Atomic, Event, Lock, LockError, Process, Queue, RLock, Semaphore, SignalSemaphore};
 use multiproc_tests::{eventually, watch};
 use serde::{Deserialize, Serialize};
 use std::sync::OnceLock;
@@ -46,6 +46,7 @@ struct Kit {
     event: Event,
     semaphore: Semaphore,
     signals: SignalSemaphore,
+    queue: Queue<u32>,
     rings: Event,
     /// 1: the victim is prepared; 2: it may go.
     stage: Atomic<u32>,
@@ -67,6 +68,8 @@ enum Op {
     Release,
     SignalAcquire,
     SignalRelease,
+    Put,
+    Get,
 }
 
 /// Whether the handler ran, and the steps that it took.
@@ -132,6 +135,15 @@ fn victim(kit: Kit, op: Op, outer: u64, inner: u64) -> (bool, u64) {
             go();
             kit.signals.release(1).unwrap();
         }
+        Op::Put => {
+            go();
+            kit.queue.put(1).unwrap();
+        }
+        Op::Get => {
+            kit.queue.put(2).unwrap();
+            go();
+            kit.queue.get().unwrap();
+        }
     }
     disarm();
     (RUNG.load(SeqCst), INNER.load(SeqCst))
@@ -159,6 +171,7 @@ fn run(op: Op, outer: u64, inner: u64) -> Option<(bool, u64)> {
         event: Event::new().unwrap(),
         semaphore: Semaphore::new(1).unwrap(),
         signals: SignalSemaphore::new(0).unwrap(),
+        queue: Queue::bounded(1).unwrap(),
         rings: Event::new().unwrap(),
         stage: Atomic::new(0).unwrap(),
     };
@@ -173,6 +186,8 @@ fn run(op: Op, outer: u64, inner: u64) -> Option<(bool, u64)> {
             Op::EventSet => waiters.extend((0..2).map(|_| sleeper(s, || kit.event.wait().unwrap()))),
             Op::SameEventSet => waiters.push(sleeper(s, || kit.rings.wait().unwrap())),
             Op::Release => waiters.extend((0..2).map(|_| sleeper(s, || drop(kit.semaphore.acquire().unwrap())))),
+            Op::Put => waiters.push(sleeper(s, || _ = kit.queue.get().unwrap())),
+            Op::Get => waiters.push(sleeper(s, || kit.queue.put(3).unwrap())),
             Op::SignalRelease => waiters.push(sleeper(s, || kit.signals.acquire().unwrap())),
             _ => {}
         }
@@ -204,7 +219,17 @@ fn run(op: Op, outer: u64, inner: u64) -> Option<(bool, u64)> {
         if op == Op::SignalRelease && kit.signals.value() == 0 {
             kit.signals.release(1).unwrap();
         }
+        match op {
+            // Not put, unless it has been got.
+            Op::Put if returned.is_none() && kit.queue.is_empty() && !waiters[1].is_finished() => kit.queue.put(1).unwrap(),
+            // What it has not got, or what was put in its place.
+            Op::Get if returned.is_none() => _ = kit.queue.get_timeout(LONG).unwrap(),
+            _ => {}
+        }
         waiters.into_iter().for_each(|w| w.join().unwrap());
+        while kit.queue.try_get().is_ok() {}
+        kit.queue.put_timeout(5, LONG).unwrap();
+        assert_eq!(kit.queue.get_timeout(LONG).unwrap(), 5);
         let fine = |r: Result<(), LockError>| r.unwrap();
         fine(kit.lock.lock_timeout(LONG).map(drop));
         fine(kit.rlock.lock_timeout(LONG).map(drop));
@@ -228,6 +253,8 @@ fn a_handler_at_every_step_killed_at_every_step() {
         Op::Release,
         Op::SignalAcquire,
         Op::SignalRelease,
+        Op::Put,
+        Op::Get,
     ];
     println!("\n{:<16}{:>8}{:>8}{:>8}", "interrupted", "steps", "runs", "deaths");
     for op in all {
