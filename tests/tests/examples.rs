@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use std::{fs, thread};
 
 /// The small examples in learning order.
-const NAMES: [&str; 11] = [
+const NAMES: [&str; 12] = [
     "start_and_join",
     "worker_struct",
     "producer_consumer",
@@ -23,6 +23,7 @@ const NAMES: [&str; 11] = [
     "daemon_workers",
     "long_task",
     "monitor",
+    "wait_any",
     "kill_nine",
     "nested_tree",
 ];
@@ -209,6 +210,16 @@ fn monitor_gets_the_permit_of_a_killed_job_back() {
     expected.extend((8..=12).map(full));
     expected.extend([format!("12 ticks took {took} ms"), "0 fired, 5 called off, 1 killed".into()]);
     assert_eq!(lines, expected);
+}
+
+#[test]
+fn wait_any_serves_all_and_sees_who_dies() {
+    let mut lines = run("wait_any", &["200", "1"]);
+    assert_eq!(lines.pop().unwrap_or_default(), format!("sums: {:?}", [200 * 201 / 2, 100 * 101 / 2, 200 * 201 / 2]));
+    lines.sort();
+    let died = lines.iter().position(|line| line.starts_with("worker 1: ")).map(|i| lines.remove(i)).unwrap_or_default();
+    assert!(died.contains("was ended by SIGABRT"), "{died:?}");
+    assert_eq!(lines, ["the program says hello", "worker 0 has ended", "worker 2 has ended"]);
 }
 
 #[test]

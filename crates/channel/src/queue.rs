@@ -5,11 +5,13 @@ use crate::codec::{Bincode, Codec, EncodeRef};
 use crate::dead::DeadLetters;
 use crate::error::{GetError, PutError, PutFailed, PutManyError};
 use crate::lease::Lease;
-use crate::message::{Arrival, Parcel};
+use crate::message::{self, Arrival, OpenFailed, Parcel};
 use crate::ring::cell::{CLOSED, MAX_CAPACITY, QueueCell};
 use crate::ring::kind::QUEUE;
-use crate::ring::{Bounds, Patience, Ring, dead};
+use crate::ring::{Bounds, Patience, Ring, Usual, dead};
+use multiproc_shm::raw::Who;
 use multiproc_shm::scope;
+use multiproc_shm::watching::{Source, WaitOn};
 use multiproc_shm::{Arena, Error, Role};
 use multiproc_sys::clock::Deadline;
 use multiproc_sys::robust;
@@ -26,6 +28,9 @@ pub const DEFAULT_MAX_MESSAGE: u64 = 1 << 30;
 
 /// Bytes are counted in 40 bits.
 const MAX_BYTES: u64 = 1 << 39;
+
+/// Words of the longest payload that is taken the short way.
+const SMALL_WORDS: usize = 8;
 
 /// What the types of a queue hash to: both ends agree on them, in one program.
 fn type_hash<T: 'static, C: 'static>() -> u64 {
@@ -47,7 +52,16 @@ fn until_instant(deadline: Instant) -> Patience {
 
 impl Ring {
     fn create<T: 'static, C: 'static>(arena: &'static Arena, bounds: Bounds) -> Result<Ring, Error> {
-        let Bounds { capacity, max_message, max_bytes, attempts } = bounds;
+        let Bounds { capacity, fails_when_full, max_message, max_bytes, attempts } = bounds;
+        let limit = arena.usage().1;
+        // A message takes 16 bytes at least. With it half of the memory is left to all else.
+        let (capacity, max_bytes, segment_bits) = match capacity {
+            Some(capacity) => (capacity, max_bytes, 0),
+            None => {
+                let capacity = (limit / 32).clamp(1, MAX_CAPACITY as u64) as usize;
+                (capacity, max_bytes.or(Some((limit / 2).clamp(1, MAX_BYTES))), arena.piece_shift())
+            }
+        };
         if capacity == 0 || capacity > MAX_CAPACITY {
             return Err(Error::Invalid(&"a queue's capacity is 1 to 8,388,607 items"));
         }
@@ -62,6 +76,8 @@ impl Ring {
             cell.max_message.store(max_message.min(max_bytes.unwrap_or(u64::MAX)), Ordering::Relaxed);
             cell.max_bytes.store(max_bytes.unwrap_or(0), Ordering::Relaxed);
             cell.max_attempts.store(attempts, Ordering::Relaxed);
+            cell.segment_bits.store(segment_bits, Ordering::Relaxed);
+            cell.fails_when_full.store(u32::from(fails_when_full), Ordering::Relaxed);
             Ok(())
         })?;
         Ring::new(held)
@@ -82,8 +98,23 @@ impl Ring {
 
     #[inline]
     fn get_value<T, C: Codec<T>>(&self, patience: Patience) -> Result<T, GetError> {
+        let who = self.arena().who()?;
+        let mut small = [0_u64; SMALL_WORDS];
+        match self.get_usual(who, &mut small) {
+            Usual::Done((len, hand)) => {
+                let value = message::decode::<T, C>(self.arena(), &bytemuck::must_cast_slice(&small)[..len], &[]);
+                // Last: a death before this is a message lost.
+                hand.hand_over();
+                value.map_err(|e| OpenFailed::Codec(e).into())
+            }
+            short => self.get_any::<T, C>(who, patience, matches!(short, Usual::Locked)),
+        }
+    }
+
+    #[inline(never)]
+    fn get_any<T, C: Codec<T>>(&self, who: Who, patience: Patience, locked: bool) -> Result<T, GetError> {
         let mut arrival = Arrival::new(self.arena());
-        let got = self.get(&mut arrival, patience);
+        let got = self.get(who, &mut arrival, patience, locked);
         let value = got.and_then(|()| Ok(arrival.open::<T, C>()?));
         drop(arrival);
         // Last: a death before this is a message lost.
@@ -377,6 +408,12 @@ macro_rules! putting {
 
 macro_rules! getting {
     ($Name:ident) => {
+        impl<T, C> WaitOn for $Name<T, C> {
+            fn source(&self) -> Source<'_> {
+                Source::Object(&self.ring)
+            }
+        }
+
         impl<T, C: Codec<T>> $Name<T, C> {
             /// Takes the first message, waiting while there is none.
             ///
@@ -558,7 +595,7 @@ pub struct Queue<T, C = Bincode> {
 ///
 /// When the last one is dropped or its process has died, and no [`Queue`] is left either, getters see the end after the last message.
 pub struct Sender<T, C = Bincode> {
-    ring: Ring,
+    pub(crate) ring: Ring,
     _type: Carries<T, C>,
 }
 
@@ -566,7 +603,7 @@ pub struct Sender<T, C = Bincode> {
 ///
 /// When the last one is dropped or its process has died, and no [`Queue`] is left either, putters get [`PutError::is_disconnected`].
 pub struct Receiver<T, C = Bincode> {
-    ring: Ring,
+    pub(crate) ring: Ring,
     _type: Carries<T, C>,
 }
 
@@ -586,6 +623,42 @@ impl<T: 'static> Queue<T> {
     /// The capacity is out of range, or the arena is full.
     pub fn bounded(capacity: usize) -> Result<Queue<T>, Error> {
         Queue::bounded_in(Arena::of_the_tree()?, capacity)
+    }
+
+    /// A queue that grows with what waits, up to a limit of memory, and gives memory back when it is drained.
+    ///
+    /// The limit is half of what the shared memory of the tree may take (see `set_memory_limit` and `stats`), counted in bytes of encoded messages; and 8,388,607
+    /// messages. At the limit [`put`](Queue::put) waits, and [`is_full`](Queue::is_full) is true: so a producer that nobody keeps up with is slowed
+    /// down before memory is gone. `Queue::builder().unbounded()` with [`byte_limit`](crate::QueueBuilder::byte_limit) and
+    /// [`when_full`](crate::QueueBuilder::when_full) sets another limit, or has `put` fail there. If others have taken the rest of the memory, `put` fails before, with
+    /// [`PutError::is_out_of_memory`]. Every error hands the message back.
+    ///
+    /// Messages lie in segments of 256 KiB, which are made as the queue grows. One that is drained is left with one of them.
+    ///
+    /// # Errors
+    /// The arena is full.
+    ///
+    /// # Crash safety
+    /// As a bounded queue; who is killed while the queue grows or shrinks leaves no memory behind.
+    ///
+    /// # Python
+    /// `Queue()`, which has no bound of memory and a thread that buffers in each process that puts.
+    ///
+    /// # Examples
+    /// ```
+    /// use multiproc::{Queue, WhenFull};
+    ///
+    /// let q = Queue::<u64>::unbounded()?;
+    /// q.put_many(0..100_000)?;
+    /// assert_eq!((q.len(), q.is_full()), (100_000, false));
+    ///
+    /// let small = Queue::<u64>::builder().unbounded().byte_limit(1000).when_full(WhenFull::Fail).build()?;
+    /// let e = small.put_many(0..).unwrap_err();
+    /// assert_eq!((e.put(), e.error().is_full()), (125, true));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn unbounded() -> Result<Queue<T>, Error> {
+        Queue::builder().unbounded().build()
     }
 }
 

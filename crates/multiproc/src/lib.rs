@@ -138,8 +138,8 @@ pub use multiproc_channel::Postcard;
 #[doc(inline)]
 pub use multiproc_channel::{
     Bincode, Buffer, Codec, CodecError, Connection, ConnectionIter, DEFAULT_MAX_MESSAGE, DeadLetter, DeadLetters, EncodeRef,
-    GetError, Iter, Lease, MAX_CAPACITY, Message, PipeBuilder, PipeReceiver, PipeSender, Plain, PlainVec, PutError, PutManyError,
-    Queue, QueueBuilder, Raw, Receiver, RecvError, Rest, SendError, Sender, channel, one_way, pipe,
+    GetError, Iter, JoinError, Lease, MAX_CAPACITY, Message, PipeBuilder, PipeReceiver, PipeSender, Plain, PlainVec, PutError,
+    PutManyError, Queue, QueueBuilder, Raw, Receiver, RecvError, Rest, SendError, Sender, WhenFull, channel, one_way, pipe,
 };
 #[doc(inline)]
 pub use multiproc_process::{
@@ -156,6 +156,8 @@ pub use multiproc_process::{TracingBridge, tracing_bridge};
 pub use multiproc_shm::Error as ShmError;
 #[doc(inline)]
 pub use multiproc_shm::stats::{HolderStats, KindStats, Stats};
+#[doc(inline)]
+pub use multiproc_shm::watching::{WaitOn, wait, wait_deadline, wait_timeout};
 #[doc(inline)]
 pub use multiproc_sync::{
     AcquireError, Array, ArrayGuard, ArrayRecovery, Atomic, AtomicPrimitive, BoundedSemaphore, Death, Event, Lock, LockError,

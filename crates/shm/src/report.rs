@@ -194,7 +194,8 @@ impl Survey {
     /// Who must do something for a wait of a thread of the process in `slot` to end.
     pub fn blocker(&self, slot: u32, waits: &Waits) -> Blocker {
         let index = match waits.on {
-            Awaited::Debugger => return Blocker::AnyOf { slots: Vec::new(), all: false },
+            // Nobody knows which things those are.
+            Awaited::Debugger | Awaited::AnyOf(_) => return Blocker::AnyOf { slots: Vec::new(), all: false },
             Awaited::Process { slot, generation } => {
                 let running = self.process(slot).filter(|p| p.id.generation as u16 == generation && !p.dead);
                 // A worker ends when its main thread does, whose id is the process's.
@@ -220,7 +221,8 @@ impl Survey {
         let slots = match waits.op {
             Op::Acquire if !standing.ownerless => shares.collect(),
             Op::Get => senders.clone(),
-            Op::Put => receivers.clone(),
+            // Who has a lease can receive, too.
+            Op::Put | Op::JoinQueue => receivers.clone(),
             // The roles stand for the two ends of a pipe: whoever has the other one.
             Op::Recv | Op::Send => match (senders.contains(&slot), receivers.contains(&slot)) {
                 (true, false) => receivers.clone(),

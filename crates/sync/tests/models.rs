@@ -177,7 +177,7 @@ fn take(signals: &'static RawSignals) {
             if ready() {
                 break;
             }
-            let _ = word.sleep(None);
+            let _ = word.sleep(None, false);
         }
         word.finish();
         true
@@ -299,7 +299,7 @@ impl Books {
                 if ledger::sum(&self.entries) == 0 {
                     break;
                 }
-                let _ = self.freed.sleep(None);
+                let _ = self.freed.sleep(None, false);
             }
             self.freed.finish();
             if self.enter(slot) {

@@ -43,8 +43,8 @@ pub fn wait(word: &AtomicU32, expected: u32, deadline: Option<Deadline>) -> Wait
     wait_sliced(word, expected, deadline, false)
 }
 
-/// As [`wait`], in slices whatever the kernel can do.
-pub(crate) fn wait_sliced(word: &AtomicU32, expected: u32, deadline: Option<Deadline>, sliced: bool) -> Wait {
+/// As [`wait`]; if `sliced`, in slices of 10 ms whatever the kernel can do: a wake may have been missed.
+pub fn wait_sliced(word: &AtomicU32, expected: u32, deadline: Option<Deadline>, sliced: bool) -> Wait {
     let (until, slice_end) = until(deadline, sliced);
     let time = until.map(Deadline::timespec);
     // SAFETY: the word is a live reference and the time, where given, lives on this stack; the kernel only reads both.
@@ -92,6 +92,13 @@ pub fn clear_top_bit_and_wake_all(word: &AtomicU32) {
     };
 }
 
+/// Sets `word` to 0 and wakes all its sleepers, both in one system call: as [`clear_top_bit_and_wake_all`].
+pub fn clear_and_wake_all(word: &AtomicU32) {
+    const SET_TO_0: u32 = (libc::FUTEX_OP_SET as u32) << 28;
+    // SAFETY: the word is a live reference; the kernel changes it atomically.
+    unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE_OP, i32::MAX, 0usize, word.as_ptr(), SET_TO_0) };
+}
+
 pub(crate) fn errno() -> i32 {
     std::io::Error::last_os_error().raw_os_error().unwrap_or(0)
 }
@@ -112,6 +119,22 @@ mod tests {
         let deadline = Deadline::after(Duration::from_millis(20));
         while wait(&word, 0, deadline) != Wait::TimedOut {}
         assert!(start.elapsed() >= Duration::from_millis(20));
+    }
+
+    #[test]
+    fn all_bits_go_and_all_sleepers_wake() {
+        let word = AtomicU32::new(0xc000_0000);
+        std::thread::scope(|s| {
+            for _ in 0..3 {
+                s.spawn(|| {
+                    while word.load(std::sync::atomic::Ordering::Acquire) != 0 {
+                        wait(&word, 0xc000_0000, None);
+                    }
+                });
+            }
+            clear_and_wake_all(&word);
+        });
+        assert_eq!(word.into_inner(), 0);
     }
 
     #[test]

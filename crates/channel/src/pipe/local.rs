@@ -212,6 +212,12 @@ impl Local {
         if self.claimed.load(Ordering::Acquire) == robust::life() { Ok(()) } else { self.claim(who) }
     }
 
+    /// Whether this process has claimed the end.
+    pub(super) fn is_claimed(&self) -> bool {
+        // Acquire pairs with the Release in `claim`.
+        self.claimed.load(Ordering::Acquire) == robust::life()
+    }
+
     #[cold]
     fn claim(&self, who: Who) -> Result<(), Refused> {
         let _one = self.claiming.lock().unwrap_or_else(PoisonError::into_inner);

@@ -70,6 +70,39 @@ impl Local {
         }
     }
 
+    /// Whether `recv` would not wait, also because it would fail. For any thread, whoever has the turn; claims the end, if nobody else is about to.
+    pub(super) fn would_recv(&self) -> bool {
+        let refused = || -> Result<bool, Error> {
+            let who = self.arena().who()?;
+            let turn = self.receiving.turn.take(who.thread.tid(), Patience::None);
+            Ok(turn.is_ok_and(|_mine| self.claimed(who).is_err()))
+        };
+        if !self.is_claimed() && refused().unwrap_or(true) {
+            return true;
+        }
+        // Asked first: what was sent before the end is seen.
+        let peer = self.peer();
+        self.has_first().unwrap_or(true) || self.own().flags() & CLOSED != 0 || !matches!(peer, Ok(Peer::Nobody | Peer::Alive(_)))
+    }
+
+    /// Whether there is a message, for who has not the turn.
+    fn has_first(&self) -> Result<bool, Error> {
+        // Acquire pairs with the Release in `make_ring`.
+        let Some(ring) = Ring::in_block(self.arena(), self.cell.sent(self.way_in()).ring.load(Ordering::Acquire))? else {
+            return Ok(false);
+        };
+        let head = &self.cell.received(self.way_in()).head;
+        loop {
+            // Acquire pairs with the Release in `commit_taking`.
+            let at = head.load(Ordering::Acquire);
+            let first = ring.head(self.arena(), at);
+            // Else it may have been read when the message was gone.
+            if head.load(Ordering::Acquire) == at {
+                return first.map(|first| first.is_some());
+            }
+        }
+    }
+
     #[inline]
     fn first(&self) -> Result<Option<First>, Error> {
         let ring = match self.receiving.ring.get() {

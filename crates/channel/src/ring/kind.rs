@@ -5,7 +5,7 @@ use super::bytes::Form;
 use super::cell::{CLOSED, End, MAX_CAPACITY, MAX_LEASES, NO_RECEIVER, NO_SENDER, QueueCell, age};
 use super::hands::Hand;
 use super::lease::entry_of;
-use super::{Bytes, bytes_of, dead};
+use super::{Bytes, bytes_of, dead, join, segments};
 use multiproc_shm::blocks::{BlockId, BlockState};
 use multiproc_shm::notes::Op;
 use multiproc_shm::objects::{Kind, Object, RawRef};
@@ -34,7 +34,7 @@ fn each_record(
 ) -> Result<(), Error> {
     let Some(bytes) = bytes_of(arena, cell)? else { return Ok(()) };
     let (mut at, tail) = (End::load(&cell.consumed.head), End::load(&cell.produced.tail));
-    while at != tail && tail.bytes_since(at) <= bytes.len {
+    while at != tail && tail.bytes_since(at) <= bytes.size() {
         let head = bytes.read_head(arena, at, tail);
         if let Ok(head) = head {
             visit(bytes, at, head)?;
@@ -149,7 +149,8 @@ fn raise_attention(arena: &Arena, cell: &QueueCell) -> Result<(), Error> {
         }
     });
     dead::raise(cell, arena.who()?, || {});
-    Ok(())
+    // It may have died between finishing the last message and saying so, or asleep as the last of the joiners.
+    join::wake(arena, cell, || {})
 }
 
 /// A block of a message was the dead process's: taken and not handed over, or leased.
@@ -188,9 +189,12 @@ fn role_gone(arena: &Arena, object: Object, role: Role) -> Result<(), Error> {
         Role::Sender => cell.produced.cw.commit_and_kick(me, || {
             cell.ended.fetch_or(NO_SENDER, Ordering::Release);
         }),
-        Role::Receiver => cell.consumed.pw.commit_and_kick(me, || {
-            cell.ended.fetch_or(NO_RECEIVER, Ordering::Release);
-        }),
+        Role::Receiver => {
+            cell.consumed.pw.commit_and_kick(me, || {
+                cell.ended.fetch_or(NO_RECEIVER, Ordering::Release);
+            });
+            join::wake(arena, cell, || {})?;
+        }
         _ => {}
     }
     dead::raise(cell, arena.who()?, || {});
@@ -206,7 +210,9 @@ fn end(arena: &Arena, object: Object) -> Result<(), Error> {
             state @ (BlockState::Queue { queue, .. }
             | BlockState::Taken { queue, .. }
             | BlockState::Leased { queue, .. }
-            | BlockState::Returned { queue, .. })
+            | BlockState::Returned { queue, .. }
+            // That was about to be made; the others are freed by their numbers.
+            | BlockState::Segment { queue, .. })
                 if mine(queue) =>
             {
                 arena.free_if(block, state)?;
@@ -220,6 +226,7 @@ fn end(arena: &Arena, object: Object) -> Result<(), Error> {
         _ => Ok(()),
     })?;
     each_lease(arena, cell, free_message)?;
+    segments::each_segment(arena, cell, object.index, |block, state| arena.free_if(block, state).map(drop))?;
     for word in [&cell.produced.putting, &cell.consumed.taking, &cell.ring, &cell.leases] {
         if let Some(block) = BlockId::from_word(word.load(Ordering::Acquire)) {
             // What a dead process was about to put or take is in neither the ring nor the table.
@@ -248,7 +255,10 @@ fn report(arena: &Arena, object: Object, standing: &mut Standing) -> Result<(), 
         }
         Ok(())
     })?;
-    let mut state = format!("{items} of {capacity} items");
+    let mut state = match cell.segment_bits.load(Ordering::Relaxed) {
+        0 => format!("{items} of {capacity} items"),
+        _ => format!("{items} items"),
+    };
     if returned > 0 {
         state += &format!(" and {returned} returned");
     }
@@ -279,6 +289,12 @@ fn report(arena: &Arena, object: Object, standing: &mut Standing) -> Result<(), 
         if !word.has_sleeper() {
             standing.awake(None, op);
         }
+    }
+    let unfinished = items > 0 || returned > 0 || !leases.is_empty();
+    if !unfinished || ended & NO_RECEIVER != 0 {
+        standing.open(Op::JoinQueue);
+    } else if !cell.consumed.join.has_sleeper() {
+        standing.awake(None, Op::JoinQueue);
     }
     // For dead letters: anybody who has a lease may return one.
     standing.open(Op::Wait);

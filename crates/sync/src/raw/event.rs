@@ -18,7 +18,7 @@ use crate::beneath::{AtomicU32, Deadline, Ordering, Thread, Wait, WaitWord};
 #[repr(C)]
 pub(crate) struct RawEvent {
     state: AtomicU32,
-    sleepers: WaitWord,
+    pub(crate) sleepers: WaitWord,
 }
 
 const SET: u32 = 1;
@@ -71,6 +71,8 @@ impl RawEvent {
                 }
                 let timed_out = self.sleepers.sleep_while(&self.state, before, deadline) == Wait::TimedOut;
                 if self.is_over(before) {
+                    // Where there are watchers as well, the bit that they have set tells whether the setter has woken all.
+                    self.sleepers.pass_on_if_owed();
                     self.sleepers.pass_on();
                     break true;
                 }

@@ -7,10 +7,12 @@ pub(crate) use crate::wait_word::WaitWord;
 pub(crate) use loom::sync::atomic::Ordering;
 use loom::sync::{Condvar, Mutex};
 use std::cell::Cell;
+use std::sync::OnceLock;
 pub(crate) use std::sync::atomic::compiler_fence;
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
 pub(crate) const WAITERS: u32 = 0x8000_0000;
+pub(crate) const OWNER_DIED: u32 = 0x4000_0000;
 
 /// Sleeping until a time: it has come when there is one.
 pub(crate) type Deadline = ();
@@ -65,72 +67,105 @@ fn ordered<R>(order: Ordering, result: R) -> R {
     result
 }
 
-macro_rules! atomic {
-    ($Name:ident, $int:ty) => {
-        #[derive(Debug)]
-        pub(crate) struct $Name {
-            value: loom::sync::atomic::$Name,
-            #[allow(dead_code)]
-            asleep: Mutex<Vec<loom::thread::ThreadId>>,
-            #[allow(dead_code)]
-            woken: Condvar,
-        }
+/// An atomic word, and the kernel's queue for it.
+#[derive(Debug)]
+pub(crate) struct AtomicU32(OnceLock<Inner>);
 
-        impl Default for $Name {
-            fn default() -> Self {
-                $Name { value: loom::sync::atomic::$Name::new(0), asleep: Mutex::new(Vec::new()), woken: Condvar::new() }
-            }
-        }
-
-        #[allow(dead_code)]
-        impl $Name {
-            pub(crate) fn load(&self, order: Ordering) -> $int {
-                self.value.load(order)
-            }
-            pub(crate) fn store(&self, new: $int, order: Ordering) {
-                self.value.swap(new, order);
-            }
-            /// The newest value, as the kernel reads it.
-            fn newest(&self) -> $int {
-                self.value.fetch_or(0, Ordering::AcqRel)
-            }
-            pub(crate) fn fetch_add(&self, n: $int, order: Ordering) -> $int {
-                ordered(order, self.value.fetch_add(n, order))
-            }
-            pub(crate) fn fetch_sub(&self, n: $int, order: Ordering) -> $int {
-                ordered(order, self.value.fetch_sub(n, order))
-            }
-            pub(crate) fn fetch_and(&self, n: $int, order: Ordering) -> $int {
-                ordered(order, self.value.fetch_and(n, order))
-            }
-            pub(crate) fn swap(&self, n: $int, order: Ordering) -> $int {
-                ordered(order, self.value.swap(n, order))
-            }
-            pub(crate) fn fetch_update(
-                &self,
-                set: Ordering,
-                fetch: Ordering,
-                f: impl FnMut($int) -> Option<$int>,
-            ) -> Result<$int, $int> {
-                let found = self.value.fetch_update(set, fetch, f);
-                if found.is_ok() { ordered(set, found) } else { found }
-            }
-        }
-    };
+#[derive(Debug)]
+struct Inner {
+    value: loom::sync::atomic::AtomicU32,
+    asleep: Mutex<Vec<loom::thread::ThreadId>>,
+    woken: Condvar,
 }
 
-atomic!(AtomicU32, u32);
-atomic!(AtomicU64, u64);
+impl Default for AtomicU32 {
+    fn default() -> Self {
+        let word = AtomicU32::new(0);
+        let _exists = word.inner();
+        word
+    }
+}
+
+#[allow(dead_code)]
+impl AtomicU32 {
+    pub(crate) const fn new(_zero: u32) -> Self {
+        AtomicU32(OnceLock::new())
+    }
+    fn inner(&self) -> &Inner {
+        self.0.get_or_init(|| Inner {
+            value: loom::sync::atomic::AtomicU32::new(0),
+            asleep: Mutex::new(Vec::new()),
+            woken: Condvar::new(),
+        })
+    }
+    pub(crate) fn load(&self, order: Ordering) -> u32 {
+        self.inner().value.load(order)
+    }
+    pub(crate) fn store(&self, new: u32, order: Ordering) {
+        self.inner().value.swap(new, order);
+    }
+    /// The newest value, as the kernel reads it.
+    fn newest(&self) -> u32 {
+        self.inner().value.fetch_or(0, Ordering::AcqRel)
+    }
+    pub(crate) fn fetch_add(&self, n: u32, order: Ordering) -> u32 {
+        ordered(order, self.inner().value.fetch_add(n, order))
+    }
+    pub(crate) fn fetch_sub(&self, n: u32, order: Ordering) -> u32 {
+        ordered(order, self.inner().value.fetch_sub(n, order))
+    }
+    pub(crate) fn fetch_and(&self, n: u32, order: Ordering) -> u32 {
+        ordered(order, self.inner().value.fetch_and(n, order))
+    }
+    pub(crate) fn fetch_or(&self, n: u32, order: Ordering) -> u32 {
+        ordered(order, self.inner().value.fetch_or(n, order))
+    }
+    pub(crate) fn swap(&self, n: u32, order: Ordering) -> u32 {
+        ordered(order, self.inner().value.swap(n, order))
+    }
+    pub(crate) fn compare_exchange(&self, old: u32, new: u32, set: Ordering, fetch: Ordering) -> Result<u32, u32> {
+        let found = self.inner().value.compare_exchange(old, new, set, fetch);
+        if found.is_ok() { ordered(set, found) } else { found }
+    }
+    pub(crate) fn fetch_update(&self, set: Ordering, fetch: Ordering, f: impl FnMut(u32) -> Option<u32>) -> Result<u32, u32> {
+        let found = self.inner().value.fetch_update(set, fetch, f);
+        if found.is_ok() { ordered(set, found) } else { found }
+    }
+}
+
+/// A word that only its owner believes in.
+#[derive(Debug)]
+pub(crate) struct AtomicU64(loom::sync::atomic::AtomicU64);
+
+impl Default for AtomicU64 {
+    fn default() -> Self {
+        AtomicU64(loom::sync::atomic::AtomicU64::new(0))
+    }
+}
+
+impl AtomicU64 {
+    pub(crate) fn load(&self, order: Ordering) -> u64 {
+        self.0.load(order)
+    }
+    pub(crate) fn store(&self, new: u64, order: Ordering) {
+        self.0.store(new, order);
+    }
+}
 
 pub(crate) mod futex {
     use super::*;
 
-    pub(crate) fn wait(word: &AtomicU32, expected: u32, deadline: Option<Deadline>) -> Wait {
-        wait_any(&[Word { word, expected }], deadline, false)
+    pub(crate) fn wait_sliced(word: &AtomicU32, expected: u32, deadline: Option<Deadline>, sliced: bool) -> Wait {
+        wait_any(&[Word { word, expected }], deadline, sliced)
+    }
+
+    pub(crate) fn clear_and_wake_all(word: &AtomicU32) {
+        word.swap(0, Ordering::AcqRel);
+        wake_all(word);
     }
 
     pub(crate) fn wake(word: &AtomicU32, count: u32) -> usize {
-        let mut asleep = word.asleep.lock().unwrap();
+        let mut asleep = word.inner().asleep.lock().unwrap();
         if lacks(Without::PassingOn) && !KERNEL.with(Cell::get) && count == 1 {
             return 0;
         }
@@ -141,7 +176,7 @@ pub(crate) mod futex {
             woken += 1;
         }
         if woken > 0 {
-            word.woken.notify_all();
+            word.inner().woken.notify_all();
         }
         woken
     }
@@ -162,7 +197,7 @@ pub(crate) fn wait_any(words: &[Word<'_>], deadline: Option<Deadline>, _sliced: 
     let me = loom::thread::current().id();
     let (first, others) = words.split_first().unwrap();
     {
-        let mut asleep = first.word.asleep.lock().unwrap();
+        let mut asleep = first.word.inner().asleep.lock().unwrap();
         if first.word.newest() != first.expected {
             return Wait::LookAgain;
         }
@@ -170,7 +205,7 @@ pub(crate) fn wait_any(words: &[Word<'_>], deadline: Option<Deadline>, _sliced: 
     }
     let has_changed = |other: &Word<'_>| !lacks(Without::OtherWord) && other.word.newest() != other.expected;
     let changed = others.iter().any(has_changed);
-    let mut asleep = first.word.asleep.lock().unwrap();
+    let mut asleep = first.word.inner().asleep.lock().unwrap();
     if changed || deadline.is_some() {
         // Woken meanwhile it has a wake in hand, and says so.
         let woken = !asleep.contains(&me);
@@ -178,7 +213,7 @@ pub(crate) fn wait_any(words: &[Word<'_>], deadline: Option<Deadline>, _sliced: 
         return if woken || changed { Wait::LookAgain } else { Wait::TimedOut };
     }
     while asleep.contains(&me) {
-        asleep = first.word.woken.wait(asleep).unwrap();
+        asleep = first.word.inner().woken.wait(asleep).unwrap();
     }
     Wait::LookAgain
 }
