@@ -62,7 +62,7 @@ fn each_lease(arena: &Arena, cell: &QueueCell, mut visit: impl FnMut(BlockId) ->
     if table == 0 {
         return Ok(());
     }
-    for entry in 0..cell.consumed.lease_high.load(Ordering::Acquire).min(MAX_LEASES) {
+    for entry in 0..cell.lease_high.load(Ordering::Acquire).min(MAX_LEASES) {
         if let Some(block) = BlockId::from_word(entry_of(arena, table, entry)?.load(Ordering::Acquire)) {
             visit(block)?;
         }

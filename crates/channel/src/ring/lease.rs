@@ -267,7 +267,7 @@ impl Ring {
     }
 
     fn lease_high(&self) -> u32 {
-        self.cell.consumed.lease_high.load(Ordering::Acquire).min(MAX_LEASES)
+        self.cell.lease_high.load(Ordering::Acquire).min(MAX_LEASES)
     }
 
     fn entry(&self, entry: u32) -> Result<&'static AtomicU64, Error> {
@@ -291,16 +291,16 @@ impl Ring {
     }
 
     fn free_entry(&self) -> Result<u32, GetError> {
-        let consumed = &self.cell.consumed;
+        let cell = self.cell;
         if self.cell.leases.load(Ordering::Relaxed) == 0 {
             self.make_table()?;
         }
         let high = self.lease_high();
-        let start = consumed.lease_cursor.load(Ordering::Relaxed);
+        let start = cell.lease_cursor.load(Ordering::Relaxed);
         for i in 0..high {
             let entry = (start.wrapping_add(i)) % high;
             if self.entry(entry)?.load(Ordering::Relaxed) == 0 {
-                consumed.lease_cursor.store(entry + 1, Ordering::Relaxed);
+                cell.lease_cursor.store(entry + 1, Ordering::Relaxed);
                 return Ok(entry);
             }
         }
@@ -311,7 +311,7 @@ impl Ring {
         self.arena().extend(block, (u64::from(high) + 1) * 8)?;
         // Beyond the mark the table holds whatever was there before.
         self.entry(high)?.store(0, Ordering::Relaxed);
-        consumed.lease_high.store(high + 1, Ordering::Release);
+        cell.lease_high.store(high + 1, Ordering::Release);
         Ok(high)
     }
 
