@@ -21,6 +21,7 @@
 use crate::crash;
 use crate::memfd;
 use crate::probe::{self, Feature};
+use crate::task;
 use std::cell::{Cell, UnsafeCell};
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize, Ordering, compiler_fence};
@@ -151,6 +152,24 @@ pub fn current() -> Result<Thread, Unusable> {
     })
 }
 
+/// The calling thread for [`Thread::set_baton`] and [`Thread::restore_pending`] alone, whether it is registered or not. Async-signal-safe: it allocates
+/// nothing, waits for nobody, and leaves the list alone, in the middle of whose change the thread may have been interrupted.
+///
+/// # Errors
+/// As [`current`].
+pub fn in_handler() -> Result<Thread, Unusable> {
+    LOCAL.with(|local| {
+        if forked() {
+            return Err(Unusable::Forked);
+        }
+        if local.tid.get() == 0 {
+            // What `attach` will store, too.
+            local.head.set(registered_head().ok_or(Unusable::NoRobustList)?.as_ptr());
+        }
+        Ok(Thread { local: NonNull::from(local) })
+    })
+}
+
 #[cold]
 fn attach(local: &Local) -> Result<Thread, Unusable> {
     if forked() {
@@ -269,11 +288,14 @@ fn sentinel_word(local: &Local) -> *const AtomicU32 {
     local.last.get().cast_const().cast()
 }
 
-/// Whether no thread with this id exists. An id that a peer made up may name any thread; nothing is sent to it.
+/// Whether no thread with this id runs: none exists, or it is dead and not yet reaped. An id that a peer made up may name any thread; nothing is sent to it.
 pub fn is_gone(tid: u32) -> bool {
     // SAFETY: signal 0 only asks.
     let r = unsafe { libc::syscall(libc::SYS_tkill, tid, 0) };
-    r < 0 && std::io::Error::last_os_error().raw_os_error() == Some(libc::ESRCH)
+    match r {
+        0 => matches!(task::state(tid), Some('Z' | 'X')),
+        _ => std::io::Error::last_os_error().raw_os_error() == Some(libc::ESRCH),
+    }
 }
 
 fn pthread_self() -> usize {
@@ -617,6 +639,35 @@ mod tests {
         .unwrap();
         let marked = words.iter().filter(|w| w.word.load(Ordering::Acquire) & OWNER_DIED != 0).count();
         assert_eq!(marked, MAX_HELD);
+    }
+
+    #[test]
+    fn who_is_dead_and_not_reaped_is_gone() {
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        while !is_gone(child.id()) {
+            std::thread::yield_now();
+        }
+        assert_eq!(task::state(child.id()), Some('Z'));
+        child.wait().unwrap();
+        assert!(is_gone(child.id()) && !is_gone(gettid()));
+    }
+
+    #[test]
+    fn a_thread_that_is_not_registered_can_pass_a_baton() {
+        let cell = &words::<1>()[0].word;
+        cell.store(WAITERS, Ordering::Relaxed);
+        let sleeper = std::thread::spawn(move || {
+            let patience = crate::clock::Deadline::after(std::time::Duration::from_secs(60));
+            crate::futex::wait(cell, WAITERS, patience)
+        });
+        while !sleeper.is_finished() {
+            let died = std::thread::spawn(move || {
+                let _stays_pending = in_handler().unwrap().set_baton(cell);
+                assert_eq!(last_tid(), 0, "it is not registered by that");
+            });
+            died.join().unwrap();
+        }
+        assert_eq!(sleeper.join().unwrap(), crate::futex::Wait::LookAgain);
     }
 
     #[test]

@@ -365,6 +365,10 @@ impl RawLock {
         let owner = self.owner.load(Ordering::Relaxed);
         let tid = seen & TID_MASK;
         let named = (owner >> TID_SHIFT) as u32 & TID_MASK == tid && slot_and_pid(owner).0 == slot;
+        if tid == 0 && seen & WAITERS != 0 {
+            // The dead had freed it and owed a wake, of which the kernel did not know if it died in a signal handler.
+            futex::wake(&self.word, 1);
+        }
         if tid == 0 || !(named || robust::is_gone(tid)) {
             return;
         }

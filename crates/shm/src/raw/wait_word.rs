@@ -28,11 +28,8 @@
 //! A waker of watchers wakes all who sleep. If it dies first, the kernel wakes one, who finds `WATCHED` still set and wakes the others
 //! ([`pass_on_if_owed`](WaitWord::pass_on_if_owed)). If that one dies too, whoever cleans up after the first does.
 
-use multiproc_sys::clock::Deadline;
-use multiproc_sys::futex::{self, Wait};
-use multiproc_sys::robust::{OWNER_DIED, Thread, WAITERS};
-use multiproc_sys::{crash, membarrier};
-use std::sync::atomic::{AtomicU32, Ordering, fence};
+use crate::beneath::{AtomicU32, Ordering, fence};
+use crate::beneath::{Deadline, OWNER_DIED, Thread, WAITERS, Wait, Word, crash, futex, membarrier, wait_any};
 
 /// A watcher may sleep. The kernel marks a dead owner so, which a word without one never has.
 const WATCHED: u32 = OWNER_DIED;
@@ -78,6 +75,17 @@ impl WaitWord {
         let (word, expected) = self.watch();
         let why = futex::wait_sliced(word, expected, deadline, sliced);
         crash::point("wait_word.after_sleep");
+        why
+    }
+
+    /// As [`sleep`](WaitWord::sleep), and only while `other`, for which nobody wakes, has the value `expected`: for words on which many sleep that are no
+    /// watchers. There the announcement may be a later one's, made after the kick that this sleeper has just not slept through.
+    pub fn sleep_while(&self, other: &AtomicU32, expected: u32, deadline: Option<Deadline>) -> Wait {
+        crash::point("wait_word.before_sleep_while");
+        let (word, announced) = self.watch();
+        let words = [Word { word, expected: announced }, Word { word: other, expected }];
+        let why = wait_any(&words, deadline, false);
+        crash::point("wait_word.after_sleep_while");
         why
     }
 
@@ -158,6 +166,22 @@ impl WaitWord {
         commit();
         crash::point("wait_word.committed_all");
         self.kick(u32::MAX);
+        me.restore_pending(pending);
+    }
+
+    /// As [`commit_and_kick`](WaitWord::commit_and_kick) for up to `count` sleepers, for a `commit` whose last step is a `SeqCst` read-modify-write of what
+    /// the sleepers look at by `SeqCst` loads: that is a fence in itself.
+    #[inline]
+    pub fn commit_and_kick_in_order(&self, me: Thread, count: u32, commit: impl FnOnce()) {
+        let pending = me.set_baton(&self.word);
+        crash::point("wait_word.pending_in_order");
+        commit();
+        crash::point("wait_word.committed_in_order");
+        // SeqCst: of all SeqCst operations, this load comes after the commit. If it misses the announcement in `prepare`, the fence there comes after it, and the
+        // sleeper's look after that: it sees the commit. `announce` is SeqCst itself.
+        if self.word.load(Ordering::SeqCst) != 0 {
+            self.kick_slow(count);
+        }
         me.restore_pending(pending);
     }
 
