@@ -55,5 +55,10 @@ fn main() -> ExitCode {
     .subject(row::OURS, || ours::wake(Waiter::Any(300), effort))
     .subject("wait_on_one", || ours::wake(Waiter::Any(0), effort));
 
-    exit(&[wake.run(effort.rounds(15)), round_trip.run(effort.rounds(15)), look.run(effort.rounds(31)), many.run(effort.rounds(9))])
+    exit(&[
+        wake.run(effort.rounds(15)),
+        round_trip.run(effort.rounds(15)),
+        look.run(effort.rounds(31)),
+        many.run(effort.rounds(9)),
+    ])
 }

@@ -3,7 +3,9 @@
 mod common_queue;
 
 use common_queue::{eventually, state_of};
-use multiproc::{Event, Process, Queue, Receiver, Sender, WaitOn, channel, dump, one_way, pipe, wait, wait_deadline, wait_timeout};
+use multiproc::{
+    Event, Process, Queue, Receiver, Sender, WaitOn, channel, dump, one_way, pipe, wait, wait_deadline, wait_timeout,
+};
 use multiproc_tests::watch;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -284,7 +286,11 @@ fn every_watcher_in_every_process_is_told() {
         thread::scope(|s| {
             let (one, two) = (s.spawn(|| wait(&[&first]).unwrap()), s.spawn(|| wait(&[&second, &first]).unwrap()));
             until_waiting(std::process::id(), 2);
-            if round == 0 { first.put(1).unwrap() } else { second.set().unwrap() }
+            if round == 0 {
+                first.put(1).unwrap()
+            } else {
+                second.set().unwrap()
+            }
             if round > 0 {
                 assert_eq!(two.join().unwrap(), [0]);
                 first.put(1).unwrap();
@@ -315,9 +321,7 @@ fn watchers_and_getters_share_a_queue() {
     thread::scope(|s| {
         for _ in 0..2 {
             s.spawn(|| while take(queue.get()) {});
-            s.spawn(|| {
-                while wait(&[&queue]).is_ok_and(|ready| ready == [0]) && take(queue.try_get()) {}
-            });
+            s.spawn(|| while wait(&[&queue]).is_ok_and(|ready| ready == [0]) && take(queue.try_get()) {});
         }
         for n in 1..=5_000 {
             queue.put(n).unwrap();
@@ -397,7 +401,8 @@ fn an_idle_wait_costs_no_context_switch() {
         let mut switches: Vec<_> = tasks
             .map(|task| task.unwrap().path())
             .map(|task| {
-                let lines: Vec<_> = status(task.clone()).lines().filter(|l| l.contains("ctxt_switches")).map(str::to_owned).collect();
+                let lines: Vec<_> =
+                    status(task.clone()).lines().filter(|l| l.contains("ctxt_switches")).map(str::to_owned).collect();
                 (task, lines)
             })
             .collect();
@@ -503,7 +508,8 @@ fn relays_serve_several_waits_at_once() {
             }
         }
     };
-    let sets: Vec<Vec<Queue<u32>>> = (0..2).map(|n| (0..130 * (1 - n) + 5).map(|_| Queue::bounded(2).unwrap()).collect()).collect();
+    let sets: Vec<Vec<Queue<u32>>> =
+        (0..2).map(|n| (0..130 * (1 - n) + 5).map(|_| Queue::bounded(2).unwrap()).collect()).collect();
     thread::scope(|s| {
         for set in &sets {
             s.spawn(|| serve(set));

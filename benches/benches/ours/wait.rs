@@ -43,34 +43,35 @@ fn ask(waiter: Waiter, late: bool, count: u64) -> Result<(f64, f64), Box<dyn std
     }
     let (asks, answers) = (Queue::bounded(1)?, Queue::bounded(1)?);
     let process = Process::spawn((asks.clone(), answers.clone()), answer)?;
-    let waits = Process::spawn((asks, answers, waiter, late, count), |asks: Queue<bool>, answers: Queue<u64>, waiter, late, count| {
-        machine::pin(0).expect("pinning");
-        let idle: Vec<Queue<u64>> = match waiter {
-            Waiter::Any(n) => (0..n).map(|_| Queue::bounded(1).expect("a queue")).collect(),
-            Waiter::Get => Vec::new(),
-        };
-        let mut items: Vec<&dyn WaitOn> = idle.iter().map(|q| q as &dyn WaitOn).collect();
-        items.push(&answers);
-        let (mut wakes, mut trips) = (Vec::new(), Vec::new());
-        for n in 0..count + count / 10 {
-            let start = Instant::now();
-            asks.put(late).expect("the partner answers");
-            let stamp = match waiter {
-                Waiter::Any(n) => {
-                    assert_eq!(wait(&items).expect("a wait"), [n]);
-                    let end = now();
-                    (answers.try_get().expect("an answer"), end)
-                }
-                Waiter::Get => (answers.get().expect("an answer"), now()),
+    let waits =
+        Process::spawn((asks, answers, waiter, late, count), |asks: Queue<bool>, answers: Queue<u64>, waiter, late, count| {
+            machine::pin(0).expect("pinning");
+            let idle: Vec<Queue<u64>> = match waiter {
+                Waiter::Any(n) => (0..n).map(|_| Queue::bounded(1).expect("a queue")).collect(),
+                Waiter::Get => Vec::new(),
             };
-            if n >= count / 10 {
-                wakes.push(stamp.1.saturating_sub(stamp.0) as f64);
-                trips.push(start.elapsed().as_nanos() as f64);
+            let mut items: Vec<&dyn WaitOn> = idle.iter().map(|q| q as &dyn WaitOn).collect();
+            items.push(&answers);
+            let (mut wakes, mut trips) = (Vec::new(), Vec::new());
+            for n in 0..count + count / 10 {
+                let start = Instant::now();
+                asks.put(late).expect("the partner answers");
+                let stamp = match waiter {
+                    Waiter::Any(n) => {
+                        assert_eq!(wait(&items).expect("a wait"), [n]);
+                        let end = now();
+                        (answers.try_get().expect("an answer"), end)
+                    }
+                    Waiter::Get => (answers.get().expect("an answer"), now()),
+                };
+                if n >= count / 10 {
+                    wakes.push(stamp.1.saturating_sub(stamp.0) as f64);
+                    trips.push(start.elapsed().as_nanos() as f64);
+                }
             }
-        }
-        asks.close().expect("the end");
-        (median(&wakes).unwrap_or(0.0), median(&trips).unwrap_or(0.0))
-    })?;
+            asks.close().expect("the end");
+            (median(&wakes).unwrap_or(0.0), median(&trips).unwrap_or(0.0))
+        })?;
     let figures = waits.join()?;
     process.join()?;
     Ok(figures)

@@ -5,10 +5,11 @@ use crate::codec::{Bincode, Codec, EncodeRef};
 use crate::dead::DeadLetters;
 use crate::error::{GetError, PutError, PutFailed, PutManyError};
 use crate::lease::Lease;
-use crate::message::{Arrival, Parcel};
+use crate::message::{self, Arrival, OpenFailed, Parcel};
 use crate::ring::cell::{CLOSED, MAX_CAPACITY, QueueCell};
 use crate::ring::kind::QUEUE;
-use crate::ring::{Bounds, Patience, Ring, dead};
+use crate::ring::{Bounds, Patience, Ring, Usual, dead};
+use multiproc_shm::raw::Who;
 use multiproc_shm::scope;
 use multiproc_shm::watching::{Source, WaitOn};
 use multiproc_shm::{Arena, Error, Role};
@@ -27,6 +28,9 @@ pub const DEFAULT_MAX_MESSAGE: u64 = 1 << 30;
 
 /// Bytes are counted in 40 bits.
 const MAX_BYTES: u64 = 1 << 39;
+
+/// Words of the longest payload that is taken the short way.
+const SMALL_WORDS: usize = 8;
 
 /// What the types of a queue hash to: both ends agree on them, in one program.
 fn type_hash<T: 'static, C: 'static>() -> u64 {
@@ -83,8 +87,23 @@ impl Ring {
 
     #[inline]
     fn get_value<T, C: Codec<T>>(&self, patience: Patience) -> Result<T, GetError> {
+        let who = self.arena().who()?;
+        let mut small = [0_u64; SMALL_WORDS];
+        match self.get_usual(who, &mut small) {
+            Usual::Done((len, hand)) => {
+                let value = message::decode::<T, C>(self.arena(), &bytemuck::must_cast_slice(&small)[..len], &[]);
+                // Last: a death before this is a message lost.
+                hand.hand_over();
+                value.map_err(|e| OpenFailed::Codec(e).into())
+            }
+            short => self.get_any::<T, C>(who, patience, matches!(short, Usual::Locked)),
+        }
+    }
+
+    #[inline(never)]
+    fn get_any<T, C: Codec<T>>(&self, who: Who, patience: Patience, locked: bool) -> Result<T, GetError> {
         let mut arrival = Arrival::new(self.arena());
-        let got = self.get(&mut arrival, patience);
+        let got = self.get(who, &mut arrival, patience, locked);
         let value = got.and_then(|()| Ok(arrival.open::<T, C>()?));
         drop(arrival);
         // Last: a death before this is a message lost.

@@ -141,16 +141,48 @@ impl Arena {
     /// Until `ready` says so: spin a little, announce the sleep, look again, sleep. False when time is up. The caller holds the lock that makes
     /// it the only sleeper; it waits to do `op` with the object `index`.
     pub fn wait_alone(&self, op: Op, index: u32, word: &WaitWord, deadline: Option<Deadline>, ready: impl Fn() -> bool) -> bool {
+        // The fence of `prepare` is enough: who kicks has one of its own.
+        self.alone(op, index, word, deadline, || true, ready)
+    }
+
+    /// As [`wait_alone`](Arena::wait_alone), for a word that is kicked by
+    /// [`commit_and_kick_lightly`](WaitWord::commit_and_kick_lightly): the sleeper makes the fence of both sides.
+    pub fn wait_alone_fencing(
+        &self,
+        op: Op,
+        index: u32,
+        word: &WaitWord,
+        deadline: Option<Deadline>,
+        ready: impl Fn() -> bool,
+    ) -> bool {
+        // Pairs with `light` in `commit_and_kick_lightly`.
+        self.alone(op, index, word, deadline, membarrier::heavy, ready)
+    }
+
+    fn alone(
+        &self,
+        op: Op,
+        index: u32,
+        word: &WaitWord,
+        deadline: Option<Deadline>,
+        fence: impl Fn() -> bool,
+        ready: impl Fn() -> bool,
+    ) -> bool {
         if spin::until(&ready) {
             return true;
         }
-        let note = self.note_wait(op, index, deadline);
-        let sleep = || loop {
+        let mut note = None;
+        let mut sleep = || loop {
             word.prepare();
+            let fenced = fence();
             if ready() {
                 break false;
             }
-            let timed_out = word.sleep(deadline) == Wait::TimedOut;
+            // Not before: the fence may take long.
+            if note.is_none() {
+                note = self.note_wait(op, index, deadline);
+            }
+            let timed_out = word.sleep(deadline, !fenced) == Wait::TimedOut;
             if ready() {
                 // Watchers may sleep here too, and the wake that has come may have been meant for all.
                 word.pass_on_if_owed();

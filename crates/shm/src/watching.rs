@@ -272,8 +272,13 @@ impl<'a> Items<'a> {
 
     /// All that is ready; waits for descriptors at most for `patience`.
     fn look(&self, patience: Option<Duration>) -> Result<Vec<usize>, Error> {
-        let mut ready: Vec<usize> =
-            self.objects.iter().zip(&self.seen).filter(|((_, object), seen)| object.is_ready(seen)).map(|((i, _), _)| *i).collect();
+        let mut ready: Vec<usize> = self
+            .objects
+            .iter()
+            .zip(&self.seen)
+            .filter(|((_, object), seen)| object.is_ready(seen))
+            .map(|((i, _), _)| *i)
+            .collect();
         if !self.fds.is_empty() {
             let mut states = Vec::new();
             poll_readable(&self.fds, patience, &mut states).map_err(|e| Error::system(&"poll", &e))?;
@@ -291,7 +296,10 @@ impl<'a> Items<'a> {
         if !ready.is_empty() || deadline.is_some_and(Deadline::passed) {
             return Ok(ready);
         }
-        if self.fds.is_empty() && self.objects.len() <= FEW && spin::until(|| self.each().any(|(object, seen)| object.is_ready(seen))) {
+        if self.fds.is_empty()
+            && self.objects.len() <= FEW
+            && spin::until(|| self.each().any(|(object, seen)| object.is_ready(seen)))
+        {
             return self.look(None);
         }
         self.sleep(deadline)

@@ -169,7 +169,7 @@ impl Event {
             let mut handed_on = false;
             loop {
                 cell.sleepers.prepare();
-                let timed_out = !done() && cell.sleepers.sleep(deadline) == Wait::TimedOut;
+                let timed_out = !done() && cell.sleepers.sleep(deadline, false) == Wait::TimedOut;
                 if done() {
                     cell.sleepers.pass_on();
                     break true;

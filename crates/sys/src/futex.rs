@@ -43,8 +43,8 @@ pub fn wait(word: &AtomicU32, expected: u32, deadline: Option<Deadline>) -> Wait
     wait_sliced(word, expected, deadline, false)
 }
 
-/// As [`wait`], in slices whatever the kernel can do.
-pub(crate) fn wait_sliced(word: &AtomicU32, expected: u32, deadline: Option<Deadline>, sliced: bool) -> Wait {
+/// As [`wait`]; if `sliced`, in slices of 10 ms whatever the kernel can do: a wake may have been missed.
+pub fn wait_sliced(word: &AtomicU32, expected: u32, deadline: Option<Deadline>, sliced: bool) -> Wait {
     let (until, slice_end) = until(deadline, sliced);
     let time = until.map(Deadline::timespec);
     // SAFETY: the word is a live reference and the time, where given, lives on this stack; the kernel only reads both.

@@ -82,9 +82,7 @@ impl Local {
         }
         // Asked first: what was sent before the end is seen.
         let peer = self.peer();
-        self.has_first().unwrap_or(true)
-            || self.own().flags() & CLOSED != 0
-            || !matches!(peer, Ok(Peer::Nobody | Peer::Alive(_)))
+        self.has_first().unwrap_or(true) || self.own().flags() & CLOSED != 0 || !matches!(peer, Ok(Peer::Nobody | Peer::Alive(_)))
     }
 
     /// Whether there is a message, for who has not the turn.

@@ -5,9 +5,11 @@
 //! and `tail` is corruption, found before anything is copied.
 
 use super::cell::End;
+use multiproc_shm::blocks::BlockId;
+use multiproc_shm::memory::Round;
 use multiproc_shm::objects::RawRef;
 use multiproc_shm::{Arena, Error};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 /// Bytes of a record that names a block.
 pub(crate) const BLOCK_RECORD: u64 = 16;
@@ -49,7 +51,13 @@ impl Head {
 
     #[inline]
     pub(crate) fn size(self) -> u64 {
-        HEAD + self.len().next_multiple_of(8) + self.references() * 8
+        HEAD + self.padded() + self.references() * 8
+    }
+
+    /// Bytes of the payload, padded to words.
+    #[inline]
+    fn padded(self) -> u64 {
+        (self.len() + 7) & !7
     }
 
     #[inline]
@@ -65,89 +73,71 @@ impl Head {
     }
 }
 
-/// The ring's place in the arena. `len` is a power of two.
+/// The ring's place in the arena.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Bytes {
-    pub(crate) start: u64,
-    pub(crate) len: u64,
-}
+pub(crate) struct Bytes(Round);
 
 impl Bytes {
-    #[inline]
-    fn place(self, position: u64) -> u64 {
-        position & (self.len - 1)
+    pub(crate) fn new(arena: &Arena, block: BlockId) -> Result<Bytes, Error> {
+        let (start, len) = arena.range(block)?;
+        Ok(Bytes(arena.memory().round(start, len)?))
     }
 
+    /// Bytes of the ring.
     #[inline]
-    fn word(self, arena: &Arena, position: u64) -> Result<&'static AtomicU64, Error> {
-        arena.memory().at(self.start + self.place(position))
-    }
-
-    #[inline]
-    fn write(self, arena: &Arena, position: u64, bytes: &[u8]) -> Result<(), Error> {
-        let at = self.place(position);
-        let first = bytes.len().min((self.len - at) as usize);
-        arena.memory().write(self.start + at, &bytes[..first])?;
-        if first < bytes.len() {
-            arena.memory().write(self.start, &bytes[first..])?;
-        }
-        Ok(())
+    pub(crate) fn size(self) -> u64 {
+        self.0.size()
     }
 
     /// Appends the payload of the record at `at` to `into`.
     #[inline]
-    pub(crate) fn read_payload(self, arena: &Arena, at: End, head: Head, into: &mut Vec<u8>) -> Result<(), Error> {
-        let place = self.place(at.position() + HEAD);
-        let first = head.len().min(self.len - place);
-        arena.memory().read(self.start + place, first, into)?;
-        if first < head.len() {
-            arena.memory().read(self.start, head.len() - first, into)?;
+    pub(crate) fn read_payload(self, at: End, head: Head, into: &mut Vec<u8>) {
+        self.0.read(at.position() + HEAD, head.len(), into);
+    }
+
+    /// Copies the payload of the record at `at`, padded to words, if it fits.
+    #[inline]
+    pub(crate) fn read_small(self, at: End, head: Head, into: &mut [u64]) -> bool {
+        let Some(words) = into.get_mut(..(head.padded() / 8) as usize) else { return false };
+        for (i, word) in words.iter_mut().enumerate() {
+            *word = self.0.word(at.position() + HEAD + i as u64 * 8).load(Ordering::Relaxed);
         }
-        Ok(())
+        true
     }
 
     /// Writes a record at `at`, beyond the tail, where nobody looks.
     #[inline]
-    pub(crate) fn write_record(
-        self,
-        arena: &Arena,
-        at: End,
-        head: Head,
-        payload: &[u8],
-        references: impl Iterator<Item = RawRef>,
-    ) -> Result<(), Error> {
+    pub(crate) fn write_record(self, at: End, head: Head, payload: &[u8], references: impl Iterator<Item = RawRef>) {
         // Relaxed: the commit publishes.
-        self.word(arena, at.position())?.store(head.to_word(at.seq()), Ordering::Relaxed);
-        self.write(arena, at.position() + HEAD, payload)?;
-        let list = at.position() + HEAD + head.len().next_multiple_of(8);
+        self.0.word(at.position()).store(head.to_word(at.seq()), Ordering::Relaxed);
+        self.0.write(at.position() + HEAD, payload);
+        let list = at.position() + HEAD + head.padded();
         for (i, reference) in references.enumerate() {
-            self.word(arena, list + i as u64 * 8)?.store(reference.0, Ordering::Relaxed);
+            self.0.word(list + i as u64 * 8).store(reference.0, Ordering::Relaxed);
         }
-        Ok(())
     }
 
     /// The head of the record at `at`, which must end before `tail`.
     #[inline]
-    pub(crate) fn read_head(self, arena: &Arena, at: End, tail: End) -> Result<Head, Error> {
-        let word = self.word(arena, at.position())?.load(Ordering::Relaxed);
+    pub(crate) fn read_head(self, at: End, tail: End) -> Result<Head, Error> {
+        let word = self.0.word(at.position()).load(Ordering::Relaxed);
         let head = Head::from_word(word, at.seq()).ok_or(Error::Corrupted(&"a record's head"))?;
         let fits = head.size() <= tail.bytes_since(at)
-            && head.size() <= self.len
+            && head.size() <= self.size()
             && (head.form() == Form::Inline || (head.len() == 8 && head.references() == 0));
         if fits { Ok(head) } else { Err(Error::Corrupted(&"a record's length")) }
     }
 
     /// Calls `visit` for each reference of the record at `at`.
-    pub(crate) fn references(self, arena: &Arena, at: End, head: Head, visit: &mut dyn FnMut(RawRef)) -> Result<(), Error> {
-        let list = at.position() + HEAD + head.len().next_multiple_of(8);
+    pub(crate) fn references(self, at: End, head: Head, visit: &mut dyn FnMut(RawRef)) {
+        let list = at.position() + HEAD + head.padded();
         for i in 0..head.references() {
-            visit(RawRef(self.word(arena, list + i * 8)?.load(Ordering::Relaxed)));
+            visit(RawRef(self.0.word(list + i * 8).load(Ordering::Relaxed)));
         }
-        Ok(())
     }
 
     /// The first word of the payload: the block of a record in that form.
-    pub(crate) fn payload_word(self, arena: &Arena, at: End) -> Result<u64, Error> {
-        Ok(self.word(arena, at.position() + HEAD)?.load(Ordering::Relaxed))
+    pub(crate) fn payload_word(self, at: End) -> u64 {
+        self.0.word(at.position() + HEAD).load(Ordering::Relaxed)
     }
 }

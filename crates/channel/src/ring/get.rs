@@ -1,5 +1,7 @@
 //! Getting: copy the record to private memory, or make its block one's own, then store the head.
 //!
+//! A small message takes a short way ([`Ring::get_usual`]) through the same steps: copied, noted in `hands`, committed, wake.
+//!
 //! | dies | left behind | who repairs, how |
 //! |---|---|---|
 //! | waiting for `clock`, or for data | nothing; `clock` with a dead owner | the kernel wakes the next |
@@ -11,8 +13,9 @@
 
 use super::bytes::{Form, Head};
 use super::cell::{CLOSED, End, NO_SENDER};
+use super::hands::InHand;
 use super::lease::{Leased, Returned};
-use super::{Bytes, GaveUp, Patience, Ring, dead};
+use super::{Bytes, GaveUp, Patience, Ring, Usual, dead};
 use crate::error::GetError;
 use crate::message::Arrival;
 use multiproc_shm::blocks::{BlockId, BlockState};
@@ -48,24 +51,43 @@ pub(crate) enum Next {
 }
 
 impl Ring {
-    /// Takes the next message.
+    /// Takes the next message if that is short: copies its payload to `into`, padded to words, and gives its length. It is in this thread's hand until
+    /// it is handed over.
     #[inline]
-    pub(crate) fn get(&self, arrival: &mut Arrival, patience: Patience) -> Result<(), GetError> {
+    pub(crate) fn get_usual(&self, who: Who, into: &mut [u64]) -> Usual<(usize, InHand)> {
+        let (cell, consumed) = (self.cell, &self.cell.consumed);
+        if self.place.get().is_none() || !cell.clock.lock_free(who) {
+            return Usual::Not;
+        }
+        // Acquire pairs with the Release of who returned a lease.
+        let none_returned = cell.attention.load(Ordering::Acquire) == 0;
+        // Counted bytes and attempts are seen to elsewhere.
+        let uncounted = self.max_bytes() == 0 && cell.max_attempts.load(Ordering::Relaxed) == 0;
+        let Ok(Some(first)) = self.first_in_ring() else { return Usual::Locked };
+        let plain = first.head.form() == Form::Inline && first.head.references() == 0;
+        if !(none_returned && uncounted && plain && first.bytes.read_small(first.at, first.head, into)) {
+            return Usual::Locked;
+        }
+        crash::point("get.copied_usual");
+        let hand = self.note_in_hand(first.at.seq(), 1);
+        crash::point("get.in_hand_usual");
+        consumed.pw.commit_and_kick_lightly(who.thread, || first.end().store(&consumed.head));
+        crash::point("get.kicked_usual");
+        cell.clock.unlock_held(who.thread);
+        Usual::Done((first.head.len() as usize, hand))
+    }
+
+    /// Takes the next message, with or without having `clock`.
+    #[inline(never)]
+    pub(crate) fn get(&self, who: Who, arrival: &mut Arrival, patience: Patience, locked: bool) -> Result<(), GetError> {
         let mut returned = None;
-        self.as_getter(patience, |who| {
-            // The usual case first, without a detour.
-            if self.cell.attention.load(Ordering::Acquire) == 0
-                && let Some(first) = self.first_in_ring()?
-            {
-                return self.take_first(who, first, arrival);
-            }
-            match self.await_next(patience)? {
-                Next::Ring(first) => self.take_first(who, first, arrival),
-                Next::Returned(leased) => {
-                    arrival.references = self.take_returned(&leased)?;
-                    returned = Some(leased.block);
-                    Ok(())
-                }
+        let found = if locked { Acquired::Clean } else { self.take_getter(who, patience)? };
+        self.with_getter(who, found, |who| match self.await_next(patience)? {
+            Next::Ring(first) => self.take_first(who, first, arrival),
+            Next::Returned(leased) => {
+                arrival.references = self.take_returned(&leased)?;
+                returned = Some(leased.block);
+                Ok(())
             }
         })?;
         if let Some(block) = returned {
@@ -93,7 +115,16 @@ impl Ring {
     #[inline]
     fn as_getter<R>(&self, patience: Patience, body: impl FnOnce(Who) -> Result<R, GetError>) -> Result<R, GetError> {
         let who = self.arena().who()?;
-        let found = self.take(Op::Get, &self.cell.clock, who, patience, || self.can_get()).map_err(|why| self.get_failed(why))?;
+        let found = self.take_getter(who, patience)?;
+        self.with_getter(who, found, body)
+    }
+
+    fn take_getter(&self, who: Who, patience: Patience) -> Result<Acquired, GetError> {
+        self.take(Op::Get, &self.cell.clock, who, patience, || self.can_get()).map_err(|why| self.get_failed(why))
+    }
+
+    /// The rest of [`as_getter`](Ring::as_getter), from when the lock has been taken.
+    fn with_getter<R>(&self, who: Who, found: Acquired, body: impl FnOnce(Who) -> Result<R, GetError>) -> Result<R, GetError> {
         let repaired = if found == Acquired::OwnerDied { self.repair_get() } else { Ok(()) };
         let done = repaired.map_err(GetError::from).and_then(|()| body(who));
         self.cell.clock.unlock(who.thread);
@@ -118,7 +149,8 @@ impl Ring {
     pub(crate) fn would_get(&self) -> bool {
         self.tail() != self.head()
             || self.ended() & (CLOSED | NO_SENDER) != 0
-            || self.cell.attention.load(Ordering::Acquire) != 0 && !matches!(self.oldest_returned(false), Ok(Returned { count: 0, .. }))
+            || self.cell.attention.load(Ordering::Acquire) != 0
+                && !matches!(self.oldest_returned(false), Ok(Returned { count: 0, .. }))
     }
 
     fn await_next(&self, patience: Patience) -> Result<Next, GetError> {
@@ -164,7 +196,7 @@ impl Ring {
             return Ok(None);
         }
         let bytes = self.bytes()?.ok_or(Error::Corrupted(&"a queue without a ring"))?;
-        let head = bytes.read_head(self.arena(), at, tail)?;
+        let head = bytes.read_head(at, tail)?;
         Ok(Some(First { bytes, at, head }))
     }
 
@@ -173,7 +205,7 @@ impl Ring {
         let First { bytes, at, head } = first;
         let block = match head.form() {
             Form::Inline => {
-                bytes.read_payload(self.arena(), at, head, &mut arrival.bytes)?;
+                bytes.read_payload(at, head, &mut arrival.bytes);
                 if head.references() > 0 {
                     arrival.references = self.adopt_inline(first)?;
                 }
@@ -217,7 +249,7 @@ impl Ring {
             (0, _) => 0,
             (_, Form::Inline) => first.head.len(),
             (_, Form::Block) => {
-                let block = first.bytes.payload_word(self.arena(), first.at).ok().and_then(BlockId::from_word);
+                let block = BlockId::from_word(first.bytes.payload_word(first.at));
                 block.and_then(|block| record::head(self.arena(), block).ok()).map_or(0, |head| head.len)
             }
         }
@@ -231,7 +263,7 @@ impl Ring {
             consumed.got_bytes.prepare(head, end, volume);
         }
         crash::point("get.before_commit");
-        consumed.pw.commit_and_kick(who.thread, || end.store(&consumed.head));
+        consumed.pw.commit_and_kick_lightly(who.thread, || end.store(&consumed.head));
         crash::point("get.kicked");
         if self.cell.max_attempts.load(Ordering::Relaxed) != 0 && self.ended() != 0 {
             // Who waits for dead letters waits for the queue to be drained as well.
@@ -242,13 +274,13 @@ impl Ring {
     /// Takes over the references of an inline record: their hold bits are set before the record goes.
     pub(crate) fn adopt_inline(&self, first: First) -> Result<References, Error> {
         let mut list = Vec::new();
-        first.bytes.references(self.arena(), first.at, first.head, &mut |r| list.push(r))?;
+        first.bytes.references(first.at, first.head, &mut |r| list.push(r));
         list.into_iter().map(|r| self.arena().adopt(r)).collect()
     }
 
     /// The block that the first record names, which must be this queue's and of this item.
     pub(crate) fn block_of(&self, first: First) -> Result<BlockId, Error> {
-        let word = first.bytes.payload_word(self.arena(), first.at)?;
+        let word = first.bytes.payload_word(first.at);
         let block = BlockId::from_word(word).ok_or(Error::Corrupted(&"a record without its block"))?;
         let named = match self.arena().block_state(block)? {
             BlockState::Queue { queue, seq } | BlockState::Taken { queue, seq, .. } | BlockState::Leased { queue, seq, .. } => {

@@ -64,7 +64,7 @@ impl Ring {
         let (mut record, mut volume, mut taken) = (first, 0, Vec::new());
         let end = loop {
             let at = arrivals.bytes.len();
-            record.bytes.read_payload(self.arena(), record.at, record.head, &mut arrivals.bytes)?;
+            record.bytes.read_payload(record.at, record.head, &mut arrivals.bytes);
             let references = if record.head.references() > 0 { self.adopt_inline(record)? } else { Vec::new() };
             taken.push((at, arrivals.bytes.len(), references));
             crash::point("get_many.copied");

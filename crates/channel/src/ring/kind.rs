@@ -34,8 +34,8 @@ fn each_record(
 ) -> Result<(), Error> {
     let Some(bytes) = bytes_of(arena, cell)? else { return Ok(()) };
     let (mut at, tail) = (End::load(&cell.consumed.head), End::load(&cell.produced.tail));
-    while at != tail && tail.bytes_since(at) <= bytes.len {
-        let head = bytes.read_head(arena, at, tail);
+    while at != tail && tail.bytes_since(at) <= bytes.size() {
+        let head = bytes.read_head(at, tail);
         if let Ok(head) = head {
             visit(bytes, at, head)?;
         }
@@ -74,9 +74,12 @@ fn each_lease(arena: &Arena, cell: &QueueCell, mut visit: impl FnMut(BlockId) ->
 fn trace(arena: &Arena, object: Object, visit: &mut dyn FnMut(RawRef)) -> Result<(), Error> {
     let cell = cell(arena, object)?;
     each_record(arena, cell, |bytes, at, head| match head.form() {
-        Form::Inline => bytes.references(arena, at, head, visit),
+        Form::Inline => {
+            bytes.references(at, head, visit);
+            Ok(())
+        }
         Form::Block => {
-            if let Some(block) = BlockId::from_word(bytes.payload_word(arena, at)?) {
+            if let Some(block) = BlockId::from_word(bytes.payload_word(at)) {
                 let _ = record::references(arena, block, &mut *visit);
             }
             Ok(())
@@ -217,7 +220,7 @@ fn end(arena: &Arena, object: Object) -> Result<(), Error> {
         }
         Ok(())
     };
-    each_record(arena, cell, |bytes, at, head| match (head.form(), bytes.payload_word(arena, at)?) {
+    each_record(arena, cell, |bytes, at, head| match (head.form(), bytes.payload_word(at)) {
         (Form::Block, word) => BlockId::from_word(word).map_or(Ok(()), free_message),
         _ => Ok(()),
     })?;

@@ -104,9 +104,9 @@ impl Ring {
 
     fn copy_to_block(&self, first: First) -> Result<BlockId, Error> {
         let mut payload = Vec::with_capacity(first.head.len() as usize);
-        first.bytes.read_payload(self.arena(), first.at, first.head, &mut payload)?;
+        first.bytes.read_payload(first.at, first.head, &mut payload);
         let mut references = Vec::new();
-        first.bytes.references(self.arena(), first.at, first.head, &mut |r| references.push(r))?;
+        first.bytes.references(first.at, first.head, &mut |r| references.push(r));
         record::write(self.arena(), &payload, references.into_iter())
     }
 
@@ -123,8 +123,8 @@ impl Ring {
         match self.arena().block_state(block)? {
             state @ BlockState::Leased { queue, seq, .. } if queue == self.index() && seq == head.seq() => {
                 let bytes = self.bytes()?.ok_or(Error::Corrupted(&"a queue without a ring"))?;
-                let record = bytes.read_head(self.arena(), head, self.tail())?;
-                let in_ring = record.form() == Form::Block && bytes.payload_word(self.arena(), head)? == block.raw();
+                let record = bytes.read_head(head, self.tail())?;
+                let in_ring = record.form() == Form::Block && bytes.payload_word(head) == block.raw();
                 if in_ring {
                     self.arena().change_block_state(block, state, BlockState::Queue { queue, seq })?;
                 } else {

@@ -54,6 +54,17 @@ impl From<Error> for GaveUp {
     }
 }
 
+/// How far the short way of an operation came, which is that of a small message without references through a ring that is there, has room for it, and
+/// whose lock is free.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Usual<T> {
+    Done(T),
+    /// Nothing has been done, and the lock is the caller's.
+    Locked,
+    /// Nothing has been done.
+    Not,
+}
+
 /// What bounds a queue; of attempts 0 stands for any number.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bounds {
@@ -192,9 +203,9 @@ impl Ring {
         got.map_err(failed)
     }
 
-    /// The one way of waiting, while holding the side's lock: see [`Arena::wait_alone`].
+    /// The one way of waiting, while holding the side's lock: see [`Arena::wait_alone_fencing`].
     fn wait(&self, op: Op, word: &WaitWord, deadline: Option<Deadline>, ready: impl Fn() -> bool) -> Result<(), GaveUp> {
-        if self.arena().wait_alone(op, self.index(), word, deadline, ready) { Ok(()) } else { Err(GaveUp::TimedOut) }
+        if self.arena().wait_alone_fencing(op, self.index(), word, deadline, ready) { Ok(()) } else { Err(GaveUp::TimedOut) }
     }
 }
 
@@ -202,6 +213,5 @@ impl Ring {
 pub(crate) fn bytes_of(arena: &Arena, cell: &QueueCell) -> Result<Option<Bytes>, Error> {
     // Acquire pairs with the Release in `put::make_ring`.
     let Some(block) = BlockId::from_word(cell.ring.load(Ordering::Acquire)) else { return Ok(None) };
-    let (start, len) = arena.range(block)?;
-    Ok(Some(Bytes { start, len }))
+    Bytes::new(arena, block).map(Some)
 }

@@ -267,9 +267,20 @@ impl RawLock {
 
     #[inline]
     fn release(&self, me: Thread, mark: u32) {
-        if !self.held_by(me) {
-            return;
+        if self.held_by(me) {
+            self.release_held(me, mark);
         }
+    }
+
+    /// As [`unlock`](RawLock::unlock), for who is sure to hold it.
+    #[inline]
+    pub fn unlock_held(&self, me: Thread) {
+        debug_assert!(self.held_by(me));
+        self.release_held(me, 0);
+    }
+
+    #[inline]
+    fn release_held(&self, me: Thread, mark: u32) {
         let pending = me.set_pending(&self.word);
         crash::point("unlock.pending");
         me.unlink(&self.word);

@@ -16,7 +16,8 @@
 //!
 //! The TID bits of `word` are always 0: that makes the kernel wake a sleeper when a thread dies with this word as pending.
 //! Sleeper and waker pair by `fence(SeqCst)` (Dekker): the sleeper stores its bit, fences, looks at the condition;
-//! the waker changes the condition, fences, looks at the word. One of the two sees the other.
+//! the waker changes the condition, fences, looks at the word. One of the two sees the other. Where wakers come for each message, as in pipes and
+//! queues, the sleeper makes the fence of both ([`membarrier`]).
 //!
 //! # Watchers
 //! The two bits keep each other honest: whoever looks, is overtaken by a wake and only then goes to sleep finds its bit gone, even if the
@@ -71,11 +72,11 @@ impl WaitWord {
         fence(Ordering::SeqCst);
     }
 
-    /// Sleeps unless somebody has kicked since [`prepare`](WaitWord::prepare).
-    pub fn sleep(&self, deadline: Option<Deadline>) -> Wait {
+    /// Sleeps unless somebody has kicked since [`prepare`](WaitWord::prepare). `sliced`: at most 10 ms, since a kick may have been missed.
+    pub fn sleep(&self, deadline: Option<Deadline>, sliced: bool) -> Wait {
         crash::point("wait_word.before_sleep");
         let (word, expected) = self.watch();
-        let why = futex::wait(word, expected, deadline);
+        let why = futex::wait_sliced(word, expected, deadline, sliced);
         crash::point("wait_word.after_sleep");
         why
     }
@@ -133,15 +134,15 @@ impl WaitWord {
         me.restore_pending(pending);
     }
 
-    /// As [`commit_and_kick`](WaitWord::commit_and_kick), for words whose sleepers wait by [`wait_for`](crate::Arena::wait_for): the fence is left to
-    /// them.
+    /// As [`commit_and_kick`](WaitWord::commit_and_kick), for words whose sleepers wait by [`wait_for`](crate::Arena::wait_for) or
+    /// [`wait_alone_fencing`](crate::Arena::wait_alone_fencing): the fence is left to them.
     #[inline]
     pub fn commit_and_kick_lightly(&self, me: Thread, commit: impl FnOnce()) {
         let pending = me.set_baton(&self.word);
         crash::point("wait_word.pending_lightly");
         commit();
         crash::point("wait_word.committed_lightly");
-        // Pairs with `heavy` in `wait_for`.
+        // Pairs with `heavy` of the sleeper.
         membarrier::light();
         if self.word.load(Ordering::Relaxed) != 0 {
             self.kick_slow(1);
