@@ -550,7 +550,7 @@ mod killer {
         // Without a bound of attempts an acknowledgement has but the joiners to tell.
         let builder = match once {
             true => builder.attempts(1),
-            false if scene == Scene::Joiners && ops[0].1 % 2 == 0 => builder.attempts(u32::MAX),
+            false if scene == Scene::Joiners && ops[0].1.is_multiple_of(2) => builder.attempts(u32::MAX),
             false if scene == Scene::Joiners => builder,
             false => builder.attempts(u32::MAX),
         };
