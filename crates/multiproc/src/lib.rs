@@ -23,6 +23,7 @@
 //! |---|---|
 //! | hand out work and collect results | [`Queue`], or its ends from [`channel`] |
 //! | hand out work that must not be lost | [`Queue::lease`] |
+//! | wait until all work is done | [`Queue::join`] |
 //! | have two processes talk to each other | a [`pipe`], or [`one_way`] |
 //! | count | [`Atomic`] |
 //! | share a small value that is always whole | [`Value`] |
