@@ -158,8 +158,8 @@ pub use multiproc_shm::Error as ShmError;
 pub use multiproc_shm::stats::{HolderStats, KindStats, Stats};
 #[doc(inline)]
 pub use multiproc_sync::{
-    AcquireError, Array, ArrayGuard, ArrayRecovery, Atomic, AtomicPrimitive, Death, Event, Lock, LockError, LockGuard,
-    OwnedPermit, Permit, Recovery, Semaphore, Value, ValueGuard,
+    AcquireError, Array, ArrayGuard, ArrayRecovery, Atomic, AtomicPrimitive, Barrier, BarrierError, BarrierWaitResult, Condition,
+    Death, Event, Lock, LockError, LockGuard, OwnedPermit, Permit, Recovery, Semaphore, Value, ValueGuard,
 };
 
 /// The crate whose traits [`Value`] asks for: derive `bytemuck::NoUninit` and `bytemuck::CheckedBitPattern` on your own structs.
