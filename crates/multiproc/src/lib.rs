@@ -29,6 +29,8 @@
 //! | share many elements, one process at a time | [`Array`] |
 //! | take turns | [`Lock`] |
 //! | wait for something to happen | [`Event`] |
+//! | wait for what another does under a lock | [`Condition`] |
+//! | go on when all have come | [`Barrier`] |
 //! | bound how many do something | [`Semaphore`] |
 //!
 //! Handles are small, cheap to clone, and travel in arguments, results and messages, also inside your own structs:
@@ -53,7 +55,8 @@
 //! # When somebody dies
 //!
 //! The kernel tells who is dead, at once. A queue goes on: what was being put is there whole or not at all, what was on lease comes again. A lock reports
-//! [`LockError::OwnerDied`] until somebody vouches for what it guards. A value has its old content. Permits come back. When the last
+//! [`LockError::OwnerDied`] until somebody vouches for what it guards. A value has its old content. Permits come back. Who waits for a
+//! [`Condition`] looks again, and a [`Barrier`] tells all of it. When the last
 //! [`Sender`] is dropped or dead, receivers see the end; when the last [`Receiver`] is, senders get an error. When the coordinator dies, its workers are ended.
 //!
 //! # How it ends
