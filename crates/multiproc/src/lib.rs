@@ -27,6 +27,7 @@
 //! | count | [`Atomic`] |
 //! | share a small value that is always whole | [`Value`] |
 //! | share many elements, one process at a time | [`Array`] |
+//! | hand on many elements without a copy | [`SharedVec`], sent as [`Frozen`] |
 //! | take turns | [`Lock`] |
 //! | wait for something to happen | [`Event`] |
 //! | bound how many do something | [`Semaphore`] |
@@ -158,8 +159,8 @@ pub use multiproc_shm::Error as ShmError;
 pub use multiproc_shm::stats::{HolderStats, KindStats, Stats};
 #[doc(inline)]
 pub use multiproc_sync::{
-    AcquireError, Array, ArrayGuard, ArrayRecovery, Atomic, AtomicPrimitive, Death, Event, Lock, LockError, LockGuard,
-    OwnedPermit, Permit, Recovery, Semaphore, Value, ValueGuard,
+    AcquireError, Array, ArrayGuard, ArrayRecovery, Atomic, AtomicPrimitive, Death, Event, Frozen, Lock, LockError, LockGuard,
+    OwnedPermit, Permit, Recovery, Semaphore, SharedVec, Value, ValueGuard,
 };
 
 /// The crate whose traits [`Value`] asks for: derive `bytemuck::NoUninit` and `bytemuck::CheckedBitPattern` on your own structs.
