@@ -28,6 +28,7 @@
 //! | share a small value that is always whole | [`Value`] |
 //! | share many elements, one process at a time | [`Array`] |
 //! | hand on many elements without a copy | [`SharedVec`], sent as [`Frozen`] |
+//! | share memory with another program | [`SharedMemory`], by name |
 //! | take turns | [`Lock`] |
 //! | wait for something to happen | [`Event`] |
 //! | bound how many do something | [`Semaphore`] |
@@ -119,11 +120,12 @@
 //!
 //! | feature | what it brings |
 //! |---|---|
+//! | `shared-memory` (on) | [`SharedMemory`] and [`ShareableList`]: memory by name, between programs that know nothing of each other; no further crate |
 //! | `postcard` | the codec `Postcard`: smaller messages, and the crate of that name |
 //! | `tracing-bridge` | `tracing_bridge()`: workers' `tracing` events reach the coordinator's subscriber; costs nothing until it is called |
 //! | `crash-points` | kills processes at chosen steps, for this project's own tests |
 //!
-//! None is on by default.
+//! All but the first are off by default.
 //!
 //! # Trouble
 //!
@@ -142,6 +144,9 @@ pub use multiproc_channel::{
     GetError, Iter, Lease, MAX_CAPACITY, Message, PipeBuilder, PipeReceiver, PipeSender, Plain, PlainVec, PutError, PutManyError,
     Queue, QueueBuilder, Raw, Receiver, RecvError, Rest, SendError, Sender, channel, one_way, pipe,
 };
+#[cfg(feature = "shared-memory")]
+#[doc(inline)]
+pub use multiproc_named::{Item, ShareableList, SharedMemory, SharedMemoryError};
 #[doc(inline)]
 pub use multiproc_process::{
     Args, Builder, ChildEnd, ChildInfo, Error, Lines, MemoryUsage, Process, ProcessError, ProcessInfo, Run, Shutdown, Signal,

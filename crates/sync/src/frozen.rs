@@ -3,9 +3,9 @@
 //! Made by [`SharedVec::freeze`], whose file says what lies where. A handle is made only of an object whose `frozen` word is set, and nothing unsets it.
 #![allow(unsafe_code)]
 
-use crate::shared_vec::{SHARED_VEC, VecCell, elements_of};
 #[cfg(doc)]
 use crate::shared_vec::SharedVec;
+use crate::shared_vec::{SHARED_VEC, VecCell, elements_of};
 use bytemuck::Pod;
 use multiproc_shm::objects::type_hash;
 use multiproc_shm::{Error, Held, scope};

@@ -59,7 +59,7 @@ fn report(arena: &Arena, object: Object, standing: &mut Standing) -> Result<(), 
     standing.state = format!("being filled, {bytes} bytes").into();
     for slot in 0..arena.slots_high() {
         if arena.slot_has(slot, Role::Plain, object.index)? {
-            standing.share(slot, "all of it".into(), &[]);
+            standing.share(slot, String::new(), &[]);
         }
     }
     Ok(())
@@ -132,7 +132,7 @@ impl<T: Pod> SharedVec<T> {
     /// As [`zeroed`](SharedVec::zeroed).
     #[doc(hidden)]
     pub fn zeroed_in(arena: &'static Arena, len: usize) -> Result<SharedVec<T>, Error> {
-        SharedVec::make(arena, len, |elements| elements.fill(T::zeroed()))
+        SharedVec::make(arena, len, None)
     }
 
     /// A copy of `elements`.
@@ -140,7 +140,7 @@ impl<T: Pod> SharedVec<T> {
     /// # Errors
     /// As [`zeroed`](SharedVec::zeroed).
     pub fn from_slice(elements: &[T]) -> Result<SharedVec<T>, Error> {
-        SharedVec::make(Arena::of_the_tree()?, elements.len(), |to| to.copy_from_slice(elements))
+        SharedVec::make(Arena::of_the_tree()?, elements.len(), Some(bytemuck::must_cast_slice(elements)))
     }
 
     /// `len` elements, each made by `f` from its index, in order. If `f` panics, the memory is given back.
@@ -155,21 +155,19 @@ impl<T: Pod> SharedVec<T> {
         Ok(made)
     }
 
-    fn make(arena: &'static Arena, len: usize, fill: impl FnOnce(&mut [T])) -> Result<SharedVec<T>, Error> {
+    /// Of these bytes, or zeroes.
+    fn make(arena: &'static Arena, len: usize, bytes: Option<&[u8]>) -> Result<SharedVec<T>, Error> {
         const { assert!(align_of::<T>() as u64 <= ELEMENTS, "elements are aligned to 64 bytes at most") };
         const { assert!(align_of::<VecCell>() as u64 == ELEMENTS, "elements come right behind the cell") };
         let size = (len as u64).checked_mul(size_of::<T>() as u64).and_then(|n| n.checked_add(ELEMENTS));
         let size = size
             .filter(|n| *n <= 1 << multiproc_shm::layout::MAX_CLASS)
             .ok_or(Error::Invalid(&"a shared vector has at most 8 GiB"))?;
-        // All elements are written by `fill`.
-        let held = arena.new_object_within(&SHARED_VEC, type_hash::<Frozen<T>>(), (size, ELEMENTS), Role::Plain, |object| {
+        let zeroed = if bytes.is_some() { ELEMENTS } else { size };
+        let held = arena.new_object_within(&SHARED_VEC, type_hash::<Frozen<T>>(), (size, zeroed), Role::Plain, |object| {
             // Relaxed: the object is published later.
             arena.memory().at::<VecCell>(object.offset)?.len.store(len as u64, Ordering::Relaxed);
-            let elements = elements_of::<T>(arena, object, len)?;
-            // SAFETY: in bounds, aligned, mapped for ever, backed by pages whose every content is a `T`, and the block is this call's alone.
-            let elements = unsafe { slice::from_raw_parts_mut(elements.as_ptr(), len) };
-            fill(elements);
+            arena.memory().write(object.offset + ELEMENTS, bytes.unwrap_or_default())?;
             crash::point("shared_vec.filled");
             Ok(())
         })?;
