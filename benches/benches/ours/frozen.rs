@@ -41,7 +41,9 @@ pub(crate) fn frozen(bytes: usize, count: u64) -> Measured {
     let (there, todo) = multiproc::channel::<Frozen<u8>>(2)?;
     let (done, back) = multiproc::channel::<Frozen<u8>>(2)?;
     let worker = Process::spawn((todo, done), |todo, done| {
-        answer(&todo, &done, |v: &Frozen<u8>| drop(black_box((v[0], v[v.len() - 1]))));
+        answer(&todo, &done, |v: &Frozen<u8>| {
+            black_box((v[0], v[v.len() - 1]));
+        });
     })?;
     let took = one_way(count, &there, &back, SharedVec::<u8>::zeroed(bytes)?.freeze());
     drop((there, back));
@@ -53,7 +55,11 @@ pub(crate) fn frozen(bytes: usize, count: u64) -> Measured {
 pub(crate) fn number(count: u64) -> Measured {
     let (there, todo) = multiproc::channel::<u64>(2)?;
     let (done, back) = multiproc::channel::<u64>(2)?;
-    let worker = Process::spawn((todo, done), |todo, done| answer(&todo, &done, |n: &u64| drop(black_box(*n))))?;
+    let worker = Process::spawn((todo, done), |todo, done| {
+        answer(&todo, &done, |n: &u64| {
+            black_box(*n);
+        })
+    })?;
     let took = one_way(count, &there, &back, 7);
     drop((there, back));
     worker.join()?;
