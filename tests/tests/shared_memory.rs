@@ -476,6 +476,11 @@ fn lists_hold_what_pythons_lose() {
         no.write_at(0, bytes).unwrap();
         assert!(ShareableList::open(no.name()).unwrap_err().is_corrupted());
     }
+    // One that says it has thousands of millions of values, in a segment of that size without memory.
+    let huge = SharedMemory::create(None, 16).unwrap();
+    huge.write_at(0, &(1i64 << 32).to_ne_bytes()).unwrap();
+    fs::File::options().write(true).open(path(huge.name())).unwrap().set_len(1 << 40).unwrap();
+    assert!(ShareableList::open(huge.name()).unwrap_err().is_corrupted());
     // A format that Python never wrote.
     let raw = SharedMemory::open(list.name()).unwrap();
     raw.write_at(raw.size() - 9 * 9, b"999999sx").unwrap();

@@ -58,6 +58,8 @@ const TRIES: u32 = 100;
 /// assert!(SharedMemory::open(&name).unwrap_err().is_not_found());
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+#[doc(alias = "buf")]
+#[doc(alias = "close")]
 #[doc(alias = "shm_open")]
 pub struct SharedMemory {
     file: ManuallyDrop<File>,
@@ -184,10 +186,13 @@ impl SharedMemory {
     /// A copy of all bytes.
     ///
     /// # Errors
-    /// As [`read_at`](SharedMemory::read_at).
+    /// As [`read_at`](SharedMemory::read_at); there is no memory for the copy.
     pub fn read_to_vec(&self) -> Result<Vec<u8>, SharedMemoryError> {
         self.check_range(0, self.size())?;
-        let mut bytes = vec![0; self.size() as usize];
+        let mut bytes = Vec::new();
+        let room = usize::try_from(self.size()).ok().filter(|size| bytes.try_reserve_exact(*size).is_ok());
+        let size = room.ok_or_else(|| self.refused("taking memory for a copy", io::ErrorKind::OutOfMemory.into()))?;
+        bytes.resize(size, 0);
         self.read_at(0, &mut bytes)?;
         Ok(bytes)
     }
