@@ -112,6 +112,7 @@ pub(crate) enum Arrival {
 
 impl RawBarrier {
     #[cfg(test)]
+    #[allow(dead_code, reason = "for the models, which are made of this file")]
     pub(crate) fn new(parties: u32) -> RawBarrier {
         let word = AtomicU32::new;
         RawBarrier {
