@@ -132,6 +132,8 @@
 //! - *expected fn pointer, found closure*: the closure captures a variable; pass it as an argument.
 //! - A worker prints nothing of `main`'s set-up (a logger, a panic hook): `main` does not run in workers; register the set-up with [`worker_init`].
 
+pub mod threads;
+
 #[cfg(feature = "postcard")]
 #[doc(inline)]
 pub use multiproc_channel::Postcard;
