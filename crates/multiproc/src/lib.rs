@@ -164,8 +164,9 @@ pub use multiproc_shm::Error as ShmError;
 pub use multiproc_shm::stats::{HolderStats, KindStats, Stats};
 #[doc(inline)]
 pub use multiproc_sync::{
-    AcquireError, Array, ArrayGuard, ArrayRecovery, Atomic, AtomicPrimitive, Death, Event, Lock, LockError, LockGuard,
-    OwnedPermit, Permit, Recovery, Semaphore, Value, ValueGuard,
+    AcquireError, Array, ArrayGuard, ArrayRecovery, Atomic, AtomicPrimitive, BoundedSemaphore, Death, Event, Lock, LockError,
+    LockGuard, OwnedPermit, Permit, RLock, RLockGuard, RLockRecovery, Recovery, ReleaseError, Semaphore, SignalSemaphore, Value,
+    ValueGuard,
 };
 
 /// The crate whose traits [`Value`] asks for: derive `bytemuck::NoUninit` and `bytemuck::CheckedBitPattern` on your own structs.
@@ -193,7 +194,7 @@ pub mod testing {
     pub use multiproc_shm::audit::{Audit, NoCollection};
     use multiproc_shm::{Arena, Error};
     #[cfg(feature = "crash-points")]
-    pub use multiproc_sys::crash::{arm_at, arm_next_thread, arm_step, disarm, passed};
+    pub use multiproc_sys::crash::{arm_at, arm_next_thread, arm_signal, arm_step, disarm, passed};
 
     /// What the tree's arena holds.
     pub fn audit() -> Result<Audit, Error> {

@@ -266,6 +266,13 @@ impl Arena {
         self.slot.load(Ordering::Relaxed)
     }
 
+    /// Tells the calling process from earlier and later ones in its slot.
+    #[inline]
+    pub fn my_generation(&self) -> u32 {
+        // Relaxed: see the field.
+        self.generation.load(Ordering::Relaxed)
+    }
+
     /// From now on this process is the one in that slot.
     pub(crate) fn become_another(&self, slot: SlotId, pid: u32) {
         self.slot.store(slot.index, Ordering::Relaxed);

@@ -43,6 +43,15 @@ pub(crate) mod atomics {
     pub(crate) use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 }
 
+/// What [`raw`]'s wait word stands on; its models are made of others.
+pub(crate) mod beneath {
+    pub(crate) use multiproc_sys::clock::Deadline;
+    pub(crate) use multiproc_sys::futex::{self, Wait};
+    pub(crate) use multiproc_sys::robust::{Thread, WAITERS};
+    pub(crate) use multiproc_sys::{crash, membarrier};
+    pub(crate) use std::sync::atomic::{AtomicU32, Ordering, fence};
+}
+
 pub use arena::{Arena, Options};
 pub use error::Error;
 pub use held::{Held, Role};

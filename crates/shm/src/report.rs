@@ -27,6 +27,8 @@ pub struct Standing {
     pub holdings: Vec<Holding>,
     /// Whether what is missing may turn up with somebody who is not among the holders: in a message on its way.
     pub astray: bool,
+    /// Whether whoever has a handle may bring what an acquirer waits for.
+    pub ownerless: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -216,7 +218,7 @@ impl Survey {
         }
         let shares = standing.holdings.iter().filter(holds_up).filter(|h| h.thread.is_none()).filter_map(|h| h.slot);
         let slots = match waits.op {
-            Op::Acquire => shares.collect(),
+            Op::Acquire if !standing.ownerless => shares.collect(),
             Op::Get => senders.clone(),
             Op::Put => receivers.clone(),
             // The roles stand for the two ends of a pipe: whoever has the other one.
@@ -267,6 +269,12 @@ impl Arena {
             process.waits.retain(|w| w.gave_up.is_some() || w.since != 0 && now.contains(w));
         }
         survey
+    }
+
+    /// How many threads wait for an object, as far as the notes tell.
+    pub fn waiters(&self, index: u32) -> usize {
+        let slots = (0..self.slots_high()).filter_map(|slot| self.survey_slot(slot).ok().flatten());
+        slots.flat_map(|process| process.waits).filter(|waits| waits.on == Awaited::Object(index)).count()
     }
 
     fn survey_slot(&self, index: u32) -> Result<Option<Surveyed>, Error> {

@@ -104,3 +104,30 @@ impl From<ShmError> for AcquireError {
         AcquireError::Shared(e)
     }
 }
+
+/// Why a [`SignalSemaphore`](crate::SignalSemaphore) was not released.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ReleaseError {
+    /// Its value would have risen above this bound. It is as it was.
+    BeyondBound(u32),
+    /// Shared memory refused.
+    Shared(ShmError),
+}
+
+impl fmt::Display for ReleaseError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ReleaseError::BeyondBound(bound) => write!(f, "released too often: the semaphore's bound is {bound}"),
+            ReleaseError::Shared(e) => e.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for ReleaseError {}
+
+impl From<ShmError> for ReleaseError {
+    fn from(e: ShmError) -> ReleaseError {
+        ReleaseError::Shared(e)
+    }
+}

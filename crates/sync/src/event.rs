@@ -1,46 +1,34 @@
-//! [`Event`]: a flag that processes wait for.
-//!
-//! | word | meaning | written by | if the writer dies there |
-//! |---|---|---|---|
-//! | `state` | {times set:63, is set:1}; its change is the commit | setter, clearer | set or not set |
-//! | `sleepers` | a wait word on which many sleep | see [`WaitWord`]; each woken sleeper wakes one more | the setter's or sleeper's pending word: the kernel wakes one, who wakes the next |
-//!
-//! A waiter notes how often the event had been set, so a `set` that is followed at once by `clear` still lets it go. A wake may reach a waiter that came
-//! later and waits for the next `set`: it hands the first such wake on, to those the dead setter owed it to.
+//! [`Event`]: a flag that processes wait for. What it is in shared memory: [`RawEvent`].
 
+use crate::describe::{Waiters, close};
 use crate::handle::handle;
+use crate::raw::event::RawEvent;
 use multiproc_shm::memory::Shared;
 use multiproc_shm::notes::Op;
 use multiproc_shm::objects::{Kind, Object, type_hash};
-use multiproc_shm::raw::WaitWord;
 use multiproc_shm::report::Standing;
 use multiproc_shm::{Arena, Error, Held, Role, waiting};
 use multiproc_sys::clock::Deadline;
-use multiproc_sys::futex::Wait;
-use multiproc_sys::spin;
+use multiproc_sys::{robust, signal, spin};
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-
-#[derive(Debug)]
-#[repr(C)]
-struct EventCell {
-    state: AtomicU64,
-    sleepers: WaitWord,
-}
 
 #[allow(unsafe_code)]
 // SAFETY: `repr(C)` of atomics and types that are `Shared`.
-unsafe impl Shared for EventCell {}
-
-const SET: u64 = 1;
+unsafe impl Shared for RawEvent {}
 
 /// Events in the object table.
-pub(crate) static EVENT: Kind = Kind { report, ..Kind::plain(4, "Event") };
+pub(crate) static EVENT: Kind = Kind { slot_died, report, ..Kind::plain(4, "Event") };
+
+/// Killed in a handler that had interrupted a `set` of another event, it owed a wake of which the kernel did not know.
+fn slot_died(arena: &Arena, object: Object, _slot: u32) -> Result<(), Error> {
+    arena.memory().at::<RawEvent>(object.offset)?.owner_died();
+    Ok(())
+}
 
 fn report(arena: &Arena, object: Object, standing: &mut Standing) -> Result<(), Error> {
-    let set = arena.memory().at::<EventCell>(object.offset)?.state.load(Ordering::Acquire) & SET != 0;
+    let set = arena.memory().at::<RawEvent>(object.offset)?.is_set();
     standing.state = if set { "set" } else { "not set" }.into();
     if set {
         standing.open(Op::Wait);
@@ -50,11 +38,15 @@ fn report(arena: &Arena, object: Object, standing: &mut Standing) -> Result<(), 
 
 /// A flag that any process sets, clears or waits for. A handle is two words, cheap to clone, and travels in arguments, results and messages.
 ///
+/// A `set` is never missed: a wait returns if the event is set when it begins, or is set at any time until it ends, also when it was cleared again at once. A
+/// set that was cleared before the wait began is past.
+///
 /// # Crash safety
 /// Killed in `set`, the caller has set the event for everybody or for nobody. A killed waiter swallows nothing.
 ///
 /// # Python
-/// `multiprocessing.Event`. A `set` that is cleared at once is not missed by who was waiting.
+/// `multiprocessing.Event`, whose `set` waits for each sleeper to wake, and for ever if one was killed. `repr` says set or not, and so does `Debug`, with how
+/// many wait.
 ///
 /// # Examples
 /// ```
@@ -68,7 +60,7 @@ fn report(arena: &Arena, object: Object, standing: &mut Standing) -> Result<(), 
 /// ```
 pub struct Event {
     held: Arc<Held>,
-    cell: &'static EventCell,
+    cell: &'static RawEvent,
 }
 
 handle!(Event, &EVENT, type_hash::<Event>());
@@ -88,7 +80,7 @@ impl Event {
     /// As [`new`](Event::new).
     #[doc(hidden)]
     pub fn new_in(arena: &'static Arena) -> Result<Event, Error> {
-        let size = size_of::<EventCell>() as u64;
+        let size = size_of::<RawEvent>() as u64;
         Event::from_held(arena.new_object(&EVENT, type_hash::<Event>(), size, Role::Plain, |_| Ok(()))?)
     }
 
@@ -99,27 +91,64 @@ impl Event {
 
     /// Whether it is set.
     pub fn is_set(&self) -> bool {
-        // Acquire pairs with the AcqRel in `set`.
-        self.cell.state.load(Ordering::Acquire) & SET != 0
+        self.cell.is_set()
     }
 
-    /// Sets it and lets all waiters go.
+    /// Sets it and lets all waiters go. Waits for nobody.
     ///
     /// # Errors
     /// Only in a process that was made by a plain `fork()`.
+    #[inline]
     pub fn set(&self) -> Result<(), Error> {
-        let me = self.held.arena().who()?.thread;
-        let cell = self.cell;
-        cell.sleepers.commit_and_kick_all(me, || {
-            let _ =
-                cell.state.fetch_update(Ordering::AcqRel, Ordering::Relaxed, |s| (s & SET == 0).then(|| s.wrapping_add(2) | SET));
-        });
+        self.cell.set(robust::current()?);
         Ok(())
     }
 
-    /// Clears it.
+    /// As [`set`](Event::set), to be called in a signal handler: async-signal-safe, whatever the handler has interrupted, an operation on this event
+    /// or on a lock of the same thread included. It leaves `errno` alone.
+    ///
+    /// The handler finds the event in a `static`, and must not be the one who drops its last handle, nor print the error.
+    ///
+    /// # Errors
+    /// As [`set`](Event::set).
+    ///
+    /// # Crash safety
+    /// Killed in the handler while it had interrupted an operation, the process leaves that one to be completed by whoever cleans up after it, within
+    /// about a millisecond.
+    ///
+    /// # Python
+    /// `Event.set()` in a handler may wait for ever for the condition that the interrupted code holds.
+    ///
+    /// # Examples
+    /// ```
+    /// use multiproc::Event;
+    /// use std::sync::OnceLock;
+    ///
+    /// static STOP: OnceLock<Event> = OnceLock::new();
+    ///
+    /// extern "C" fn on_signal(_: i32) {
+    ///     if let Some(stop) = STOP.get() {
+    ///         let _ = stop.set_from_signal();
+    ///     }
+    /// }
+    ///
+    /// let stop = STOP.get_or_init(|| Event::new().unwrap());
+    /// // .. sigaction(SIGTERM, on_signal), here called by hand:
+    /// on_signal(15);
+    /// stop.wait()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn set_from_signal(&self) -> Result<(), Error> {
+        signal::keeping_errno(|| {
+            self.cell.set(robust::in_handler()?);
+            Ok(())
+        })
+    }
+
+    /// Clears it. Who was waiting when it was set goes on all the same.
+    #[inline]
     pub fn clear(&self) {
-        self.cell.state.fetch_and(!SET, Ordering::AcqRel);
+        self.cell.clear();
     }
 
     /// Waits until it is set.
@@ -147,42 +176,24 @@ impl Event {
     }
 
     fn wait_within(&self, deadline: Option<Deadline>) -> Result<bool, Error> {
-        let cell = self.cell;
-        let before = cell.state.load(Ordering::Acquire);
-        // Set now, or set since: also if it has been cleared again.
-        let done = || before & SET != 0 || cell.state.load(Ordering::Acquire) >> 1 != before >> 1;
-        if spin::until(done) {
+        let before = self.cell.state();
+        if spin::until(|| self.cell.is_over(before)) {
             return Ok(true);
         }
         let arena = self.held.arena();
         let me = arena.who()?.thread;
         let note = arena.note_wait(Op::Wait, self.held.object().index, deadline);
-        // While this thread may have swallowed a wake, its death passes it on.
-        let set = cell.sleepers.guarded(me, || {
-            let mut handed_on = false;
-            loop {
-                cell.sleepers.prepare();
-                let timed_out = !done() && cell.sleepers.sleep(deadline) == Wait::TimedOut;
-                if done() {
-                    cell.sleepers.pass_on();
-                    break true;
-                }
-                if timed_out {
-                    break false;
-                }
-                if !handed_on {
-                    handed_on = true;
-                    cell.sleepers.pass_on();
-                }
-            }
-        });
+        let set = self.cell.wait(me, before, deadline);
         waiting::end(note, !set);
         Ok(set)
     }
 }
 
 impl fmt::Debug for Event {
+    /// Such as `Event(id: 4, not set, 2 waiting)`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Event").field("id", &self.held.object().index).field("set", &self.is_set()).finish()
+        let index = self.held.object().index;
+        write!(f, "Event(id: {index}, {}", if self.is_set() { "set" } else { "not set" })?;
+        close(f, Waiters::of(self.held.arena(), index))
     }
 }

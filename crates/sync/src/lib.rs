@@ -1,29 +1,54 @@
 //! Floor 2 of multiproc: what processes share besides messages.
 //!
-//! Internal to multiproc, no semver promise. Reading order: [`error`] -> `handle` (what all handles have in common) -> [`lock`] ->
-//! [`value`] -> [`array`](mod@array) -> [`atomic`] -> [`event`] -> [`semaphore`] -> [`permit`].
+//! Internal to multiproc, no semver promise. Reading order: [`error`] -> `handle` and `describe` (what all handles have in common) -> `raw` (the words) ->
+//! [`lock`] -> [`rlock`] -> [`value`] -> [`array`](mod@array) -> [`atomic`] -> [`event`] -> [`semaphore`] -> [`permit`] -> [`signal_semaphore`].
 
 pub mod array;
 pub mod atomic;
+mod describe;
 pub mod error;
 pub mod event;
 mod handle;
 pub mod lock;
 pub mod permit;
+mod raw;
+pub mod rlock;
 pub mod semaphore;
+pub mod signal_semaphore;
 pub mod value;
 
 pub use array::{Array, ArrayGuard, ArrayRecovery};
 pub use atomic::{Atomic, AtomicPrimitive};
-pub use error::{AcquireError, Death, LockError};
+pub use error::{AcquireError, Death, LockError, ReleaseError};
 pub use event::Event;
 pub use lock::{Lock, LockGuard, Recovery};
 pub use permit::OwnedPermit;
-pub use semaphore::{Permit, Semaphore};
+pub use rlock::{RLock, RLockGuard, RLockRecovery};
+pub use semaphore::{BoundedSemaphore, Permit, Semaphore};
+pub use signal_semaphore::SignalSemaphore;
 pub use value::{Value, ValueGuard};
+
+/// What [`raw`] stands on; its models are made of others.
+pub(crate) mod beneath {
+    pub(crate) use multiproc_shm::raw::{LockFailed, RawLock, WaitWord, Who};
+    pub(crate) use multiproc_sys::clock::Deadline;
+    pub(crate) use multiproc_sys::crash;
+    pub(crate) use multiproc_sys::futex::Wait;
+    pub(crate) use multiproc_sys::robust::Thread;
+    pub(crate) use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, compiler_fence};
+}
 
 use multiproc_shm::objects::Kind;
 
 /// Every kind of object that this floor puts into an arena.
-pub static KINDS: &[&Kind] =
-    &[&lock::LOCK, &value::VALUE, &atomic::ATOMIC, &event::EVENT, &semaphore::SEMAPHORE, &permit::PERMIT, &array::ARRAY];
+pub static KINDS: &[&Kind] = &[
+    &lock::LOCK,
+    &value::VALUE,
+    &atomic::ATOMIC,
+    &event::EVENT,
+    &semaphore::SEMAPHORE,
+    &permit::PERMIT,
+    &array::ARRAY,
+    &rlock::RLOCK,
+    &signal_semaphore::SIGNALS,
+];

@@ -1,5 +1,6 @@
 //! [`Lock`]: mutual exclusion between processes and threads that survives its owners.
 
+use crate::describe::{HeldBy, Waiters, close};
 use crate::error::{Death, LockError};
 use crate::handle::handle;
 use multiproc_shm::memory::Shared;
@@ -42,7 +43,7 @@ fn in_use(arena: &Arena, object: Object) -> Result<bool, Error> {
 /// A lock between processes and threads. A handle is two words, cheap to clone, and travels in arguments, results and messages.
 ///
 /// It guards whatever the program says it guards; to guard a value of its own, see [`Value`](crate::Value). Not recursive: a thread that
-/// locks again gets [`LockError::WouldDeadlock`]. A panic while it is held releases it without poison, as Python's `with` does.
+/// locks again gets [`LockError::WouldDeadlock`]; see [`RLock`](crate::RLock). A panic while it is held releases it without poison, as Python's `with` does.
 ///
 /// # Crash safety
 /// When an owner dies, the lock is free within about 0.1 ms, and everybody who locks is told
@@ -217,23 +218,23 @@ impl Lock {
         Ok(Recovery { raw: &self.cell.raw, died, thread: who.thread, life: robust::life() })
     }
 
-    /// Whether somebody has it at this moment.
-    #[doc(alias = "locked")]
-    pub fn is_locked(&self) -> bool {
+    /// Whether somebody, the caller included, has it at this moment.
+    pub fn locked(&self) -> bool {
         self.cell.raw.is_held()
+    }
+
+    /// As [`locked`](Lock::locked), in the grammar of std.
+    pub fn is_locked(&self) -> bool {
+        self.locked()
     }
 }
 
 impl fmt::Debug for Lock {
+    /// Such as `Lock(id: 3, held by process "worker-1" (pid 123), thread 124, 2 waiting)`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut d = f.debug_struct("Lock");
-        d.field("id", &self.held.object().index);
-        if self.is_locked() {
-            d.field("owner", &self.cell.raw.last_owner().1);
-        } else {
-            d.field("owner", &None::<u32>).field("owner_died", &self.cell.raw.owner_died());
-        }
-        d.finish()
+        let (arena, index) = (self.held.arena(), self.held.object().index);
+        write!(f, "Lock(id: {index}, {}", HeldBy(arena, &self.cell.raw))?;
+        close(f, Waiters::of(arena, index))
     }
 }
 

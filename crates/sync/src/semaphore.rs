@@ -5,17 +5,22 @@
 //!
 //! | word | meaning | written by | if the writer dies there |
 //! |---|---|---|---|
-//! | `gate` | one taker at a time; a waiter keeps it | takers | `OWNER_DIED`: nothing to mend |
-//! | `freed` | the waiting taker, a [`WaitWord`] | see there | see there |
-//! | `ledger[slot]` | permits of that process; the increment is the commit | owner of `gate` of that process; releasers of it | it had the permit: its entry is cleared by the cleaner |
+//! | `gate` | one waiting taker at a time, who keeps it; the rest wait for it | takers that found none free | `OWNER_DIED`: nothing to mend |
+//! | `freed` | the waiting taker, a [`WaitWord`] | see there | see there; the cleaner wakes it too |
+//! | `ledger[slot]` | permits of that process, and those of which it looks whether they exist: see [`ledger`] | takers and releasers of that process | it had the permit, or none: its entry is cleared by the cleaner |
 //! | `owned[i]` | reference of an owned permit; its store is the commit | owner of `gate`; who drops the permit; the collector | a permit object that is not entered: it is freed and was never counted |
 //! | `owned_high` | entries of `owned` in use | owner of `gate` | one too many |
 //! | `permits` | how many there are, a constant | creator | - |
 //! | `recovered` | permits that came back from the dead | cleaner | one report less |
+//!
+//! While nobody waits, taking needs no lock: see [`ledger`]. Who finds somebody in the gate, or no permit, goes through the gate, so no one who waits is passed
+//! over by those who come later.
 
+use crate::describe::{InSlot, Waiters, close};
 use crate::error::AcquireError;
 use crate::handle::handle;
 use crate::permit::OwnedPermit;
+use crate::raw::ledger;
 use multiproc_shm::holds::Table;
 use multiproc_shm::memory::Shared;
 use multiproc_shm::notes::Op;
@@ -24,6 +29,7 @@ use multiproc_shm::raw::{LockFailed, RawLock, WaitWord, Who};
 use multiproc_shm::report::Standing;
 use multiproc_shm::{Arena, Error, Held, Role, waiting};
 use multiproc_sys::clock::Deadline;
+use multiproc_sys::robust::Thread;
 use multiproc_sys::{crash, robust};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -35,6 +41,8 @@ use std::time::{Duration, Instant};
 const SLOTS: usize = 1024;
 /// Owned permits of one semaphore that can be out at the same time.
 const MAX_OWNED: usize = 1024;
+/// How often who would not wait looks again, about a microsecond.
+const LOOKS: u32 = 64;
 
 /// See the module head.
 #[derive(Debug)]
@@ -54,22 +62,49 @@ pub(crate) struct SemaphoreCell {
 unsafe impl Shared for SemaphoreCell {}
 
 impl SemaphoreCell {
-    /// What each process has.
-    fn by_process(&self, arena: &Arena) -> impl Iterator<Item = u32> {
-        let slots = (arena.slots_high() as usize).min(SLOTS);
-        self.ledger[..slots].iter().map(|e| e.load(Ordering::Acquire))
+    /// The entries of all processes.
+    #[inline]
+    fn entries(&self, arena: &Arena) -> &[AtomicU32] {
+        &self.ledger[..(arena.slots_high() as usize).min(SLOTS)]
     }
 
     /// The owned permits that are out.
+    #[inline]
     fn owned(&self) -> impl Iterator<Item = u64> {
-        let high = (self.owned_high.load(Ordering::Acquire) as usize).min(MAX_OWNED);
-        self.owned[..high].iter().map(|e| e.load(Ordering::Acquire)).filter(|&id| id != 0)
+        // SeqCst, here and below: as in `ledger::sum`.
+        let high = (self.owned_high.load(Ordering::SeqCst) as usize).min(MAX_OWNED);
+        self.owned[..high].iter().map(|e| e.load(Ordering::SeqCst)).filter(|&id| id != 0)
+    }
+
+    /// How many are taken, or about to be.
+    #[inline]
+    fn taken(&self, arena: &Arena) -> u32 {
+        ledger::sum(self.entries(arena)).saturating_add(self.owned().count() as u32)
     }
 
     fn available(&self, arena: &Arena) -> u32 {
-        let by_processes = self.by_process(arena).fold(0, u32::saturating_add);
-        self.permits.load(Ordering::Relaxed).saturating_sub(by_processes).saturating_sub(self.owned().count() as u32)
+        self.permits.load(Ordering::Relaxed).saturating_sub(self.taken(arena))
     }
+
+    /// What each process has, owned permits included, by slot; and whether an owned one is in nobody's hands.
+    fn holders(&self, arena: &Arena) -> Result<(BTreeMap<u32, u32>, bool), Error> {
+        let entries = self.entries(arena).iter().map(|e| e.load(Ordering::Acquire));
+        let mut had: BTreeMap<u32, u32> = (0..).zip(entries).filter(|&(_, n)| n > 0).collect();
+        let mut astray = false;
+        for id in self.owned() {
+            let holders = arena.slots_with(Table::Hold, RawRef(id).index())?;
+            astray |= holders.is_empty();
+            for slot in holders {
+                let n = had.entry(slot).or_default();
+                *n = n.saturating_add(1);
+            }
+        }
+        Ok((had, astray))
+    }
+}
+
+fn so_many(n: u32) -> String {
+    if n == 1 { "a permit".into() } else { format!("{n} permits") }
 }
 
 /// Semaphores in the object table.
@@ -86,9 +121,14 @@ fn slot_died(arena: &Arena, object: Object, slot: u32) -> Result<(), Error> {
     let cell = cell_of(arena, object)?;
     cell.gate.mark_dead(slot);
     let Some(entry) = cell.ledger.get(slot as usize) else { return Ok(()) };
+    // Of what it had entered, what was no permit of its own does not count as one.
+    let others = cell.taken(arena).saturating_sub(entry.load(Ordering::SeqCst));
+    let most = cell.permits.load(Ordering::Relaxed).saturating_sub(others);
     let mut had = 0;
-    cell.freed.commit_and_kick(arena.who()?.thread, || had = entry.swap(0, Ordering::AcqRel));
-    cell.recovered.fetch_add(had, Ordering::Relaxed);
+    cell.freed.commit_and_kick_in_order(arena.who()?.thread, 1, || had = entry.swap(0, Ordering::SeqCst));
+    // Whatever the word says: the dead may have owed a wake of which the kernel did not know.
+    cell.freed.pass_on_to_all();
+    cell.recovered.fetch_add(had.min(most), Ordering::Relaxed);
     Ok(())
 }
 
@@ -103,18 +143,10 @@ fn report(arena: &Arena, object: Object, standing: &mut Standing) -> Result<(), 
     if free > 0 {
         standing.open(Op::Acquire);
     }
-    let mut had: BTreeMap<u32, u32> = (0..).zip(cell.by_process(arena)).filter(|&(_, n)| n > 0).collect();
-    for id in cell.owned() {
-        let holders = arena.slots_with(Table::Hold, RawRef(id).index())?;
-        standing.astray |= holders.is_empty();
-        for slot in holders {
-            let n = had.entry(slot).or_default();
-            *n = n.saturating_add(1);
-        }
-    }
+    let (had, astray) = cell.holders(arena)?;
+    standing.astray = astray;
     for (slot, n) in had {
-        let what = if n == 1 { "a permit".into() } else { format!("{n} permits") };
-        standing.share(slot, what, &[Op::Acquire]);
+        standing.share(slot, so_many(n), &[Op::Acquire]);
     }
     standing.lock(&cell.gate, "the turn to acquire", &[Op::Acquire]);
     Ok(())
@@ -126,8 +158,9 @@ fn report(arena: &Arena, object: Object, standing: &mut Standing) -> Result<(), 
 /// The permits of a process that dies come back, and [`take_recovered`](Semaphore::take_recovered) counts them.
 ///
 /// # Python
-/// `multiprocessing.Semaphore` and `BoundedSemaphore`: a permit is a value that is given back by dropping it, so there is nothing
-/// to release too often. A killed holder loses nothing for the others.
+/// `multiprocessing.Semaphore` and [`BoundedSemaphore`]: a permit is a value that is given back by dropping it, so there is nothing
+/// to release too often. A killed holder loses nothing for the others. Where one process acquires and another releases, take
+/// [`SignalSemaphore`](crate::SignalSemaphore).
 ///
 /// # Examples
 /// ```
@@ -140,11 +173,16 @@ fn report(arena: &Arena, object: Object, standing: &mut Standing) -> Result<(), 
 /// # drop(b);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[doc(alias = "BoundedSemaphore")]
 pub struct Semaphore {
     pub(crate) held: Arc<Held>,
     cell: &'static SemaphoreCell,
 }
+
+/// Python's `BoundedSemaphore`: it is the same as [`Semaphore`], of which each permit comes back once, so that no release goes beyond the bound.
+///
+/// Where releases are calls of their own, and one too many is to be an error (Python's `ValueError`), take
+/// [`SignalSemaphore::bounded`](crate::SignalSemaphore::bounded).
+pub type BoundedSemaphore = Semaphore;
 
 handle!(Semaphore, &SEMAPHORE, type_hash::<Semaphore>());
 
@@ -190,16 +228,20 @@ impl Semaphore {
     ///
     /// # Errors
     /// Only in a process that was made by a plain `fork()`, or if shared memory is corrupted.
+    #[inline]
     pub fn acquire(&self) -> Result<Permit, AcquireError> {
-        self.acquire_within(Patience::Until(None))
+        match self.enter_free() {
+            Some(permit) => Ok(permit),
+            None => self.acquire_within(Patience::Until(None)),
+        }
     }
 
     /// Takes a permit if one is free.
     ///
     /// # Errors
-    /// [`AcquireError::WouldBlock`]: none is, or another process is taking one at that moment and may get the last.
+    /// [`AcquireError::WouldBlock`]: none is, or others are taking one at that moment.
     pub fn try_acquire(&self) -> Result<Permit, AcquireError> {
-        self.acquire_within(Patience::None)
+        self.enter_free().map_or_else(|| self.acquire_within(Patience::None), Ok)
     }
 
     /// As [`acquire`](Semaphore::acquire), waiting at most `timeout`.
@@ -207,7 +249,7 @@ impl Semaphore {
     /// # Errors
     /// [`AcquireError::TimedOut`], never early.
     pub fn acquire_timeout(&self, timeout: Duration) -> Result<Permit, AcquireError> {
-        self.acquire_within(Patience::Until(Deadline::after(timeout)))
+        self.enter_free().map_or_else(|| self.acquire_within(Patience::Until(Deadline::after(timeout))), Ok)
     }
 
     /// As [`acquire`](Semaphore::acquire), waiting at most until `deadline`.
@@ -215,7 +257,7 @@ impl Semaphore {
     /// # Errors
     /// [`AcquireError::TimedOut`], never early.
     pub fn acquire_deadline(&self, deadline: Instant) -> Result<Permit, AcquireError> {
-        self.acquire_within(Patience::Until(Deadline::at(deadline)))
+        self.enter_free().map_or_else(|| self.acquire_within(Patience::Until(Deadline::at(deadline))), Ok)
     }
 
     /// Takes a permit that can travel in arguments, results and messages; it comes back when it is dropped, wherever it is then, or when
@@ -243,21 +285,38 @@ impl Semaphore {
         self.taking(Patience::Until(Deadline::after(timeout)), |_| self.enter_owned())
     }
 
+    /// A permit without waiting, if nobody waits; `None` also when the caller must look more closely.
+    #[inline]
+    fn enter_free(&self) -> Option<Permit> {
+        let (arena, cell) = (self.held.arena(), self.cell);
+        let me = robust::current().ok()?;
+        if cell.gate.is_held() {
+            return None;
+        }
+        self.enter(me, arena)
+    }
+
+    /// A permit, if there is one.
+    #[inline]
+    fn enter(&self, me: Thread, arena: &Arena) -> Option<Permit> {
+        let cell = self.cell;
+        let entry = cell.ledger.get(arena.my_slot() as usize)?;
+        // Relaxed: a constant.
+        if !ledger::enter(entry, cell.permits.load(Ordering::Relaxed), || cell.taken(arena)) {
+            // Who waits may have counted it.
+            cell.freed.commit_and_kick_in_order(me, 1, || ledger::leave(entry));
+            return None;
+        }
+        Some(Permit { semaphore: self.clone(), life: robust::life() })
+    }
+
+    #[cold]
     fn acquire_within(&self, patience: Patience) -> Result<Permit, AcquireError> {
-        self.taking(patience, |_| {
-            crash::point("semaphore.before_commit");
-            self.my_entry()?.fetch_add(1, Ordering::AcqRel);
-            crash::point("semaphore.committed");
-            Ok(Permit { semaphore: self.clone(), life: robust::life() })
-        })
+        self.taking(patience, |who| Ok(self.enter(who.thread, self.held.arena())))
     }
 
-    fn my_entry(&self) -> Result<&'static AtomicU32, Error> {
-        self.cell.ledger.get(self.held.arena().my_slot() as usize).ok_or(Error::Corrupted(&"a slot's index"))
-    }
-
-    /// Waits at the gate until a permit is free, and takes it by `commit`.
-    fn taking<R>(&self, patience: Patience, commit: impl FnOnce(Who) -> Result<R, Error>) -> Result<R, AcquireError> {
+    /// Waits at the gate until a permit is free, and takes it by `commit`, which may find that another one was quicker.
+    fn taking<R>(&self, patience: Patience, mut commit: impl FnMut(Who) -> Result<Option<R>, Error>) -> Result<R, AcquireError> {
         let (arena, index, cell) = (self.held.arena(), self.held.object().index, self.cell);
         let who = arena.who()?;
         let found = match (cell.gate.try_lock(who), patience) {
@@ -276,31 +335,43 @@ impl Semaphore {
             // A permit may have been lost with a message that nobody will ever get: only a collection finds it.
             let _ = arena.collect();
         }
-        let taken = match patience {
-            _ if free() => commit(who).map_err(AcquireError::from),
-            Patience::None => Err(AcquireError::WouldBlock),
-            Patience::Until(deadline) if arena.wait_alone(Op::Acquire, index, &cell.freed, deadline, free) => {
-                commit(who).map_err(AcquireError::from)
+        let mut looks = 0;
+        let taken = loop {
+            let there = match patience {
+                _ if free() => true,
+                Patience::None => false,
+                Patience::Until(deadline) => arena.wait_alone(Op::Acquire, index, &cell.freed, deadline, free),
+            };
+            if !there {
+                break Err(if matches!(patience, Patience::None) { AcquireError::WouldBlock } else { AcquireError::TimedOut });
             }
-            Patience::Until(_) => Err(AcquireError::TimedOut),
+            match commit(who) {
+                Ok(Some(taken)) => break Ok(taken),
+                Err(why) => break Err(why.into()),
+                // From before the gate was taken; each of them either has the permit or is about to take itself out. One that is stopped in between does not
+                // hold up who would not wait.
+                Ok(None) if matches!(patience, Patience::None) && looks == LOOKS => break Err(AcquireError::WouldBlock),
+                Ok(None) => looks += 1,
+            }
         };
         cell.gate.unlock(who.thread);
         taken
     }
 
-    /// Makes an owned permit and enters it. Under the gate.
-    fn enter_owned(&self) -> Result<OwnedPermit, Error> {
+    /// An owned permit, entered; `None` if it was one too many. Under the gate.
+    fn enter_owned(&self) -> Result<Option<OwnedPermit>, Error> {
         let cell = self.cell;
         let high = (cell.owned_high.load(Ordering::Relaxed) as usize).min(MAX_OWNED);
         let free = cell.owned[..high].iter().position(|e| e.load(Ordering::Acquire) == 0);
         let entry = free.or((high < MAX_OWNED).then_some(high)).ok_or(Error::Full(&"owned permits"))?;
         let (permit, id) = OwnedPermit::make(self, entry as u32)?;
         crash::point("semaphore.permit_made");
-        cell.owned_high.fetch_max(entry as u32 + 1, Ordering::AcqRel);
-        // Release: the commit.
-        cell.owned[entry].store(id, Ordering::Release);
+        cell.owned_high.fetch_max(entry as u32 + 1, Ordering::SeqCst);
+        // SeqCst: as in `ledger::enter`; the commit. A swap, since a store and the loads after it may change places.
+        cell.owned[entry].swap(id, Ordering::SeqCst);
         crash::point("semaphore.permit_entered");
-        Ok(permit)
+        // Dropped, it is taken out again.
+        Ok((cell.taken(self.held.arena()) <= self.permits()).then_some(permit))
     }
 
     /// How many permits are free at this moment.
@@ -329,8 +400,8 @@ pub(crate) fn is_entered(cell: &SemaphoreCell, entry: u32, id: u64) -> bool {
 pub(crate) fn leave_owned(arena: &Arena, cell: &SemaphoreCell, entry: u32, id: u64, died: bool) -> Result<(), Error> {
     let Some(entry) = cell.owned.get(entry as usize) else { return Ok(()) };
     let mut was = false;
-    cell.freed.commit_and_kick(arena.who()?.thread, || {
-        was = entry.compare_exchange(id, 0, Ordering::AcqRel, Ordering::Relaxed).is_ok();
+    cell.freed.commit_and_kick_in_order(arena.who()?.thread, 1, || {
+        was = entry.compare_exchange(id, 0, Ordering::SeqCst, Ordering::Relaxed).is_ok();
     });
     if was && died {
         cell.recovered.fetch_add(1, Ordering::Relaxed);
@@ -339,12 +410,14 @@ pub(crate) fn leave_owned(arena: &Arena, cell: &SemaphoreCell, entry: u32, id: u
 }
 
 impl fmt::Debug for Semaphore {
+    /// Such as `Semaphore(id: 4, 1 of 3 permits free, process "worker-1" (pid 123) has 2 permits)`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Semaphore")
-            .field("id", &self.held.object().index)
-            .field("available", &self.available())
-            .field("permits", &self.permits())
-            .finish()
+        let (arena, index) = (self.held.arena(), self.held.object().index);
+        write!(f, "Semaphore(id: {index}, {} of {} permits free", self.available(), self.permits())?;
+        for (slot, n) in self.cell.holders(arena).map(|(had, _)| had).unwrap_or_default() {
+            write!(f, ", {} has {}", InSlot(arena, slot), so_many(n))?;
+        }
+        close(f, Waiters::of(arena, index))
     }
 }
 
@@ -357,13 +430,13 @@ pub struct Permit {
 }
 
 impl Drop for Permit {
+    #[inline]
     fn drop(&mut self) {
         // In a process made by fork() the permit is the parent's.
         let Some(me) = robust::current().ok().filter(|_| robust::life() == self.life) else { return };
-        if let Ok(entry) = self.semaphore.my_entry() {
-            self.semaphore.cell.freed.commit_and_kick(me, || {
-                let _ = entry.fetch_update(Ordering::AcqRel, Ordering::Relaxed, |n| n.checked_sub(1));
-            });
+        let cell = self.semaphore.cell;
+        if let Some(entry) = cell.ledger.get(self.semaphore.held.arena().my_slot() as usize) {
+            cell.freed.commit_and_kick_in_order(me, 1, || ledger::leave(entry));
         }
     }
 }

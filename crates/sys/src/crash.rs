@@ -24,10 +24,11 @@ pub fn begin_thread() {
 }
 
 #[cfg(feature = "crash-points")]
-pub use armed::{arm_at, arm_next_thread, arm_step, disarm, passed};
+pub use armed::{arm_at, arm_next_thread, arm_signal, arm_step, disarm, passed};
 
 #[cfg(feature = "crash-points")]
 mod armed {
+    use nix::sys::signal::{Signal, raise};
     use std::cell::Cell;
     use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -37,18 +38,27 @@ mod armed {
         static STEPS_LEFT: Cell<u64> = const { Cell::new(u64::MAX) };
         static PASSED: Cell<u64> = const { Cell::new(0) };
         static ONLY: Cell<Option<&'static str>> = const { Cell::new(None) };
+        static SIGNAL: Cell<Option<Signal>> = const { Cell::new(None) };
     }
 
     /// Dies at the `k`-th crash point that this thread passes from now on; the first is 1.
     pub fn arm_step(k: u64) {
         ONLY.set(None);
+        SIGNAL.set(None);
         PASSED.set(0);
         STEPS_LEFT.set(k);
+    }
+
+    /// Raises a signal at the `k`-th crash point that this thread passes, in place of a death. Its handler may arm the thread anew.
+    pub fn arm_signal(signal: i32, k: u64) {
+        arm_step(k);
+        SIGNAL.set(Signal::try_from(signal).ok());
     }
 
     /// Dies at the `k`-th time that this thread passes the point named `id`.
     pub fn arm_at(id: &'static str, k: u64) {
         ONLY.set(Some(id));
+        SIGNAL.set(None);
         PASSED.set(0);
         STEPS_LEFT.set(k);
     }
@@ -83,7 +93,10 @@ mod armed {
         }
         PASSED.set(PASSED.get() + 1);
         if left == 1 {
-            crate::signal::kill_self();
+            let Some(signal) = SIGNAL.take() else { crate::signal::kill_self() };
+            STEPS_LEFT.set(u64::MAX);
+            let _ = raise(signal);
+            return;
         }
         STEPS_LEFT.set(left - 1);
     }

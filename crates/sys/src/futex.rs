@@ -40,11 +40,16 @@ pub(crate) fn until(deadline: Option<Deadline>, sliced: bool) -> (Option<Deadlin
 
 /// Sleeps while `word` holds `expected`, at most until `deadline`.
 pub fn wait(word: &AtomicU32, expected: u32, deadline: Option<Deadline>) -> Wait {
-    wait_sliced(word, expected, deadline, false)
+    wait_sliced(word, expected, deadline, u32::MAX, false)
+}
+
+/// As [`wait`], as a sleeper of the kinds whose `bits` are set: see [`wake_some`].
+pub fn wait_as(word: &AtomicU32, expected: u32, deadline: Option<Deadline>, bits: u32) -> Wait {
+    wait_sliced(word, expected, deadline, bits, false)
 }
 
 /// As [`wait`], in slices whatever the kernel can do.
-pub(crate) fn wait_sliced(word: &AtomicU32, expected: u32, deadline: Option<Deadline>, sliced: bool) -> Wait {
+pub(crate) fn wait_sliced(word: &AtomicU32, expected: u32, deadline: Option<Deadline>, bits: u32, sliced: bool) -> Wait {
     let (until, slice_end) = until(deadline, sliced);
     let time = until.map(Deadline::timespec);
     // SAFETY: the word is a live reference and the time, where given, lives on this stack; the kernel only reads both.
@@ -56,7 +61,7 @@ pub(crate) fn wait_sliced(word: &AtomicU32, expected: u32, deadline: Option<Dead
             expected,
             time.as_ref().map_or(ptr::null(), ptr::from_ref),
             ptr::null::<u32>(),
-            u32::MAX,
+            bits,
         )
     };
     if r < 0 && errno() == libc::ETIMEDOUT {
@@ -74,6 +79,13 @@ pub fn wake(word: &AtomicU32, count: u32) -> usize {
     // SAFETY: the word is a live reference, and waking reads nothing from it.
     let r = unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, count) };
     usize::try_from(r).unwrap_or(0)
+}
+
+/// Wakes up to `count` of those sleepers of `word` that have one of `bits` (FUTEX_WAKE_BITSET); who sleeps by [`wait`] has them all.
+pub fn wake_some(word: &AtomicU32, count: u32, bits: u32) {
+    let (count, none) = (count.min(i32::MAX as u32), ptr::null::<u32>());
+    // SAFETY: the word is a live reference, and waking reads nothing from it.
+    unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE_BITSET, count, none, none, bits) };
 }
 
 /// Wakes all sleepers of `word`.
@@ -112,6 +124,19 @@ mod tests {
         let deadline = Deadline::after(Duration::from_millis(20));
         while wait(&word, 0, deadline) != Wait::TimedOut {}
         assert!(start.elapsed() >= Duration::from_millis(20));
+    }
+
+    #[test]
+    fn only_the_meant_sleepers_wake() {
+        let word = &*Box::leak(Box::new(AtomicU32::new(1)));
+        let other = std::thread::spawn(|| wait_as(word, 1, Deadline::after(Duration::from_millis(300)), 2));
+        let meant = std::thread::spawn(|| wait_as(word, 1, Deadline::after(Duration::from_secs(60)), 4));
+        while !meant.is_finished() {
+            wake_some(word, u32::MAX, !2);
+            std::thread::yield_now();
+        }
+        assert_eq!(meant.join().unwrap(), Wait::LookAgain);
+        assert_eq!(other.join().unwrap(), Wait::TimedOut);
     }
 
     #[test]

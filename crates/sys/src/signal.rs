@@ -46,6 +46,14 @@ pub fn ignore_sigpipe() {
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
 }
 
+/// Runs `f` and leaves errno as it was, for what a handler calls. Async-signal-safe if `f` is.
+pub fn keeping_errno<R>(f: impl FnOnce() -> R) -> R {
+    let errno = Errno::last_raw();
+    let r = f();
+    Errno::set_raw(errno);
+    r
+}
+
 /// The name of a signal, such as "SIGKILL"; `None` for real-time signals and numbers that are none.
 pub fn name(sig: i32) -> Option<&'static str> {
     Signal::try_from(sig).ok().map(Signal::as_str)

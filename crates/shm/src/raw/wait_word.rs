@@ -9,11 +9,7 @@
 //! Sleeper and waker pair by `fence(SeqCst)` (Dekker): the sleeper stores WAITERS, fences, looks at the condition;
 //! the waker changes the condition, fences, looks at the word. One of the two sees the other.
 
-use multiproc_sys::clock::Deadline;
-use multiproc_sys::futex::{self, Wait};
-use multiproc_sys::robust::{Thread, WAITERS};
-use multiproc_sys::{crash, membarrier};
-use std::sync::atomic::{AtomicU32, Ordering, fence};
+use crate::beneath::{AtomicU32, Deadline, Ordering, Thread, WAITERS, Wait, crash, fence, futex, membarrier};
 
 /// See the module head.
 #[derive(Debug, Default)]
@@ -34,6 +30,14 @@ impl WaitWord {
         crash::point("wait_word.before_sleep");
         let why = futex::wait(&self.0, WAITERS, deadline);
         crash::point("wait_word.after_sleep");
+        why
+    }
+
+    /// As [`sleep`](WaitWord::sleep), as a sleeper of the kinds whose `bits` are set, for [`pass_on_to`](WaitWord::pass_on_to).
+    pub fn sleep_as(&self, deadline: Option<Deadline>, bits: u32) -> Wait {
+        crash::point("wait_word.before_sleep_as");
+        let why = futex::wait_as(&self.0, WAITERS, deadline, bits);
+        crash::point("wait_word.after_sleep_as");
         why
     }
 
@@ -82,6 +86,22 @@ impl WaitWord {
         me.restore_pending(pending);
     }
 
+    /// As [`commit_and_kick`](WaitWord::commit_and_kick) for up to `count` sleepers, for a `commit` whose last step is a `SeqCst` read-modify-write of what
+    /// the sleepers look at by `SeqCst` loads: that is a fence in itself.
+    #[inline]
+    pub fn commit_and_kick_in_order(&self, me: Thread, count: u32, commit: impl FnOnce()) {
+        let pending = me.set_baton(&self.0);
+        crash::point("wait_word.pending_in_order");
+        commit();
+        crash::point("wait_word.committed_in_order");
+        // SeqCst: of all SeqCst operations, this load comes after the commit. If it misses the announcement in `prepare`, the fence there comes after it, and the
+        // sleeper's look after that: it sees the commit.
+        if self.0.load(Ordering::SeqCst) != 0 {
+            self.kick_slow(count);
+        }
+        me.restore_pending(pending);
+    }
+
     /// Keeps the word pending while `body` runs: a wake that this thread swallowed is passed on if it dies.
     pub fn guarded<R>(&self, me: Thread, body: impl FnOnce() -> R) -> R {
         let pending = me.set_baton(&self.0);
@@ -112,6 +132,13 @@ impl WaitWord {
     /// Wakes one more sleeper whatever the word says; each woken sleeper of a word with many passes the wake on.
     pub fn pass_on(&self) {
         futex::wake(&self.0, 1);
+    }
+
+    /// As [`pass_on`](WaitWord::pass_on), to a sleeper that has one of `bits`.
+    pub fn pass_on_to(&self, bits: u32) {
+        crash::point("wait_word.before_passing");
+        futex::wake_some(&self.0, 1, bits);
+        crash::point("wait_word.passed");
     }
 
     /// For who sleeps on other words as well: the word and the value with which to sleep, after [`prepare`](WaitWord::prepare).

@@ -1,0 +1,421 @@
+//! The shipping code of `src/raw`, and of the wait word below it, under loom: whatever its threads may see of each other's words, and whoever dies at whichever
+//! crash point, nobody waits for ever and nothing is given out twice. Each rule that it relies on is left out once, and missed.
+//!
+//! Loom ends a model in which all threads wait: that is how a lost wake shows.
+
+mod model {
+    pub(crate) mod beneath;
+}
+pub(crate) use model::beneath;
+
+#[allow(dead_code, unreachable_pub)]
+#[path = "../../shm/src/raw/wait_word.rs"]
+mod wait_word;
+
+#[allow(dead_code, unreachable_pub)]
+#[path = "../src/raw"]
+mod raw {
+    pub(crate) mod event;
+    pub(crate) mod hold;
+    pub(crate) mod ledger;
+    pub(crate) mod signals;
+}
+
+use beneath::{AtomicU32, Ordering, RawLock, Thread, WaitWord, Who, Without, crash};
+use loom::thread;
+use raw::event::RawEvent;
+use raw::hold::{Hold, Left};
+use raw::ledger;
+use raw::signals::RawSignals;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
+use std::sync::atomic::Ordering::SeqCst;
+
+/// The world's rules are statics.
+static ONE: Mutex<()> = Mutex::new(());
+
+/// What is shared: leaked, as the code takes what lies in an arena.
+fn shared<T: Default>() -> &'static T {
+    Box::leak(Box::default())
+}
+
+/// Whether all outcomes of `scene` are as they must be, in a world without that rule.
+fn holds(without: Without, scene: impl Fn() + Sync + Send + Copy + 'static) -> bool {
+    let _one = ONE.lock().unwrap_or_else(|e| e.into_inner());
+    [false, true].into_iter().all(|newest_first| {
+        beneath::set_world(without, newest_first);
+        let mut model = loom::model::Builder::new();
+        model.preemption_bound = Some(2);
+        // Loom tells of a failure by a panic; its text is of no use for failures that are meant.
+        let hook = std::panic::take_hook();
+        if without != Without::Nothing {
+            std::panic::set_hook(Box::new(|_| {}));
+        }
+        let fine = catch_unwind(AssertUnwindSafe(|| model.check(scene))).is_ok();
+        std::panic::set_hook(hook);
+        fine
+    })
+}
+
+fn always(scene: impl Fn() + Sync + Send + Copy + 'static) {
+    assert!(holds(Without::Nothing, scene));
+}
+
+fn missed(without: Without, scene: impl Fn() + Sync + Send + Copy + 'static) {
+    assert!(!holds(without, scene), "{without:?} is not missed");
+}
+
+/// More crash points than any operation here has.
+const STEPS: u32 = 14;
+
+// --- Event ----------------------------------------------------------------------------------------
+
+fn waits(event: &'static RawEvent, before: u64) -> thread::JoinHandle<()> {
+    thread::spawn(move || assert!(event.is_over(before) || event.wait(Thread, before, None)))
+}
+
+/// Set and cleared at once.
+fn event_pulse() {
+    let event: &RawEvent = shared();
+    let waiters = [waits(event, event.state()), waits(event, event.state())];
+    event.set(Thread);
+    event.clear();
+    waiters.into_iter().for_each(|w| w.join().unwrap());
+}
+
+/// The setter dies at each step. If it had set the event, it is cleared, and one who comes later swallows nothing.
+fn event_setter_dies(k: u32) {
+    let event: &RawEvent = shared();
+    let before = event.state();
+    let old = [waits(event, before), waits(event, before)];
+    let setter = thread::spawn(move || crash::dies_at(k, || event.set(Thread)));
+    setter.join().unwrap();
+    let done = event.is_over(before);
+    event.clear();
+    let new = waits(event, event.state());
+    if !done {
+        event.set(Thread);
+    }
+    old.into_iter().for_each(|w| w.join().unwrap());
+    if done {
+        event.set(Thread);
+    }
+    new.join().unwrap();
+}
+
+/// A waiter dies at each step, before, while and after it is woken.
+fn event_waiter_dies(k: u32) {
+    let event: &RawEvent = shared();
+    let before = event.state();
+    let mortal = thread::spawn(move || crash::dies_at(k, || assert!(event.wait(Thread, before, None))));
+    let other = waits(event, before);
+    // Dies as late as can be, so that a waiter must pass its wake on.
+    let setter = thread::spawn(move || crash::dies_at(4, || event.set(Thread)));
+    setter.join().unwrap();
+    if !event.is_over(before) {
+        event.set(Thread);
+    }
+    event.clear();
+    other.join().unwrap();
+    mortal.join().unwrap();
+}
+
+#[test]
+fn a_set_is_never_missed() {
+    always(event_pulse);
+}
+
+#[test]
+fn a_setter_that_dies_has_set_for_all_or_none() {
+    for k in 1..=STEPS {
+        always(move || event_setter_dies(k));
+    }
+}
+
+#[test]
+fn a_waiter_that_dies_swallows_no_set() {
+    for k in 1..=STEPS {
+        always(move || event_waiter_dies(k));
+    }
+}
+
+#[test]
+fn each_rule_of_an_event_is_needed() {
+    missed(Without::SleepersFence, event_pulse);
+    missed(Without::Order, event_pulse);
+    for without in [Without::Baton, Without::PassingOn] {
+        assert!((1..=STEPS).any(|k| !holds(without, move || event_setter_dies(k))), "{without:?} is not missed");
+    }
+}
+
+// --- SignalSemaphore ------------------------------------------------------------------------------
+
+fn signals() -> &'static RawSignals {
+    let signals: &RawSignals = shared();
+    signals.init(0, 2);
+    signals
+}
+
+/// As the handle does it.
+fn take(signals: &'static RawSignals) {
+    if signals.try_take() {
+        return;
+    }
+    signals.gate.lock();
+    let took = signals.take_in_turn(|word, ready| {
+        loop {
+            word.prepare();
+            if ready() {
+                break;
+            }
+            let _ = word.sleep(None);
+        }
+        word.finish();
+        true
+    });
+    assert!(took);
+    signals.open(Who { thread: Thread });
+}
+
+fn two_takers() {
+    let signals = signals();
+    let takers = [thread::spawn(|| take(signals)), thread::spawn(|| take(signals))];
+    assert!(signals.release(Thread, 2));
+    takers.into_iter().for_each(|t| t.join().unwrap());
+    assert_eq!(signals.value(), 0);
+    assert!(!signals.release(Thread, 3), "beyond the bound");
+    assert_eq!(signals.value(), 0);
+}
+
+fn releases_apart() {
+    let signals = signals();
+    let takers = [thread::spawn(|| take(signals)), thread::spawn(|| take(signals))];
+    assert!(signals.release(Thread, 1) && signals.release(Thread, 1));
+    takers.into_iter().for_each(|t| t.join().unwrap());
+    assert_eq!(signals.value(), 0);
+}
+
+/// A taker dies at each step; what it has not taken the other one gets.
+fn taker_dies(k: u32) {
+    let signals = signals();
+    let mortal = thread::spawn(move || crash::dies_at(k, || take(signals)));
+    let other = thread::spawn(|| take(signals));
+    assert!(signals.release(Thread, 1));
+    if !mortal.join().unwrap() {
+        assert!(signals.release(Thread, 1));
+    }
+    other.join().unwrap();
+    assert_eq!(signals.value(), 0);
+}
+
+/// The releaser dies at each step: released or not.
+fn releaser_dies(k: u32) {
+    let signals = signals();
+    let taker = thread::spawn(|| take(signals));
+    let releaser = thread::spawn(move || crash::dies_at(k, || assert!(signals.release(Thread, 1))));
+    releaser.join().unwrap();
+    // The commit lies between its first two crash points.
+    if k == 1 {
+        assert!(signals.release(Thread, 1));
+    }
+    taker.join().unwrap();
+    assert_eq!(signals.value(), 0);
+}
+
+#[test]
+fn what_is_released_is_taken() {
+    always(two_takers);
+    always(releases_apart);
+}
+
+#[test]
+fn a_taker_that_dies_swallows_no_release() {
+    for k in 1..=STEPS {
+        always(move || taker_dies(k));
+    }
+}
+
+#[test]
+fn a_releaser_that_dies_strands_nobody() {
+    for k in 1..=STEPS {
+        always(move || releaser_dies(k));
+    }
+}
+
+#[test]
+fn each_rule_of_a_signal_semaphore_is_needed() {
+    missed(Without::SleepersFence, two_takers);
+    missed(Without::Order, two_takers);
+    assert!((1..=STEPS).any(|k| !holds(Without::Baton, move || releaser_dies(k))), "the baton is not missed");
+}
+
+// --- Semaphore ------------------------------------------------------------------------------------
+
+#[derive(Default)]
+struct Books {
+    entries: [AtomicU32; 2],
+    freed: WaitWord,
+    gate: RawLock,
+    /// Outside of loom's reckoning.
+    holders: std::sync::atomic::AtomicU32,
+}
+
+impl Books {
+    fn enter(&'static self, slot: usize) -> bool {
+        let taken = || ledger::sum(&self.entries);
+        if !ledger::enter(&self.entries[slot], 1, taken) {
+            self.freed.commit_and_kick_in_order(Thread, 1, || ledger::leave(&self.entries[slot]));
+            return false;
+        }
+        assert_eq!(self.holders.fetch_add(1, SeqCst), 0, "two have the one permit");
+        true
+    }
+
+    fn give_back(&'static self, slot: usize) {
+        self.holders.fetch_sub(1, SeqCst);
+        self.freed.commit_and_kick_in_order(Thread, 1, || ledger::leave(&self.entries[slot]));
+    }
+
+    /// As the handle does it, in the gate.
+    fn enter_in_turn(&'static self, slot: usize) {
+        self.gate.lock();
+        loop {
+            loop {
+                self.freed.prepare();
+                if ledger::sum(&self.entries) == 0 {
+                    break;
+                }
+                let _ = self.freed.sleep(None);
+            }
+            self.freed.finish();
+            if self.enter(slot) {
+                break;
+            }
+        }
+        self.gate.unlock(Thread);
+    }
+
+    /// The cleaner of a dead slot.
+    fn clean(&'static self, slot: usize, had: bool) {
+        if had {
+            self.holders.fetch_sub(1, SeqCst);
+        }
+        self.freed.commit_and_kick_in_order(Thread, 1, || {
+            self.entries[slot].swap(0, Ordering::SeqCst);
+        });
+        self.freed.pass_on_to_all();
+    }
+}
+
+/// Two of different processes take the one permit without a lock, or see that they cannot.
+fn two_enter() {
+    let books: &Books = shared();
+    let other = thread::spawn(|| {
+        if books.enter(1) {
+            books.give_back(1);
+        }
+    });
+    if books.enter(0) {
+        books.give_back(0);
+    }
+    other.join().unwrap();
+    assert_eq!(ledger::sum(&books.entries), 0);
+}
+
+/// One waits in the gate while another comes and goes past it.
+fn one_waits() {
+    let books: &Books = shared();
+    let waiter = thread::spawn(|| {
+        books.enter_in_turn(1);
+        books.give_back(1);
+    });
+    if books.enter(0) {
+        books.give_back(0);
+    }
+    waiter.join().unwrap();
+}
+
+/// Who takes or gives back dies at each step, and is cleaned up after.
+fn holder_dies(k: u32) {
+    let books: &Books = shared();
+    let waiter = thread::spawn(|| {
+        books.enter_in_turn(1);
+        books.give_back(1);
+    });
+    let mut had = false;
+    let died = crash::dies_at(k, || {
+        had = books.enter(0);
+        if had {
+            had = false;
+            books.give_back(0);
+        }
+    });
+    if died {
+        books.clean(0, had);
+    }
+    waiter.join().unwrap();
+    assert_eq!(ledger::sum(&books.entries), 0);
+}
+
+#[test]
+fn a_permit_is_never_given_out_twice() {
+    always(two_enter);
+}
+
+#[test]
+fn who_waits_for_a_permit_gets_it() {
+    always(one_waits);
+    for k in 1..=STEPS {
+        always(move || holder_dies(k));
+    }
+}
+
+#[test]
+fn each_rule_of_a_semaphore_is_needed() {
+    missed(Without::Order, two_enter);
+    missed(Without::SleepersFence, one_waits);
+}
+
+// --- RLock ----------------------------------------------------------------------------------------
+
+#[derive(Default)]
+struct Counted {
+    lock: RawLock,
+    hold: Hold,
+}
+
+fn nests(counted: &'static Counted, me: u64) {
+    assert_eq!(counted.hold.again(me), Some(false), "somebody else's count");
+    counted.lock.lock();
+    counted.hold.begin(me, true);
+    assert_eq!(counted.hold.again(me), Some(true));
+    assert_eq!(counted.hold.leave(), Left::Held);
+    assert!(counted.hold.is_vouched_for());
+    assert_eq!(counted.hold.leave(), Left::Nothing { vouched_for: true });
+    counted.lock.unlock(Thread);
+    assert_eq!(counted.hold.again(me), Some(false));
+}
+
+fn two_nest() {
+    let counted: &Counted = shared();
+    let other = thread::spawn(|| nests(counted, 7));
+    nests(counted, 8);
+    other.join().unwrap();
+}
+
+/// An owner dies at each step; the next one counts from one.
+fn owner_dies(k: u32) {
+    let counted: &Counted = shared();
+    let mortal = thread::spawn(move || crash::dies_at(k, || nests(counted, 7)));
+    nests(counted, 8);
+    mortal.join().unwrap();
+    nests(counted, 9);
+}
+
+#[test]
+fn only_the_owner_believes_in_the_count() {
+    always(two_nest);
+    for k in 1..=STEPS {
+        always(move || owner_dies(k));
+    }
+}
