@@ -57,6 +57,8 @@ mod killer {
         GetDead(Form),
         Ack(Form),
         Requeue(Form),
+        /// Waits until everything is finished.
+        Join,
         Close,
         DropSender,
         DropReceiver,
@@ -117,6 +119,8 @@ mod killer {
         Getters,
         /// Two putters sleep on the full queue.
         Putters,
+        /// Two others wait until everything is finished.
+        Joiners,
         /// As these, and the victim waits as well, before them or behind them.
         VictimLeads,
         VictimFollows,
@@ -127,12 +131,14 @@ mod killer {
         Get(Receiver<Msg>),
         Lease(Receiver<Msg>),
         Put(Sender<Msg>, u64),
+        Join(Sender<Msg>),
     }
 
     #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
     enum Event {
         Got(u64),
         Put(u64),
+        Joined,
         Ended,
         Failed(String),
     }
@@ -146,6 +152,11 @@ mod killer {
                 Order::Put(tx, id) => match tx.put(Msg { id, pad: vec![id as u8; 16], handle: None }) {
                     Ok(()) => Event::Put(id),
                     Err(e) if e.is_closed() || e.is_disconnected() => Event::Ended,
+                    Err(e) => Event::Failed(e.to_string()),
+                },
+                Order::Join(tx) => match tx.join() {
+                    Ok(()) => Event::Joined,
+                    Err(e) if e.is_disconnected() => Event::Ended,
                     Err(e) => Event::Failed(e.to_string()),
                 },
             };
@@ -189,6 +200,7 @@ mod killer {
             Op::FirstLease(_) | Op::Lease(_) | Op::Retake(_) => again = Some(q.lease().unwrap()),
             Op::Ack(_) => taken.extend(lease.map(|l| l.ack())),
             Op::Requeue(_) => drop(lease),
+            Op::Join => q.join().unwrap(),
             Op::Close => q.close().unwrap(),
             Op::DropSender | Op::DropReceiver => unreachable!("they have victims of their own"),
         }
@@ -334,11 +346,26 @@ mod killer {
                 match event {
                     Event::Got(id) => self.saw(id),
                     Event::Put(_) => {}
+                    // Nobody puts anything while somebody joins.
+                    Event::Joined if self.q.unfinished() == 0 => {}
+                    Event::Joined => return Err(format!("helper {i} has joined, {} are unfinished", self.q.unfinished())),
                     Event::Ended => {
                         // A putter that was sent away has put nothing.
                         self.put.values_mut().for_each(|exactly| *exactly &= !self.q.is_closed());
                     }
                     Event::Failed(why) => return Err(format!("helper {i}: {why}")),
+                }
+            }
+            Ok(())
+        }
+
+        /// Sends both helpers to join, and returns when both sleep.
+        fn send_joiners(&mut self) -> Result<(), String> {
+            for (i, (p, orders)) in self.stage.helpers.iter().enumerate() {
+                orders.put_timeout(Order::Join(self.q.sender().unwrap()), LIMIT).map_err(|e| format!("ordering: {e}"))?;
+                self.waiting[i] = true;
+                if !eventually(LIMIT, || sleeps_on(p.pid(), self.q.id())) {
+                    return Err(format!("helper {i} does not come to join"));
                 }
             }
             Ok(())
@@ -420,7 +447,13 @@ mod killer {
                     run.fill(form)?;
                 }
             }
-            Op::GetMany(_) if matches!(scene, Scene::Alone | Scene::Abandoned) => {
+            // The last one.
+            Op::Get(_) if scene == Scene::Joiners => _ = run.fill(form)?,
+            Op::Join => {
+                run.fill(form)?;
+                run.fill(form)?;
+            }
+            Op::GetMany(_) if matches!(scene, Scene::Alone | Scene::Abandoned | Scene::Joiners) => {
                 for _ in 0..victims {
                     for form in op.forms() {
                         run.fill(form)?;
@@ -430,6 +463,10 @@ mod killer {
             Op::GetMany(_) if scene == Scene::Putters => {
                 run.fill(Form::Inline)?;
                 run.fill(form)?;
+            }
+            Op::GetReturned(_) if scene == Scene::Joiners => {
+                run.fill(form)?;
+                drop(run.q.try_lease().map_err(|e| e.to_string())?);
             }
             Op::Retake(_) | Op::GetReturned(_) | Op::GetDead(_) => {
                 run.fill(form)?;
@@ -463,11 +500,20 @@ mod killer {
     /// Runs the operations, each dying at its step; `clean_between` cleans up after each death before the next.
     fn play(stage: &Stage, scene: Scene, ops: &[(Op, u64)], clean_between: bool) -> Result<Vec<bool>, String> {
         let before = stage.rest;
-        let capacity = if matches!(scene, Scene::Alone | Scene::Abandoned | Scene::Getters) { 6 } else { 2 };
-        let attempts = if matches!(ops[0].0, Op::GetDead(_)) { 1 } else { u32::MAX };
+        let capacity = if matches!(scene, Scene::Alone | Scene::Abandoned | Scene::Getters | Scene::Joiners) { 6 } else { 2 };
+        // Who gives a lease back to joiners gives it back for the last time.
+        let once = matches!(ops[0].0, Op::GetDead(_)) || scene == Scene::Joiners && matches!(ops[0].0, Op::Requeue(_));
+        let builder = Queue::builder().capacity(capacity).byte_limit(BYTES);
+        // Without a bound of attempts an acknowledgement has but the joiners to tell.
+        let builder = match once {
+            true => builder.attempts(1),
+            false if scene == Scene::Joiners && ops[0].1 % 2 == 0 => builder.attempts(u32::MAX),
+            false if scene == Scene::Joiners => builder,
+            false => builder.attempts(u32::MAX),
+        };
         let mut run = Run {
             stage,
-            q: Queue::builder().capacity(capacity).byte_limit(BYTES).attempts(attempts).build().unwrap(),
+            q: builder.build().unwrap(),
             handle: Queue::bounded(7).unwrap(),
             next: 0,
             put: BTreeMap::new(),
@@ -502,11 +548,31 @@ mod killer {
         let mut victims = Vec::new();
         let mut hold;
         match scene {
-            Scene::Alone | Scene::Abandoned | Scene::Getters | Scene::Putters => {
+            Scene::Joiners if first == Op::Join => {
+                // The victim sleeps between the two, or after them.
+                run.send_joiners()?;
+                hold = hold_collections()?;
+                let victim = run.spawn(first, k)?;
+                let (pid, id) = (victim.process.pid(), run.q.id());
+                if !eventually(LIMIT, || is_dead(pid) || sleeps_on(pid, id)) {
+                    return Err("the victim does not come to join".into());
+                }
+                run.q.try_lease().map_err(|e| e.to_string())?.ack();
+                run.seen.insert(run.next - 1, 1);
+                run.hear()?;
+                run.take(false)?;
+                run.until(PROCEED, "joiners sleep though all is finished", |_| false)?;
+                victim.finish()?;
+                victims.push(victim);
+            }
+            Scene::Alone | Scene::Abandoned | Scene::Getters | Scene::Putters | Scene::Joiners => {
                 // A victim with a lease takes it before others come to wait for messages.
                 let mut early = if first.starts_with_lease() { Some(run.spawn(first, k)?) } else { None };
                 if matches!(scene, Scene::Getters | Scene::Putters) {
                     run.send_helpers(putting_helpers, with_lease)?;
+                }
+                if scene == Scene::Joiners {
+                    run.send_joiners()?;
                 }
                 hold = hold_collections()?;
                 for (i, (op, k)) in ops.iter().enumerate() {
@@ -521,6 +587,11 @@ mod killer {
                     };
                     victim.finish()?;
                     victims.push(victim);
+                }
+                // Without a bound of attempts nobody is needed but the kernel.
+                let told_by_kernel = scene == Scene::Joiners && matches!(first, Op::Ack(_)) && k % 2 == 1;
+                if told_by_kernel && run.q.unfinished() == 0 {
+                    run.until(PROCEED, "joiners sleep though all is acknowledged", |_| false)?;
                 }
                 if !first.starts_with_lease() && first != Op::Close {
                     settle(run, scene)?;
@@ -555,6 +626,14 @@ mod killer {
         drop(hold);
         testing::collect().map_err(|e| e.to_string())?;
         let died = victims.into_iter().map(|v| ended(v, run)).collect::<Result<Vec<_>, _>>()?;
+        if scene == Scene::Joiners {
+            run.hear()?;
+            if run.q.unfinished() > 0 && run.waiting != [true; 2] {
+                return Err("who joined has not waited for all".into());
+            }
+            while run.take(true)?.is_some() {}
+            run.until(PROCEED, "joiners sleep though all is finished", |_| false)?;
+        }
         if scene != Scene::Abandoned {
             account(run, ops, &died)?;
         }
@@ -640,7 +719,7 @@ mod killer {
     }
 
     /// The last handle of a side goes, and its process with it; the two who wait on the other side learn of it.
-    fn play_last(stage: &Stage, senders: bool, k: u64) -> Result<bool, String> {
+    fn play_last(stage: &Stage, senders: bool, join: bool, k: u64) -> Result<bool, String> {
         let before = stage.rest;
         let q = Queue::<Msg>::bounded(2).unwrap();
         let id = q.id();
@@ -655,7 +734,11 @@ mod killer {
                 }
             }
             for (i, (p, orders)) in stage.helpers.iter().enumerate() {
-                let order = if senders { Order::Get(rx.clone()) } else { Order::Put(tx.clone(), 10 + i as u64) };
+                let order = match (senders, join && i == 1) {
+                    (true, _) => Order::Get(rx.clone()),
+                    (false, true) => Order::Join(tx.clone()),
+                    (false, false) => Order::Put(tx.clone(), 10 + i as u64),
+                };
                 orders.put(order).map_err(|e| e.to_string())?;
                 if !eventually(LIMIT, || sleeps_on(p.pid(), id)) {
                     return Err(format!("helper {i} does not come to wait"));
@@ -779,10 +862,12 @@ mod killer {
             all.push((Op::GetDead(form), Alone));
             all.extend([Alone, Getters].map(|s| (Op::Ack(form), s)));
             all.extend([Alone, Getters].map(|s| (Op::Requeue(form), s)));
+            all.extend([Op::Ack(form), Op::Requeue(form), Op::Get(form), Op::GetReturned(form)].map(|op| (op, Joiners)));
             all.push((Op::FirstLease(form), Alone));
             all.extend([Alone, Getters].map(|s| (Op::PutMany(form), s)));
             all.extend([Alone, Putters].iter().chain(&waiting).map(|s| (Op::GetMany(form), *s)));
         }
+        all.extend([(Op::GetMany(Form::Inline), Joiners), (Op::Join, Joiners)]);
         let plain: Vec<Op> = all.iter().filter(|(_, scene)| *scene == Alone).map(|(op, _)| *op).collect();
         all.extend(plain.into_iter().map(|op| (op, Abandoned)));
         all.push((Op::Put(Form::BlockAndHandle), Getters));
@@ -809,9 +894,14 @@ mod killer {
                 table.0.push(line);
             }
         }
-        for (senders, name) in [(true, "DropSender, Getters"), (false, "DropReceiver, Putters")] {
+        let last = [
+            (true, false, "DropSender, Getters"),
+            (false, false, "DropReceiver, Putters"),
+            (false, true, "DropReceiver, a putter and a joiner"),
+        ];
+        for (senders, join, name) in last {
             if wanted(name) {
-                let line = each_step(name.into(), |k| play_last(&stage, senders, k));
+                let line = each_step(name.into(), |k| play_last(&stage, senders, join, k));
                 if !line.1.failures.is_empty() {
                     stage = stage.renewed();
                 }
@@ -831,6 +921,74 @@ mod killer {
         let out = again.output().unwrap();
         let text = String::from_utf8_lossy(&out.stdout);
         assert!(out.status.success() && text.contains("1 passed"), "{text}{}", String::from_utf8_lossy(&out.stderr));
+    }
+
+    /// Whoever acknowledges the last message dies at one step, the joiner that the kernel wakes for it at another; a second joiner goes on.
+    fn play_wake_in_hand(stage: &Stage, k1: u64, k2: u64) -> Result<(bool, bool), String> {
+        let mut run = Run {
+            stage,
+            q: Queue::builder().capacity(6).byte_limit(BYTES).build().unwrap(),
+            handle: Queue::bounded(7).unwrap(),
+            next: 0,
+            put: BTreeMap::new(),
+            seen: BTreeMap::new(),
+            in_order: Vec::new(),
+            // The other helper is not there.
+            waiting: [false; 2],
+        };
+        let id = run.fill(Form::Inline)?;
+        run.put.insert(id, false);
+        let acker = run.spawn(Op::Ack(Form::Inline), k1)?;
+        let victim = run.spawn(Op::Join, k2)?;
+        let (pid, queue) = (victim.process.pid(), run.q.id());
+        if !eventually(LIMIT, || is_dead(pid) || sleeps_on(pid, queue)) {
+            return Err("the victim does not come to join".into());
+        }
+        let (p, orders) = &stage.helpers[0];
+        orders.put_timeout(Order::Join(run.q.sender().unwrap()), LIMIT).map_err(|e| format!("ordering: {e}"))?;
+        run.waiting[0] = true;
+        if !eventually(LIMIT, || sleeps_on(p.pid(), queue)) {
+            return Err("the helper does not come to join".into());
+        }
+        let hold = testing::hold_collections().map_err(|e| e.to_string())?;
+        acker.finish()?;
+        if run.q.unfinished() == 0 {
+            run.until(PROCEED, "a joiner sleeps though all is acknowledged", |_| false)?;
+        }
+        drop(hold);
+        testing::collect().map_err(|e| e.to_string())?;
+        let first = ended(acker, &mut run)?;
+        while run.take(true)?.is_some() {}
+        run.until(PROCEED, "a joiner sleeps though all is finished", |_| false)?;
+        victim.finish()?;
+        let second = ended(victim, &mut run)?;
+        account(&mut run, &[(Op::Ack(Form::Inline), k1), (Op::Join, k2)], &[first, second])?;
+        Ok((first, second))
+    }
+
+    #[test]
+    fn a_joiner_dies_with_the_wake_in_hand() {
+        let _one = alone();
+        Watchdog::start(Duration::from_secs(120));
+        let mut stage = Stage::new();
+        let mut table = Table(Vec::new());
+        for k1 in 1..MAX_STEPS {
+            let mut first_died = true;
+            let line = each_step(format!("Ack at {k1} then Join"), |k2| {
+                let (first, second) = play_wake_in_hand(&stage, k1, k2)?;
+                first_died = first;
+                Ok(second)
+            });
+            if !line.1.failures.is_empty() {
+                stage = stage.renewed();
+            }
+            table.0.push(line);
+            if !first_died {
+                break;
+            }
+        }
+        table.print();
+        assert!(table.failures().is_empty(), "see the table");
     }
 
     #[test]

@@ -230,6 +230,55 @@ impl StdError for GetError {
     }
 }
 
+/// Why [`Queue::join`](crate::Queue::join) has not seen everything finished.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum JoinError {
+    /// Time was up.
+    TimedOut,
+    /// Messages wait, or have come back from their leases, and nobody is left who could get them.
+    Disconnected,
+    /// Shared memory refused.
+    Shared(ShmError),
+}
+
+impl JoinError {
+    /// Time was up.
+    pub fn is_timeout(&self) -> bool {
+        matches!(self, JoinError::TimedOut)
+    }
+
+    /// Nobody is left who could get what waits.
+    pub fn is_disconnected(&self) -> bool {
+        matches!(self, JoinError::Disconnected)
+    }
+}
+
+impl fmt::Display for JoinError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            JoinError::TimedOut => f.write_str("messages of the queue were unfinished until the time was up"),
+            JoinError::Disconnected => f.write_str("messages of the queue are unfinished and nobody is left who could get them"),
+            JoinError::Shared(e) => e.fmt(f),
+        }
+    }
+}
+
+impl StdError for JoinError {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        match self {
+            JoinError::Shared(e) => Some(e),
+            _ => None,
+        }
+    }
+}
+
+impl From<ShmError> for JoinError {
+    fn from(e: ShmError) -> JoinError {
+        JoinError::Shared(e)
+    }
+}
+
 impl From<ShmError> for PutFailed {
     fn from(e: ShmError) -> PutFailed {
         PutFailed::Shared(e)

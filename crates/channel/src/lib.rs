@@ -1,6 +1,6 @@
 //! Floor 3 of multiproc: messages, and the queues and pipes that carry them.
 //!
-//! Internal to multiproc, no semver promise. Reading order: [`codec`] (values to bytes) -> [`message`] (with handles; a large one in a block) -> [`queue`] and [`lease`]
+//! Internal to multiproc, no semver promise. Reading order: [`codec`] (values to bytes) -> [`message`] (with handles; a large one in a block) -> [`queue`], [`lease`] and `join`
 //! (the handles) -> `ring` (the protocol, with its tables of what a death leaves behind) -> `pipe` (the same for pipes) -> [`error`].
 
 mod batch;
@@ -8,6 +8,7 @@ pub mod builder;
 pub mod codec;
 pub mod dead;
 pub mod error;
+mod join;
 pub mod lease;
 pub mod message;
 mod pipe;
@@ -21,7 +22,7 @@ pub use builder::QueueBuilder;
 pub use codec::Postcard;
 pub use codec::{Bincode, Buffer, Codec, CodecError, EncodeRef, Plain, PlainVec, Raw};
 pub use dead::{DeadLetter, DeadLetters};
-pub use error::{GetError, PutError, PutManyError, Rest};
+pub use error::{GetError, JoinError, PutError, PutManyError, Rest};
 pub use lease::Lease;
 pub use message::Message;
 pub use pipe::builder::{PipeBuilder, one_way, pipe};

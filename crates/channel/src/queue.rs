@@ -558,7 +558,7 @@ pub struct Queue<T, C = Bincode> {
 ///
 /// When the last one is dropped or its process has died, and no [`Queue`] is left either, getters see the end after the last message.
 pub struct Sender<T, C = Bincode> {
-    ring: Ring,
+    pub(crate) ring: Ring,
     _type: Carries<T, C>,
 }
 
@@ -566,7 +566,7 @@ pub struct Sender<T, C = Bincode> {
 ///
 /// When the last one is dropped or its process has died, and no [`Queue`] is left either, putters get [`PutError::is_disconnected`].
 pub struct Receiver<T, C = Bincode> {
-    ring: Ring,
+    pub(crate) ring: Ring,
     _type: Carries<T, C>,
 }
 

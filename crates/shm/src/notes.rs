@@ -39,10 +39,13 @@ pub enum Op {
     Join = 8,
     /// To be continued by who debugs the process.
     Continue = 9,
+    /// To see everything finished that was put into a queue.
+    JoinQueue = 10,
 }
 
 impl Op {
-    const ALL: [Op; 9] = [Op::Lock, Op::Get, Op::Put, Op::Acquire, Op::Wait, Op::Recv, Op::Send, Op::Join, Op::Continue];
+    const ALL: [Op; 10] =
+        [Op::Lock, Op::Get, Op::Put, Op::Acquire, Op::Wait, Op::Recv, Op::Send, Op::Join, Op::Continue, Op::JoinQueue];
 
     /// The operation's name.
     pub fn name(self) -> &'static str {
@@ -54,7 +57,7 @@ impl Op {
             Op::Wait => "wait",
             Op::Recv => "recv",
             Op::Send => "send",
-            Op::Join => "join",
+            Op::Join | Op::JoinQueue => "join",
             Op::Continue => "continue",
         }
     }

@@ -220,7 +220,8 @@ impl Survey {
         let slots = match waits.op {
             Op::Acquire if !standing.ownerless => shares.collect(),
             Op::Get => senders.clone(),
-            Op::Put => receivers.clone(),
+            // Who has a lease can receive, too.
+            Op::Put | Op::JoinQueue => receivers.clone(),
             // The roles stand for the two ends of a pipe: whoever has the other one.
             Op::Recv | Op::Send => match (senders.contains(&slot), receivers.contains(&slot)) {
                 (true, false) => receivers.clone(),

@@ -12,6 +12,8 @@
 //! | `ended` | bits: closed, no sender left, no receiver left; they never go | anybody | as it is |
 //! | `head_seen`, `tail_seen` | the other side's end as it was last looked at: spares the other side's cache line | owner of `plock`, of `clock` | too old, as always |
 //! | `put_bytes`, `got_bytes` | payload bytes put and got so far, of queues with a byte limit ([`Volume`]) | owner of `plock`, of `clock`, before the commit | not yet valid, and written anew |
+//! | `join` | joiners sleep there, any number ([`WaitWord`]) | see [`super::join`] | see there |
+//! | `join_cursor` | where in the lease table a live one was found last | who finishes a message while somebody joins | a hint |
 //! | `attention` | a lease has come back, or may have | who returns it; cleared by the getter that looks | the getter's successor sets it |
 //! | `lost` | messages that died in a dead process's hands | cleaner | one report less |
 //! | `capacity`, `max_message`, `max_bytes`, `max_attempts` | constants; 0 bytes, 0 attempts: no limit | creator | - |
@@ -80,6 +82,8 @@ pub(crate) struct Consumed {
     pub(crate) taking_seq: AtomicU32,
     pub(crate) tail_seen: AtomicU64,
     pub(crate) got_bytes: Volume,
+    pub(crate) join: WaitWord,
+    pub(crate) join_cursor: AtomicU32,
 }
 
 impl QueueCell {
@@ -113,6 +117,7 @@ impl Consumed {
 unsafe impl Shared for QueueCell {}
 
 const _: () = assert!(size_of::<QueueCell>() <= 512);
+const _: () = assert!(size_of::<Produced>() == 64 && size_of::<Consumed>() == 64);
 
 const POSITION_BITS: u32 = 40;
 const POSITION_MASK: u64 = (1 << POSITION_BITS) - 1;

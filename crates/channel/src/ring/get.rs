@@ -7,6 +7,7 @@
 //! | after the commit, before the caller has it | one message in dead hands, as `hands` says | the cleaner counts it as lost and frees its block |
 //! | taking a returned lease, before it is acknowledged | the lease, the dead process's | the cleaner: delivered again |
 //! | after the commit, before the wake | room, a sleeping putter | the kernel wakes it: `pw` is pending |
+//! | after the commit of the last message, before the wake | joiners asleep | the cleaner: see [`super::join`] |
 //! | having cleared `attention` | returned leases that nobody looks for | the next getter finds `OWNER_DIED` and looks |
 
 use super::bytes::{Form, Head};
@@ -230,6 +231,7 @@ impl Ring {
             // Who waits for dead letters waits for the queue to be drained as well.
             dead::raise(self.cell, who, || {});
         }
+        self.tell_joiners(who);
     }
 
     /// Takes over the references of an inline record: their hold bits are set before the record goes.

@@ -5,7 +5,7 @@ use super::bytes::Form;
 use super::cell::{CLOSED, End, MAX_CAPACITY, MAX_LEASES, NO_RECEIVER, NO_SENDER, QueueCell, age};
 use super::hands::Hand;
 use super::lease::entry_of;
-use super::{Bytes, bytes_of, dead};
+use super::{Bytes, bytes_of, dead, join};
 use multiproc_shm::blocks::{BlockId, BlockState};
 use multiproc_shm::notes::Op;
 use multiproc_shm::objects::{Kind, Object, RawRef};
@@ -151,7 +151,8 @@ fn raise_attention(arena: &Arena, cell: &QueueCell) -> Result<(), Error> {
         }
     });
     dead::raise(cell, arena.who()?, || {});
-    Ok(())
+    // It may have died between finishing the last message and saying so, or asleep as the last of the joiners.
+    join::wake(arena, cell, || {})
 }
 
 /// A block of a message was the dead process's: taken and not handed over, or leased.
@@ -190,9 +191,12 @@ fn role_gone(arena: &Arena, object: Object, role: Role) -> Result<(), Error> {
         Role::Sender => cell.produced.cw.commit_and_kick(me, || {
             cell.ended.fetch_or(NO_SENDER, Ordering::Release);
         }),
-        Role::Receiver => cell.consumed.pw.commit_and_kick(me, || {
-            cell.ended.fetch_or(NO_RECEIVER, Ordering::Release);
-        }),
+        Role::Receiver => {
+            cell.consumed.pw.commit_and_kick(me, || {
+                cell.ended.fetch_or(NO_RECEIVER, Ordering::Release);
+            });
+            join::wake(arena, cell, || {})?;
+        }
         _ => {}
     }
     dead::raise(cell, arena.who()?, || {});
@@ -281,6 +285,12 @@ fn report(arena: &Arena, object: Object, standing: &mut Standing) -> Result<(), 
         if !word.has_sleeper() {
             standing.awake(None, op);
         }
+    }
+    let unfinished = items > 0 || returned > 0 || !leases.is_empty();
+    if !unfinished || ended & NO_RECEIVER != 0 {
+        standing.open(Op::JoinQueue);
+    } else if !cell.consumed.join.has_sleeper() {
+        standing.awake(None, Op::JoinQueue);
     }
     // For dead letters: anybody who has a lease may return one.
     standing.open(Op::Wait);

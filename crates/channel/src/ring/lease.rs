@@ -7,7 +7,7 @@
 //! |---|---|---|
 //! | before the head's commit | the record in the ring; a block `Leased(slot, seq)` that `taking` names, `seq == head.seq` | the next getter undoes it |
 //! | with the lease | block `Leased(slot)`, entry | the cleaner: `Returned`, `attention`, kick: delivered again, first |
-//! | having stored 0 into the entry | block `Leased(slot)` without an entry | the cleaner frees it: it was acknowledged |
+//! | having stored 0 into the entry | block `Leased(slot)` without an entry | the cleaner frees it: it was acknowledged. Joiners: see [`super::join`] |
 //! | returning it, before `attention` | block `Returned` | the cleaner raises `attention` for every queue that the dead process held |
 //! | taking a returned one, after the state's store | the lease, perhaps with one attempt counted too few | the cleaner: delivered again |
 
@@ -156,7 +156,8 @@ impl Ring {
     /// The acknowledgement.
     fn clear_entry(&self, entry: u32) -> Result<(), Error> {
         let word = self.entry(entry)?;
-        dead::raise(self.cell, self.arena().who()?, || word.store(0, Ordering::Release));
+        let who = self.arena().who()?;
+        self.finishing(who, || dead::raise(self.cell, who, || word.store(0, Ordering::Release)));
         Ok(())
     }
 
@@ -258,6 +259,8 @@ impl Ring {
         let produced = &self.cell.produced;
         produced.cw.commit_and_kick(who.thread, || self.cell.attention.store(1, Ordering::SeqCst));
         dead::raise(self.cell, who, || {});
+        // It may have come back for the last time.
+        self.tell_joiners(who);
     }
 
     fn lease_high(&self) -> u32 {

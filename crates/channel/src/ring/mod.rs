@@ -1,6 +1,6 @@
 //! Design A: a byte ring with two robust locks, in which the waiter keeps its lock.
 //!
-//! Reading order: [`cell`] (the words and their tables), [`bytes`] (records), [`put`], [`get`], [`hands`] (who has taken what), [`get_many`], [`lease`], [`dead`], [`kind`] (what the cleaner
+//! Reading order: [`cell`] (the words and their tables), [`bytes`] (records), [`put`], [`get`], [`hands`] (who has taken what), [`get_many`], [`lease`], [`dead`], [`join`], [`kind`] (what the cleaner
 //! and the collector do with a queue). Here: what they have in common, and the one way of waiting.
 //!
 //! Whoever waits for room or for data sleeps on a [`WaitWord`] *while holding its lock*; the others queue on the lock. So no wake can
@@ -13,6 +13,7 @@ pub(crate) mod dead;
 pub(crate) mod get;
 pub(crate) mod get_many;
 pub(crate) mod hands;
+pub(crate) mod join;
 pub(crate) mod kind;
 pub(crate) mod lease;
 pub(crate) mod put;
