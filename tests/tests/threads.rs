@@ -372,7 +372,7 @@ fn the_module_names_whatever_is_shared() {
     let facade = read("lib.rs");
     let named = words(&read("threads.rs"));
     let mut count = 0;
-    for krate in ["multiproc_channel", "multiproc_sync"] {
+    for krate in ["multiproc_channel", "multiproc_named", "multiproc_sync"] {
         for list in facade.split(&format!("pub use {krate}::")).skip(1) {
             for name in words(list.split(';').next().unwrap()) {
                 assert!(named.contains(&name), "`multiproc::threads` does not name {name}");

@@ -27,6 +27,8 @@
 //! | count | [`Atomic`] |
 //! | share a small value that is always whole | [`Value`] |
 //! | share many elements, one process at a time | [`Array`] |
+//! | hand on many elements without a copy | [`SharedVec`], sent as [`Frozen`] |
+//! | share memory with another program | [`SharedMemory`], by name |
 //! | take turns | [`Lock`] |
 //! | wait for something to happen | [`Event`] |
 //! | bound how many do something | [`Semaphore`] |
@@ -120,11 +122,12 @@
 //!
 //! | feature | what it brings |
 //! |---|---|
+//! | `shared-memory` (on) | [`SharedMemory`] and [`ShareableList`]: memory by name, between programs that know nothing of each other; no further crate |
 //! | `postcard` | the codec `Postcard`: smaller messages, and the crate of that name |
 //! | `tracing-bridge` | `tracing_bridge()`: workers' `tracing` events reach the coordinator's subscriber; costs nothing until it is called |
 //! | `crash-points` | kills processes at chosen steps, for this project's own tests |
 //!
-//! None is on by default.
+//! All but the first are off by default.
 //!
 //! # Trouble
 //!
@@ -147,6 +150,9 @@ pub use multiproc_channel::{
     GetError, Iter, JoinError, Lease, MAX_CAPACITY, Message, PipeBuilder, PipeReceiver, PipeSender, Plain, PlainVec, PutError,
     PutManyError, Queue, QueueBuilder, Raw, Receiver, RecvError, Rest, SendError, Sender, channel, one_way, pipe,
 };
+#[cfg(feature = "shared-memory")]
+#[doc(inline)]
+pub use multiproc_named::{Item, ShareableList, SharedMemory, SharedMemoryError};
 #[doc(inline)]
 pub use multiproc_process::{
     Args, Builder, ChildEnd, ChildInfo, Error, Lines, MemoryUsage, Process, ProcessError, ProcessInfo, Run, Shutdown, Signal,
@@ -164,9 +170,9 @@ pub use multiproc_shm::Error as ShmError;
 pub use multiproc_shm::stats::{HolderStats, KindStats, Stats};
 #[doc(inline)]
 pub use multiproc_sync::{
-    AcquireError, Array, ArrayGuard, ArrayRecovery, Atomic, AtomicPrimitive, BoundedSemaphore, Death, Event, Lock, LockError,
-    LockGuard, OwnedPermit, Permit, RLock, RLockGuard, RLockRecovery, Recovery, ReleaseError, Semaphore, SignalSemaphore, Value,
-    ValueGuard,
+    AcquireError, Array, ArrayGuard, ArrayRecovery, Atomic, AtomicPrimitive, BoundedSemaphore, Death, Event, Frozen, Lock,
+    LockError, LockGuard, OwnedPermit, Permit, RLock, RLockGuard, RLockRecovery, Recovery, ReleaseError, Semaphore, SharedVec,
+    SignalSemaphore, Value, ValueGuard,
 };
 
 /// The crate whose traits [`Value`] asks for: derive `bytemuck::NoUninit` and `bytemuck::CheckedBitPattern` on your own structs.

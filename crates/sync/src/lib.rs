@@ -1,19 +1,22 @@
 //! Floor 2 of multiproc: what processes share besides messages.
 //!
 //! Internal to multiproc, no semver promise. Reading order: [`error`] -> `handle` and `describe` (what all handles have in common) -> `raw` (the words) ->
-//! [`lock`] -> [`rlock`] -> [`value`] -> [`array`](mod@array) -> [`atomic`] -> [`event`] -> [`semaphore`] -> [`permit`] -> [`signal_semaphore`].
+//! [`lock`] -> [`rlock`] -> [`value`] -> [`array`](mod@array) -> [`atomic`] -> [`event`] -> [`semaphore`] -> [`permit`] -> [`signal_semaphore`] ->
+//! [`shared_vec`] -> [`frozen`].
 
 pub mod array;
 pub mod atomic;
 mod describe;
 pub mod error;
 pub mod event;
+pub mod frozen;
 mod handle;
 pub mod lock;
 pub mod permit;
 mod raw;
 pub mod rlock;
 pub mod semaphore;
+pub mod shared_vec;
 pub mod signal_semaphore;
 pub mod value;
 
@@ -21,10 +24,12 @@ pub use array::{Array, ArrayGuard, ArrayRecovery};
 pub use atomic::{Atomic, AtomicPrimitive};
 pub use error::{AcquireError, Death, LockError, ReleaseError};
 pub use event::Event;
+pub use frozen::Frozen;
 pub use lock::{Lock, LockGuard, Recovery};
 pub use permit::OwnedPermit;
 pub use rlock::{RLock, RLockGuard, RLockRecovery};
 pub use semaphore::{BoundedSemaphore, Permit, Semaphore};
+pub use shared_vec::SharedVec;
 pub use signal_semaphore::SignalSemaphore;
 pub use value::{Value, ValueGuard};
 
@@ -51,4 +56,5 @@ pub static KINDS: &[&Kind] = &[
     &array::ARRAY,
     &rlock::RLOCK,
     &signal_semaphore::SIGNALS,
+    &shared_vec::SHARED_VEC,
 ];
