@@ -12,6 +12,15 @@ pub fn eventually(mut done: impl FnMut() -> bool) {
     }
 }
 
+/// Whether a process has ended, or runs no code of its own any more: the kernel is taking it apart.
+pub fn is_gone(pid: u32) -> bool {
+    const PF_EXITING: u64 = 4;
+    let Ok(text) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { return true };
+    let rest = text.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace().collect::<Vec<_>>();
+    let exiting = rest.get(6).and_then(|flags| flags.parse::<u64>().ok()).is_some_and(|flags| flags & PF_EXITING != 0);
+    exiting || matches!(rest.first(), Some(&("Z" | "X")))
+}
+
 /// Deaths by signal shall leave no files.
 pub fn no_core_dumps() {
     let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };

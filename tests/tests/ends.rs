@@ -1,19 +1,11 @@
 //! How trees end: by `kill -9` of the coordinator, by its exit, by an early death of a child. Nothing stays.
 
-use multiproc_tests::{Scene, empty_dir, eventually, watch};
+use multiproc_tests::{Scene, empty_dir, eventually, is_gone, watch};
 use std::collections::BTreeSet;
 use std::os::unix::process::ExitStatusExt;
 use std::time::Duration;
 
 const STAGE: &str = env!("CARGO_BIN_EXE_stage");
-
-/// Neither running nor waiting to be reaped; whoever adopts orphans reaps them at some time.
-fn is_gone(pid: u32) -> bool {
-    match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
-        Ok(text) => text.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with(['Z', 'X'])),
-        Err(_) => true,
-    }
-}
 
 /// Plays a tree of depth 3, kills its coordinator, and sees all of it gone within a second.
 fn kill_tree(how: &str) {

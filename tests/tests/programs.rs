@@ -52,6 +52,16 @@ fn workers_that_become_other_programs() {
     assert_eq!((lines(&text), status.success()), (expected.to_vec(), true));
 }
 
+/// The new program lives on meanwhile, and nobody waits for its end.
+#[test]
+fn what_a_worker_held_comes_back_when_it_becomes_another_program() {
+    let _watched = watch(60);
+    let (text, status) = play("execs with ends");
+    let text = lines(&text);
+    assert!(text[0].starts_with("get: ") && text[1].starts_with("put: ") && text[2].starts_with("lock: "), "{text:?}");
+    assert_eq!((&text[3..], status.success()), (&["lease: 9", "alive: true", "exited with 5"][..], true));
+}
+
 #[test]
 fn a_worker_of_another_user() {
     let _watched = watch(60);

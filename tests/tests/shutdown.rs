@@ -1,6 +1,6 @@
 //! The end of a tree in order: on request, by Ctrl-C on a terminal, by SIGTERM to one, to a group, to all at once.
 
-use multiproc_tests::{Scene, eventually, watch};
+use multiproc_tests::{Scene, eventually, is_gone, watch};
 use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
@@ -43,14 +43,7 @@ fn one_clean_end(scene: Scene, pids: &[i32], code: i32) {
     let (text, status) = scene.end();
     let expected = format!("not finished, {} leaves\n{me} leaves\n", pids[1]);
     assert_eq!((text, status.code()), (expected, Some(code)));
-    assert!(pids.iter().all(|&pid| is_gone(pid)), "{pids:?}");
-}
-
-fn is_gone(pid: i32) -> bool {
-    match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
-        Ok(text) => text.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with(['Z', 'X'])),
-        Err(_) => true,
-    }
+    assert!(pids.iter().all(|&pid| is_gone(pid.cast_unsigned())), "{pids:?}");
 }
 
 #[test]
@@ -210,12 +203,12 @@ fn the_second_signal_kills() {
     let pids = pids(&mut scene);
     let me = scene.pid() as i32;
     send(me, libc::SIGINT);
-    eventually(|| is_gone(pids[0]) && is_gone(pids[1]));
-    assert!(!is_gone(pids[3]) && !is_gone(me), "it has a grace of hours");
+    eventually(|| is_gone(pids[0].cast_unsigned()) && is_gone(pids[1].cast_unsigned()));
+    assert!(!is_gone(pids[3].cast_unsigned()) && !is_gone(me.cast_unsigned()), "it has a grace of hours");
     // Those that come at once are the same.
     eventually(|| {
         send(me, libc::SIGTERM);
-        is_gone(pids[3])
+        is_gone(pids[3].cast_unsigned())
     });
     let (text, status) = scene.end();
     // On a slow machine some of these came late enough to be the third, which spares the exit handlers.

@@ -1,17 +1,9 @@
 //! Trees of processes: each ends with any of its ancestors, unless it was detached, and then it lives and works on.
 
-use multiproc_tests::{Scene, eventually, watch};
+use multiproc_tests::{Scene, eventually, is_gone, watch};
 use std::os::unix::process::ExitStatusExt;
 
 const TREES: &str = env!("CARGO_BIN_EXE_trees");
-
-/// Neither running nor waiting to be reaped; whoever adopts orphans reaps them at some time.
-fn is_gone(pid: u32) -> bool {
-    match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
-        Ok(text) => text.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with(['Z', 'X'])),
-        Err(_) => true,
-    }
-}
 
 fn kill(pid: u32) {
     // SAFETY: touches no memory; the pid is one that the scene has just named, of a process that does not end by itself.

@@ -16,6 +16,7 @@ use multiproc_shm::arena::SlotId;
 use multiproc_shm::blocks::{BlockId, BlockState};
 use multiproc_shm::{Arena, Held, record};
 use multiproc_sys::crash;
+use multiproc_sys::tie::Tie;
 use std::ffi::{CString, OsStr, OsString};
 use std::io::PipeReader;
 use std::marker::PhantomData;
@@ -156,16 +157,22 @@ impl Builder {
         let slot = arena.reserve_slot()?;
         let mut announced = false;
         let started = (|| {
-            let marker =
-                Marker { arena: arena.fd()?.as_raw_fd(), parent: parent.as_raw_fd(), slot, in_main: hook::init_was_called() };
+            let (tie, childs) = Tie::new().map_err(|e| keeper::explain(&e))?;
+            let marker = Marker {
+                arena: arena.fd()?.as_raw_fd(),
+                parent: parent.as_raw_fd(),
+                tie: childs.as_raw_fd(),
+                slot,
+                in_main: hook::init_was_called(),
+            };
             let env = environment(&self.env, marker)?;
             let cwd = self.cwd.map(|d| c_string("as the working directory:", d.as_os_str())).transpose()?;
             announced = true;
             hand_over(arena, slot, &name, &prepared.payload, &references)?;
-            let start = Start { method: self.method, env, cwd, stdio: [stdin, stdout, stderr] };
+            let start = Start { method: self.method, env, cwd, stdio: [stdin, stdout, stderr], tie: childs };
             // Not earlier: what a program does while its arguments are encoded takes as long as it likes.
             let _starting = exit::begin_start().map_err(|why| Error::new(Kind::Exiting, why))?;
-            keeper::request(start, ChildSeed { slot, name, daemon: self.daemon, lines })
+            keeper::request(start, ChildSeed { slot, name, daemon: self.daemon, lines, tie })
         })();
         let child = match started {
             Ok(child) => child,

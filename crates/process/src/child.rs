@@ -9,7 +9,7 @@ use crate::worker::Outcome;
 use multiproc_channel::{Bincode, Message, message};
 use multiproc_shm::arena::SlotId;
 use multiproc_shm::blocks::{BlockId, BlockState};
-use multiproc_shm::roster::SlotState;
+use multiproc_shm::roster::{Slot, SlotState};
 use multiproc_shm::scope::References;
 use multiproc_shm::{Arena, record, waiting};
 use multiproc_sys::bell;
@@ -17,6 +17,7 @@ use multiproc_sys::clock::Deadline;
 use multiproc_sys::crash;
 use multiproc_sys::pidfd::{ExitEvidence, PidFd};
 use multiproc_sys::robust;
+use multiproc_sys::tie::Tie;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,6 +25,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 const ESRCH: i32 = 3;
+/// A process that ends lets go of its tie a moment before its pidfd says so.
+const DYING: Duration = Duration::from_millis(1);
 /// A program may discard a ring: see [`bell`].
 const RING_AGAIN: Duration = Duration::from_secs(1);
 
@@ -38,6 +41,8 @@ pub(crate) struct Child {
     detached: AtomicBool,
     /// Until the end has been told: handles that are kept cost no descriptor.
     pidfd: Mutex<Option<Arc<PidFd>>>,
+    /// Until it is broken.
+    tie: Mutex<Option<Arc<Tie>>>,
     ended: AtomicBool,
     state: Mutex<Progress>,
     changed: Condvar,
@@ -116,11 +121,11 @@ impl Drop for ResultBlock {
 
 impl Child {
     pub(crate) fn new(seed: ChildSeed, pid: u32, pidfd: PidFd) -> Child {
-        let ChildSeed { slot, name, daemon, lines } = seed;
+        let ChildSeed { slot, name, daemon, lines, tie } = seed;
         let state = Mutex::new(Progress { state: State::Running, undelivered: lines });
-        let pidfd = Mutex::new(Some(Arc::new(pidfd)));
+        let (pidfd, tie) = (Mutex::new(Some(Arc::new(pidfd))), Mutex::new(Some(Arc::new(tie))));
         let (detached, ended) = (AtomicBool::new(false), AtomicBool::new(false));
-        Child { slot, pid, name, daemon, detached, pidfd, ended, state, changed: Condvar::new(), life: robust::life() }
+        Child { slot, pid, name, daemon, detached, pidfd, tie, ended, state, changed: Condvar::new(), life: robust::life() }
     }
 
     /// False in a process that a plain fork made: then whoever changes the state has remained in the parent.
@@ -130,6 +135,19 @@ impl Child {
 
     pub(crate) fn pidfd(&self) -> Option<Arc<PidFd>> {
         self.pidfd.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn tie(&self) -> Option<Arc<Tie>> {
+        self.tie.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The tie is broken. Whether that is because the child has become another program, which ends its part in the tree though the process lives.
+    pub(crate) fn is_untied(&self, arena: &'static Arena) -> bool {
+        *self.tie.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        let lives = self.pidfd().is_some_and(|pidfd| !pidfd.dies_within(DYING));
+        let same = |slot: &Slot| slot.state().is_ok_and(|(_, generation)| generation == self.slot.generation);
+        // The kernel has marked the life word before it broke the tie, unless it was closed by hand, or in a process of an exec that failed.
+        lives && arena.slot(self.slot.index).is_ok_and(|slot| same(slot) && slot.is_dead())
     }
 
     pub(crate) fn is_alive(&self) -> bool {
@@ -196,7 +214,8 @@ impl Child {
     pub(crate) fn lose(&self) {
         // The number may be another file's by now: it is not closed.
         let pidfd = self.pidfd.lock().unwrap_or_else(PoisonError::into_inner).take();
-        std::mem::forget(pidfd);
+        let tie = self.tie.lock().unwrap_or_else(PoisonError::into_inner).take();
+        std::mem::forget((pidfd, tie));
         let evidence = ExitEvidence::Unknown;
         let ended = Ended { evidence, outcome: Outcome::None, last_words: None, began: true, value: None };
         self.state().state = State::Ending(ended);
@@ -212,6 +231,7 @@ impl Child {
     /// Tells who waits. After the slot was cleaned, so that who joins finds leases returned and channels closed.
     pub(crate) fn announce_end(&self) {
         *self.pidfd.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.tie.lock().unwrap_or_else(PoisonError::into_inner) = None;
         let mut state = self.state();
         state.state = match std::mem::replace(&mut state.state, State::Running) {
             State::Ending(ended) => State::Ended(ended),

@@ -20,6 +20,7 @@ use multiproc_sys::pidfd::PidFd;
 use multiproc_sys::poll::{Kick, poll_each, poll_readable};
 use multiproc_sys::spawn;
 use multiproc_sys::thread::{self, Lasting};
+use multiproc_sys::tie::Tie;
 use multiproc_sys::{crash, futex, signal, spin};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -108,6 +109,7 @@ pub(crate) struct ChildSeed {
     pub(crate) daemon: bool,
     /// Streams of it that are delivered line by line.
     pub(crate) lines: usize,
+    pub(crate) tie: Tie,
 }
 
 /// Starts this process's keeper. `parent` is the pidfd of the parent in a worker. [`wait_until_alive`] before anything
@@ -282,6 +284,9 @@ fn run(keeper: &'static Keeper) {
         let (watched, ended): (Vec<_>, Vec<_>) = children.iter().partition(|c| !c.end_is_known());
         let pidfds: Vec<_> = watched.iter().filter_map(|c| c.pidfd()).collect();
         fds.extend(pidfds.iter().map(|pidfd| pidfd.as_fd()));
+        let first_tie = fds.len();
+        let ties: Vec<_> = watched.iter().filter_map(|c| c.tie().map(|tie| (c, tie))).collect();
+        fds.extend(ties.iter().map(|(_, tie)| tie.as_fd()));
         let first_stranger = fds.len();
         fds.extend(strangers.iter().map(|stranger| stranger.pidfd.as_fd()));
         let first_forked = fds.len();
@@ -313,6 +318,10 @@ fn run(keeper: &'static Keeper) {
                 any_ended = true;
             }
         }
+        // Before the ends: who has ended has no tie any more, and that is no news.
+        for ((child, _), _) in ties.iter().zip(&ready[first_tie..]).filter(|(_, ready)| **ready) {
+            any_ended |= child.is_untied(arena);
+        }
         for (child, _) in watched.iter().zip(&ready[first_child..]).filter(|(_, ready)| **ready) {
             child.collect_end(arena);
             any_ended = true;
@@ -330,7 +339,7 @@ fn run(keeper: &'static Keeper) {
             !dead
         });
         // Closed before anybody is told: who has joined a child finds its descriptor gone.
-        drop(pidfds);
+        drop((pidfds, ties));
         if any_ended || look_again {
             // Errors mean corrupted shared memory; the operations of this process report it.
             let collected = arena.collect_as_keeper();
@@ -387,10 +396,12 @@ fn blind(keeper: &'static Keeper) -> ! {
 
 fn launch(arena: &'static Arena, keeper: &'static Keeper, start: Start, seed: ChildSeed) -> Result<Arc<Child>, Error> {
     let own = own_pidfd()?;
-    let inherit = [arena.fd()?, own];
+    let inherit = [arena.fd()?, own, start.tie.as_fd()];
     // There must be room for its pidfd: a child that runs although its start has failed would be nobody's.
     let room = own.try_clone_to_owned().map_err(|e| explain(&e))?;
     let pid = start::start(&start, &inherit).map_err(|e| explain(&e))?;
+    // The child alone has its end of the tie from now on.
+    drop(start);
     drop(room);
     // The child says it too, once it takes part; until this thread has seen its end the slot is nobody else's.
     if let Ok(slot) = arena.slot(seed.slot.index) {
@@ -418,7 +429,7 @@ fn explain_pidfd(e: &io::Error) -> Error {
     }
 }
 
-fn explain(e: &io::Error) -> Error {
+pub(crate) fn explain(e: &io::Error) -> Error {
     let (kind, text) = match e.raw_os_error() {
         Some(2) if !std::path::Path::new("/proc/self/exe").exists() => {
             (Kind::System, "the program cannot be executed again: /proc is not mounted")

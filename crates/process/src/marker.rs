@@ -19,6 +19,8 @@ pub(crate) struct Marker {
     pub(crate) arena: RawFd,
     /// A pidfd of the parent.
     pub(crate) parent: RawFd,
+    /// The child's end of the tie.
+    pub(crate) tie: RawFd,
     /// The child's slot.
     pub(crate) slot: SlotId,
     /// Run from `init()` in `main` instead of before it.
@@ -52,10 +54,10 @@ fn build() -> u64 {
 
 impl Marker {
     pub(crate) fn to_env(self) -> CString {
-        let Marker { arena, parent, slot: SlotId { index, generation }, in_main } = self;
+        let Marker { arena, parent, tie, slot: SlotId { index, generation }, in_main } = self;
         let (version, anchor, build, in_main) = (env!("CARGO_PKG_VERSION"), anchor(), build(), u8::from(in_main));
         let text =
-            format!("{VARIABLE}={PROTOCOL}:{version}:{anchor:x}:{build:x}:{arena}:{parent}:{index}:{generation}:{in_main}");
+            format!("{VARIABLE}={PROTOCOL}:{version}:{anchor:x}:{build:x}:{arena}:{parent}:{tie}:{index}:{generation}:{in_main}");
         CString::new(text).expect("no NUL in numbers")
     }
 
@@ -73,6 +75,7 @@ impl Marker {
             let marker = Marker {
                 arena: next()?.parse().ok()?,
                 parent: next()?.parse().ok()?,
+                tie: next()?.parse().ok()?,
                 slot: SlotId { index: next()?.parse().ok()?, generation: next()?.parse().ok()? },
                 in_main: next()? == "1",
             };
@@ -92,7 +95,7 @@ mod tests {
 
     #[test]
     fn markers_come_back_and_strangers_are_left_alone() {
-        let marker = Marker { arena: 10, parent: 11, slot: SlotId { index: 3, generation: 7 }, in_main: true };
+        let marker = Marker { arena: 10, parent: 11, tie: 12, slot: SlotId { index: 3, generation: 7 }, in_main: true };
         let env = marker.to_env().into_string().unwrap();
         let value = env.strip_prefix("MULTIPROC_WORKER=").unwrap();
         assert_eq!(Marker::parse(value), Found::Ours(marker));

@@ -25,6 +25,8 @@ pub(crate) struct Start {
     pub(crate) env: Vec<CString>,
     pub(crate) cwd: Option<CString>,
     pub(crate) stdio: [Stream; 3],
+    /// The child's end of its tie.
+    pub(crate) tie: OwnedFd,
 }
 
 /// A standard stream of the child.

@@ -123,6 +123,8 @@ pub(crate) fn live(marker: Marker) -> Option<()> {
     let _ = signal::set_parent_death_signal(KILL);
     let arena = inherit::claim(marker.arena).ok()?;
     let parent = PidFd::from_owned(inherit::claim(marker.parent).ok()?);
+    // Never closed: that this process ends, or becomes another program, does it.
+    let _ = inherit::claim(marker.tie).map(std::mem::forget);
     let arena = match tree::inherit(arena, marker.slot) {
         Ok(arena) => arena,
         Err(multiproc_shm::Error::Corrupted(_)) => return None,

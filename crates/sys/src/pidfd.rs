@@ -7,6 +7,7 @@
 #![allow(unsafe_code)]
 
 use crate::memfd;
+use crate::poll::poll_readable;
 use crate::probe::{self, Feature};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -131,6 +132,11 @@ impl PidFd {
                 Ok(ready) => return ready > 0,
             }
         }
+    }
+
+    /// Whether it is dead, or becomes so within `time`.
+    pub fn dies_within(&self, time: Duration) -> bool {
+        poll_readable(&[self.0.as_fd()], Some(time), &mut Vec::new()).is_ok_and(|ready| ready > 0)
     }
 
     /// Whether the process is a child of this one that nobody has reaped.

@@ -1,6 +1,7 @@
 //! Plays scenes of process trees and their ends for `tests/trees.rs` and `tests/shutdown.rs`.
 
 use multiproc::{Process, Queue, Receiver, Sender, Signal, Stdio, exit_grace, shutdown, shutdown_on};
+use multiproc_tests::is_gone;
 use std::io::Write;
 use std::time::Duration;
 
@@ -183,13 +184,6 @@ fn lines_at_exit() {
         print!("nor here");
     });
     drop(p);
-}
-
-fn is_gone(pid: u32) -> bool {
-    match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
-        Ok(text) => text.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with(['Z', 'X'])),
-        Err(_) => true,
-    }
 }
 
 /// Three children with a child each: one that ends when asked, one that does not, one that is stopped.
