@@ -1,7 +1,7 @@
 //! `_TestArray`: shared arrays.
 
 use crate::stage::{SHORT, waits, watched};
-use multiproc::{Array, Event, LockError, Process};
+use multiproc::{Array, Event, Frozen, LockError, Process, SharedVec};
 
 #[test]
 fn array() {
@@ -39,6 +39,23 @@ fn array_from_size() {
             assert_eq!(array.get(len - 1).unwrap(), u64::MAX);
         }
     }
+}
+
+/// Without a lock there is a vector that one process fills, and others then read where it lies.
+#[test]
+fn raw_array() {
+    let _watched = watched();
+    let mut raw = SharedVec::<u32>::zeroed(100).unwrap();
+    assert_eq!(raw[..], [0; 100]);
+    for (n, place) in raw.iter_mut().enumerate() {
+        *place = n as u32;
+    }
+    raw[3..5].copy_from_slice(&[30, 40]);
+    let frozen = raw.freeze();
+    let p = Process::spawn((frozen.clone(),), |frozen: Frozen<u32>| (frozen.len(), frozen[4], frozen.iter().sum::<u32>()));
+    assert_eq!(p.unwrap().join().unwrap(), (100, 40, 4950 + 27 + 36));
+    assert_eq!(SharedVec::from_slice(&[1u8, 2]).unwrap()[..], [1, 2]);
+    assert_eq!(SharedVec::from_fn(3, |n| n as u64 * 2).unwrap().freeze()[..], [0, 2, 4]);
 }
 
 #[test]

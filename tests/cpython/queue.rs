@@ -1,7 +1,7 @@
 //! `_TestQueue`: bounded queues between processes.
 
 use crate::stage::{SHORT, soon, waits, watched};
-use multiproc::{Event, GetError, Plain, PlainVec, Process, Queue, QueueBuilder, Raw, Receiver, Sender, channel};
+use multiproc::{Event, GetError, JoinError, Plain, PlainVec, Process, Queue, QueueBuilder, Raw, Receiver, Sender, channel};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
 use std::time::Duration;
 
@@ -138,15 +138,18 @@ fn task_done() {
         .collect();
     (0..10).for_each(|n| queue.put(n).unwrap());
     // Nothing is left that was not acknowledged.
-    multiproc_tests::eventually(|| queue.unfinished() == 0);
+    queue.join().unwrap();
+    assert_eq!(queue.unfinished(), 0);
     queue.close().unwrap();
     assert_eq!(workers.into_iter().map(|p| p.join().unwrap()).sum::<u32>(), 45);
 
     let queue = Queue::<u32>::builder().attempts(3).build().unwrap();
     let dead = queue.dead().unwrap();
     queue.put(5).unwrap();
+    assert!(matches!(waits(|| queue.join_timeout(SHORT)), Err(JoinError::TimedOut)));
     let lease = queue.lease().unwrap();
     assert_eq!((*lease, lease.attempt()), (5, 1));
+    assert!(matches!(waits(|| queue.join_deadline(soon())), Err(JoinError::TimedOut)));
     assert!(dead.is_empty() && dead.try_get().is_err());
     drop(lease);
     let lease = queue.try_lease().unwrap();

@@ -1,7 +1,7 @@
 //! `_TestSemaphore`: permits between processes.
 
 use crate::stage::{SHORT, soon, waits, watched};
-use multiproc::{AcquireError, Event, OwnedPermit, Process, Semaphore};
+use multiproc::{AcquireError, BoundedSemaphore, Event, OwnedPermit, Process, ReleaseError, Semaphore, SignalSemaphore};
 
 #[test]
 fn semaphore() {
@@ -18,7 +18,7 @@ fn semaphore() {
     assert_eq!(permits.available(), 1);
     drop(second);
     assert_eq!(permits.available(), 2);
-    assert!(format!("{permits:?}").contains("available: 2, permits: 2"), "{permits:?}");
+    assert!(format!("{permits:?}").contains("2 of 2 permits free"), "{permits:?}");
 
     // Of a process that is killed the permits come back, and are counted.
     let (held, go) = (Event::new().unwrap(), Event::new().unwrap());
@@ -49,6 +49,56 @@ fn semaphore() {
     p.unwrap().join().unwrap();
     drop(last);
     assert_eq!(permits.available(), 2);
+}
+
+/// One that anybody may release: it has a value, and nobody owns it.
+#[test]
+fn signals() {
+    let _watched = watched();
+    let signals = SignalSemaphore::new(2).unwrap();
+    assert_eq!(signals.value(), 2);
+    signals.acquire().unwrap();
+    assert_eq!(signals.value(), 1);
+    signals.try_acquire().unwrap();
+    assert_eq!(signals.value(), 0);
+    assert!(matches!(signals.try_acquire(), Err(AcquireError::WouldBlock)));
+    assert!(matches!(waits(|| signals.acquire_timeout(SHORT)), Err(AcquireError::TimedOut)));
+    assert!(matches!(waits(|| signals.acquire_deadline(soon())), Err(AcquireError::TimedOut)));
+    signals.release(1).unwrap();
+    assert_eq!(signals.value(), 1);
+    // Beyond the first value, and from another process, while this one waits.
+    signals.release(3).unwrap();
+    assert_eq!(signals.value(), 4);
+    (0..4).for_each(|_| signals.acquire_timeout(SHORT).unwrap());
+    let p = Process::spawn((signals.clone(),), |signals: SignalSemaphore| {
+        std::thread::sleep(SHORT);
+        signals.release(2).unwrap();
+    });
+    signals.acquire().unwrap();
+    signals.acquire().unwrap();
+    p.unwrap().join().unwrap();
+    assert_eq!((signals.value(), signals.bound()), (0, u32::MAX));
+    assert!(format!("{signals:?}").ends_with("value 0)"), "{signals:?}");
+}
+
+#[test]
+fn bounded_semaphore() {
+    let _watched = watched();
+    let signals = SignalSemaphore::bounded(2, 2).unwrap();
+    assert_eq!((signals.value(), signals.bound()), (2, 2));
+    assert_eq!(signals.release(1), Err(ReleaseError::BeyondBound(2)));
+    signals.acquire().unwrap();
+    signals.acquire().unwrap();
+    assert_eq!(signals.value(), 0);
+    assert_eq!(signals.release(3), Err(ReleaseError::BeyondBound(2)));
+    signals.release(2).unwrap();
+    assert_eq!(signals.value(), 2);
+    assert!(SignalSemaphore::bounded(3, 2).is_err() && SignalSemaphore::bounded(0, 0).is_err());
+    assert!(format!("{signals:?}").contains("value 2 of at most 2"), "{signals:?}");
+    // Permits that are values cannot be given back too often.
+    let permits = BoundedSemaphore::new(2).unwrap();
+    drop((permits.acquire().unwrap(), permits.acquire().unwrap()));
+    assert_eq!((permits.available(), permits.permits()), (2, 2));
 }
 
 #[test]

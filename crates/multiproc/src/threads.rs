@@ -52,17 +52,12 @@ pub use multiproc_process::threads::{Builder, Process, ThreadInfo, active_childr
 pub use crate::Postcard;
 #[doc(no_inline)]
 pub use crate::{
-    AcquireError, Array, ArrayGuard, ArrayRecovery, Atomic, AtomicPrimitive, Death, Event, Lock, LockError, LockGuard,
-    OwnedPermit, Permit, Recovery, Semaphore, Value, ValueGuard,
-};
-#[doc(no_inline)]
-pub use crate::{Args, Error, ProcessError, ProcessInfo, Run, cpu_count};
-#[doc(no_inline)]
-pub use crate::{
     AcquireError, Array, ArrayGuard, ArrayRecovery, Atomic, AtomicPrimitive, BoundedSemaphore, Death, Event, Frozen, Lock,
     LockError, LockGuard, OwnedPermit, Permit, RLock, RLockGuard, RLockRecovery, Recovery, ReleaseError, Semaphore, SharedVec,
     SignalSemaphore, Value, ValueGuard,
 };
+#[doc(no_inline)]
+pub use crate::{Args, Error, ProcessError, ProcessInfo, Run, cpu_count};
 #[doc(no_inline)]
 pub use crate::{
     Bincode, Buffer, Codec, CodecError, Connection, ConnectionIter, DEFAULT_MAX_MESSAGE, DeadLetter, DeadLetters, EncodeRef,
@@ -72,11 +67,3 @@ pub use crate::{
 #[cfg(feature = "shared-memory")]
 #[doc(no_inline)]
 pub use crate::{Item, ShareableList, SharedMemory, SharedMemoryError};
-#[doc(no_inline)]
-pub use crate::{Args, Error, ProcessError, ProcessInfo, Run, cpu_count};
-#[doc(no_inline)]
-pub use crate::{
-    Bincode, Buffer, Codec, CodecError, Connection, ConnectionIter, DEFAULT_MAX_MESSAGE, DeadLetter, DeadLetters, EncodeRef,
-    GetError, Iter, Lease, MAX_CAPACITY, Message, PipeBuilder, PipeReceiver, PipeSender, Plain, PlainVec, PutError, PutManyError,
-    Queue, QueueBuilder, Raw, Receiver, RecvError, Rest, SendError, Sender, channel, one_way, pipe,
-};

@@ -49,9 +49,8 @@ impl RawEvent {
     pub(crate) fn set(&self, me: Thread) {
         self.sleepers.commit_and_kick_in_order(me, u32::MAX, || {
             // Who finds it set leaves the sleepers to who has set it, or to the kernel if that one is dead.
-            let _ = self
-                .state
-                .fetch_update(Ordering::SeqCst, Ordering::Relaxed, |s| (s & SET == 0).then(|| s.wrapping_add(2) | SET));
+            let _ =
+                self.state.fetch_update(Ordering::SeqCst, Ordering::Relaxed, |s| (s & SET == 0).then(|| s.wrapping_add(2) | SET));
         });
     }
 

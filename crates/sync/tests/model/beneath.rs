@@ -6,8 +6,8 @@
 pub(crate) use crate::wait_word::WaitWord;
 pub(crate) use loom::sync::atomic::Ordering;
 use loom::sync::{Condvar, Mutex};
-pub(crate) use std::sync::atomic::compiler_fence;
 use std::cell::Cell;
+pub(crate) use std::sync::atomic::compiler_fence;
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
 pub(crate) const WAITERS: u32 = 0x8000_0000;
