@@ -13,13 +13,15 @@ use std::time::{Duration, Instant};
 use std::{fs, thread};
 
 /// The small examples in learning order.
-const NAMES: [&str; 11] = [
+const NAMES: [&str; 13] = [
     "start_and_join",
     "worker_struct",
     "producer_consumer",
     "pipe_between_children",
     "bounded_buffer",
     "counters",
+    "shared_matrix",
+    "arrow_columns",
     "daemon_workers",
     "long_task",
     "monitor",
@@ -168,6 +170,19 @@ fn counters_are_exact() {
     let expected =
         ["expected             20000", "atomic               20000", "value, its own lock  20000", "value, separate lock 20000"];
     assert_eq!(run("counters", &["2000"]), expected);
+}
+
+#[test]
+fn shared_matrix() {
+    assert_eq!(run("shared_matrix", &["500"]), ["row 350 of 500 has the largest sum: 100004.95"]);
+    assert_eq!(run("shared_matrix", &["1"]), ["row 0 of 1 has the largest sum: 100004.95"]);
+}
+
+#[test]
+fn arrow_columns() {
+    let same = "the buffer is the worker's memory: true, aligned: true";
+    assert_eq!(run("arrow_columns", &["70000"]), [same, "10000 measurements at station 3, on average 19.75 degrees"]);
+    assert_eq!(run("arrow_columns", &["0"]), [same, "0 measurements at station 3, on average 0.00 degrees"]);
 }
 
 #[test]

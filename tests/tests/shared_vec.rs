@@ -187,6 +187,7 @@ fn readers_keep_it_whoever_else_dies() {
     })
     .unwrap();
     let mine = frames.get().unwrap();
+    multiproc_tests::eventually(|| frames.len() == 2);
     maker.kill().unwrap();
     assert!(maker.join().is_err());
     // One reader has it out of a message, the other on lease.

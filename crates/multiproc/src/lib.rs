@@ -71,7 +71,7 @@
 //!
 //! # Why can I not borrow?
 //!
-//! A process cannot see your stack, so there is no `scope` and no `&T`. Send a clone, share a [`Value`], or stay in threads where workers only read.
+//! A process cannot see your stack, so there is no `scope` and no `&T`. Send a clone (small), a [`Frozen`] vector (large, read only), share a [`Value`] or an [`Array`], or stay in threads.
 //!
 //! # Two bounded queues and a coordinator
 //!

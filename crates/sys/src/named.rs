@@ -250,7 +250,8 @@ mod tests {
 
     #[test]
     fn a_file_has_names_and_a_size() {
-        let (first, second) = (name("names"), name("names-2"));
+        let first = name("names");
+        let second = format!("{first}-2");
         let fd = create(&first).unwrap();
         assert!(fd.as_raw_fd() >= 10);
         assert_eq!(create(&first).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
