@@ -10,6 +10,17 @@ use std::marker::PhantomData;
 /// Items of a queue whose builder is not told.
 const DEFAULT_CAPACITY: usize = 1024;
 
+/// What putting does when a bound of the queue is reached: see [`QueueBuilder::when_full`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum WhenFull {
+    /// It waits for room: getters set the pace.
+    #[default]
+    Wait,
+    /// It fails at once with [`PutError::is_full`](crate::PutError::is_full), as [`try_put`](Queue::try_put) does, and hands the message back.
+    Fail,
+}
+
 /// How a queue is bounded: see [`Queue::builder`].
 pub struct QueueBuilder<T, C = Bincode> {
     bounds: Bounds,
@@ -30,7 +41,13 @@ impl<T: 'static, C: 'static> Queue<T, C> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn builder() -> QueueBuilder<T, C> {
-        let bounds = Bounds { capacity: DEFAULT_CAPACITY, max_message: DEFAULT_MAX_MESSAGE, max_bytes: None, attempts: 0 };
+        let bounds = Bounds {
+            capacity: Some(DEFAULT_CAPACITY),
+            fails_when_full: false,
+            max_message: DEFAULT_MAX_MESSAGE,
+            max_bytes: None,
+            attempts: 0,
+        };
         QueueBuilder { bounds, _type: PhantomData }
     }
 }
@@ -39,13 +56,27 @@ impl<T: 'static, C: 'static> QueueBuilder<T, C> {
     /// How many items may wait, 1 to 8,388,607. 1024 unless it is called.
     #[doc(alias = "maxsize")]
     pub fn capacity(mut self, items: usize) -> Self {
-        self.bounds.capacity = items;
+        self.bounds.capacity = Some(items);
         self
     }
 
-    /// How many bytes of encoded messages may wait, 1 to 2^39; `put` waits for room as it does for items. Any number unless it is called.
+    /// No bound of items but what memory can bear: see [`Queue::unbounded`]. Of this and [`capacity`](QueueBuilder::capacity) the last call counts.
+    pub fn unbounded(mut self) -> Self {
+        self.bounds.capacity = None;
+        self
+    }
+
+    /// What [`put`](Queue::put) does when a bound is reached; [`WhenFull::Wait`] unless it is called.
+    pub fn when_full(mut self, policy: WhenFull) -> Self {
+        self.bounds.fails_when_full = policy == WhenFull::Fail;
+        self
+    }
+
+    /// How many bytes of encoded messages may wait, 1 to 2^39; `put` waits for room as it does for items. Unless it is called, any number, or half of what the
+    /// arena may take if the queue is [`unbounded`](QueueBuilder::unbounded).
     ///
     /// A message that is larger by itself is [too large](crate::PutError::is_too_large). Each put and get then costs a few nanoseconds more.
+    #[doc(alias = "max_bytes")]
     pub fn byte_limit(mut self, bytes: u64) -> Self {
         self.bounds.max_bytes = Some(bytes);
         self

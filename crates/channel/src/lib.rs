@@ -17,7 +17,7 @@ mod ring;
 mod scratch;
 mod view;
 
-pub use builder::QueueBuilder;
+pub use builder::{QueueBuilder, WhenFull};
 #[cfg(feature = "postcard")]
 pub use codec::Postcard;
 pub use codec::{Bincode, Buffer, Codec, CodecError, EncodeRef, Plain, PlainVec, Raw};

@@ -47,7 +47,16 @@ fn until_instant(deadline: Instant) -> Patience {
 
 impl Ring {
     fn create<T: 'static, C: 'static>(arena: &'static Arena, bounds: Bounds) -> Result<Ring, Error> {
-        let Bounds { capacity, max_message, max_bytes, attempts } = bounds;
+        let Bounds { capacity, fails_when_full, max_message, max_bytes, attempts } = bounds;
+        let limit = arena.usage().1;
+        // A message takes 16 bytes at least. With it half of the memory is left to all else.
+        let (capacity, max_bytes, segment_bits) = match capacity {
+            Some(capacity) => (capacity, max_bytes, 0),
+            None => {
+                let capacity = (limit / 32).clamp(1, MAX_CAPACITY as u64) as usize;
+                (capacity, max_bytes.or(Some((limit / 2).clamp(1, MAX_BYTES))), arena.piece_shift())
+            }
+        };
         if capacity == 0 || capacity > MAX_CAPACITY {
             return Err(Error::Invalid(&"a queue's capacity is 1 to 8,388,607 items"));
         }
@@ -62,6 +71,8 @@ impl Ring {
             cell.max_message.store(max_message.min(max_bytes.unwrap_or(u64::MAX)), Ordering::Relaxed);
             cell.max_bytes.store(max_bytes.unwrap_or(0), Ordering::Relaxed);
             cell.max_attempts.store(attempts, Ordering::Relaxed);
+            cell.segment_bits.store(segment_bits, Ordering::Relaxed);
+            cell.fails_when_full.store(u32::from(fails_when_full), Ordering::Relaxed);
             Ok(())
         })?;
         Ring::new(held)
@@ -586,6 +597,42 @@ impl<T: 'static> Queue<T> {
     /// The capacity is out of range, or the arena is full.
     pub fn bounded(capacity: usize) -> Result<Queue<T>, Error> {
         Queue::bounded_in(Arena::of_the_tree()?, capacity)
+    }
+
+    /// A queue that grows with what waits, up to a limit of memory, and gives memory back when it is drained.
+    ///
+    /// The limit is half of what the shared memory of the tree may take (see `set_memory_limit` and `stats`), counted in bytes of encoded messages; and 8,388,607
+    /// messages. At the limit [`put`](Queue::put) waits, and [`is_full`](Queue::is_full) is true: so a producer that nobody keeps up with is slowed
+    /// down before memory is gone. `Queue::builder().unbounded()` with [`byte_limit`](crate::QueueBuilder::byte_limit) and
+    /// [`when_full`](crate::QueueBuilder::when_full) sets another limit, or has `put` fail there. If others have taken the rest of the memory, `put` fails before, with
+    /// [`PutError::is_out_of_memory`]. Every error hands the message back.
+    ///
+    /// Messages lie in segments of 256 KiB, which are made as the queue grows. One that is drained is left with one of them.
+    ///
+    /// # Errors
+    /// The arena is full.
+    ///
+    /// # Crash safety
+    /// As a bounded queue; who is killed while the queue grows or shrinks leaves no memory behind.
+    ///
+    /// # Python
+    /// `Queue()`, which has no bound of memory and a thread that buffers in each process that puts.
+    ///
+    /// # Examples
+    /// ```
+    /// use multiproc::{Queue, WhenFull};
+    ///
+    /// let q = Queue::<u64>::unbounded()?;
+    /// q.put_many(0..100_000)?;
+    /// assert_eq!((q.len(), q.is_full()), (100_000, false));
+    ///
+    /// let small = Queue::<u64>::builder().unbounded().byte_limit(1000).when_full(WhenFull::Fail).build()?;
+    /// let e = small.put_many(0..).unwrap_err();
+    /// assert_eq!((e.put(), e.error().is_full()), (125, true));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn unbounded() -> Result<Queue<T>, Error> {
+        Queue::builder().unbounded().build()
     }
 }
 

@@ -148,7 +148,7 @@ pub use multiproc_channel::Postcard;
 pub use multiproc_channel::{
     Bincode, Buffer, Codec, CodecError, Connection, ConnectionIter, DEFAULT_MAX_MESSAGE, DeadLetter, DeadLetters, EncodeRef,
     GetError, Iter, JoinError, Lease, MAX_CAPACITY, Message, PipeBuilder, PipeReceiver, PipeSender, Plain, PlainVec, PutError,
-    PutManyError, Queue, QueueBuilder, Raw, Receiver, RecvError, Rest, SendError, Sender, channel, one_way, pipe,
+    PutManyError, Queue, QueueBuilder, Raw, Receiver, RecvError, Rest, SendError, Sender, WhenFull, channel, one_way, pipe,
 };
 #[cfg(feature = "shared-memory")]
 #[doc(inline)]

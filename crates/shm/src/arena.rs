@@ -376,6 +376,11 @@ impl Arena {
         }
     }
 
+    /// In blocks of so many bytes, as a power of two, something is kept whose length nobody knows.
+    pub fn piece_shift(&self) -> u32 {
+        self.layout.piece_shift()
+    }
+
     /// Frees a block that this process owns by protocol.
     pub fn free(&self, block: BlockId) -> Result<(), Error> {
         self.blocks.free(&self.memory, self.account(), block)

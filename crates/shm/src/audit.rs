@@ -45,7 +45,7 @@ impl Arena {
             let count = match BlockState::from_word(word)? {
                 BlockState::Free => return Ok(()),
                 BlockState::Filling(_) | BlockState::Slot(_) => &mut audit.private,
-                BlockState::Object(_) => &mut audit.of_objects,
+                BlockState::Object(_) | BlockState::Segment { .. } => &mut audit.of_objects,
                 BlockState::Queue { .. } | BlockState::Taken { .. } | BlockState::Leased { .. } | BlockState::Returned { .. } => {
                     &mut audit.of_messages
                 }

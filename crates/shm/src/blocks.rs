@@ -13,6 +13,7 @@
 //! | `Taken(slot, queue, seq)` | who takes the message | cleaning: back to `Queue` if its taking never committed |
 //! | `Leased(slot, queue, seq)` | who leases the message | cleaning: `Returned` |
 //! | `Returned(queue, seq)` | a message that waits to be delivered again | the queue's end |
+//! | `Segment(queue, number)` | a queue: a piece of its ring | its next putter or getter; the queue's end |
 //!
 //! A large block has a word that says how many of its pages are backed. Whoever is about to change that, who owns the block, says so there first: a
 //! request of gigabytes takes the kernel a second, and most of those who are killed over it die there.
@@ -136,6 +137,13 @@ pub enum BlockState {
         /// Item number.
         seq: u32,
     },
+    /// A piece of a queue's ring.
+    Segment {
+        /// The queue's object index.
+        queue: u32,
+        /// The piece's number.
+        number: u32,
+    },
 }
 
 impl BlockState {
@@ -153,6 +161,7 @@ impl BlockState {
             BlockState::Taken { slot, queue, seq } => word(5, slot, queue, seq),
             BlockState::Leased { slot, queue, seq } => word(6, slot, queue, seq),
             BlockState::Returned { queue, seq } => word(7, 0, queue, seq),
+            BlockState::Segment { queue, number } => word(8, 0, queue, number),
         }
     }
 
@@ -171,6 +180,7 @@ impl BlockState {
             5 => BlockState::Taken { slot, queue: object, seq },
             6 => BlockState::Leased { slot, queue: object, seq },
             7 => BlockState::Returned { queue: object, seq },
+            8 => BlockState::Segment { queue: object, number: seq },
             _ => return Err(Error::Corrupted(&"a block's state")),
         })
     }
@@ -450,6 +460,7 @@ mod tests {
             BlockState::Taken { slot: 1023, queue, seq: 1 },
             BlockState::Leased { slot: 1, queue, seq: 2 },
             BlockState::Returned { queue, seq: 3 },
+            BlockState::Segment { queue, number: 4 },
         ] {
             assert_eq!(BlockState::from_word(state.to_word()), Ok(state));
         }

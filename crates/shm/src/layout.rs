@@ -126,6 +126,21 @@ impl Layout {
     }
 }
 
+/// Pieces are at least this large: a few small messages.
+const MIN_PIECE: u32 = 13;
+/// And at most so.
+const MAX_PIECE: u32 = 18;
+/// There shall be so many of them.
+const PIECES: u64 = 64;
+
+impl Layout {
+    /// In blocks of `1 << piece_shift()` bytes something is kept whose length nobody knows: 256 KiB, less in a small arena.
+    pub fn piece_shift(&self) -> u32 {
+        let large_enough = |shift: &u32| self.classes[(shift - MIN_CLASS) as usize].blocks >= PIECES;
+        (MIN_PIECE..=MAX_PIECE).rev().find(large_enough).unwrap_or(MIN_PIECE)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -164,5 +179,6 @@ mod tests {
         let l = Layout::plan(DEFAULT_SIZE).unwrap();
         assert!(l.classes.iter().all(|c| c.blocks >= 3), "{:?}", l.classes);
         assert_eq!((l.slots, l.objects), (1024, 1 << 20));
+        assert_eq!((l.piece_shift(), Layout::plan(MIN_SIZE).unwrap().piece_shift()), (MAX_PIECE, MIN_PIECE));
     }
 }

@@ -101,7 +101,8 @@ impl Arena {
                 BlockState::Queue { queue, .. }
                 | BlockState::Taken { queue, .. }
                 | BlockState::Leased { queue, .. }
-                | BlockState::Returned { queue, .. } => (queue, false),
+                | BlockState::Returned { queue, .. }
+                | BlockState::Segment { queue, .. } => (queue, false),
                 BlockState::Free | BlockState::Filling(_) | BlockState::Slot(_) => return Ok(()),
             };
             // An object that others have made since is not counted.

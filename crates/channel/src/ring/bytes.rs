@@ -5,6 +5,7 @@
 //! and `tail` is corruption, found before anything is copied.
 
 use super::cell::End;
+use multiproc_shm::blocks::BlockId;
 use multiproc_shm::objects::RawRef;
 use multiproc_shm::{Arena, Error};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -68,8 +69,11 @@ impl Head {
 /// The ring's place in the arena. `len` is a power of two.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bytes {
+    /// Of the ring; of the table, where the ring lies in segments.
     pub(crate) start: u64,
     pub(crate) len: u64,
+    /// Segments are of `1 << segment_bits` bytes: see [`super::segments`]. 0: the ring is one piece.
+    pub(crate) segment_bits: u32,
 }
 
 impl Bytes {
@@ -78,18 +82,52 @@ impl Bytes {
         position & (self.len - 1)
     }
 
+    /// Bytes from a position on that lie together.
+    #[inline]
+    fn room(self, position: u64) -> u64 {
+        let len = if self.segment_bits == 0 { self.len } else { 1 << self.segment_bits };
+        len - (position & (len - 1))
+    }
+
+    /// Where a position lies in the arena.
+    #[inline]
+    fn offset(self, arena: &Arena, position: u64) -> Result<u64, Error> {
+        if self.segment_bits == 0 { Ok(self.start + self.place(position)) } else { self.offset_in_segment(arena, position) }
+    }
+
+    fn offset_in_segment(self, arena: &Arena, position: u64) -> Result<u64, Error> {
+        let number = (self.place(position) >> self.segment_bits) as u32;
+        // Relaxed: an entry is written before the commit of what lies in its segment.
+        let block = BlockId::from_word(self.entry(arena, number)?.load(Ordering::Relaxed));
+        let (start, len) = arena.range(block.ok_or(Error::Corrupted(&"a queue's segment"))?)?;
+        if len >> self.segment_bits == 0 {
+            return Err(Error::Corrupted(&"a queue's segment"));
+        }
+        Ok(start + (position & ((1 << self.segment_bits) - 1)))
+    }
+
+    /// How many segments the table has room for.
+    pub(crate) fn segments(self) -> u32 {
+        (self.len >> self.segment_bits) as u32
+    }
+
+    /// The table's entry for the segment with that number.
+    #[inline]
+    pub(crate) fn entry(self, arena: &Arena, number: u32) -> Result<&'static AtomicU64, Error> {
+        arena.memory().at(self.start + u64::from(number & (self.segments() - 1)) * 8)
+    }
+
     #[inline]
     fn word(self, arena: &Arena, position: u64) -> Result<&'static AtomicU64, Error> {
-        arena.memory().at(self.start + self.place(position))
+        arena.memory().at(self.offset(arena, position)?)
     }
 
     #[inline]
     fn write(self, arena: &Arena, position: u64, bytes: &[u8]) -> Result<(), Error> {
-        let at = self.place(position);
-        let first = bytes.len().min((self.len - at) as usize);
-        arena.memory().write(self.start + at, &bytes[..first])?;
+        let first = bytes.len().min(self.room(position) as usize);
+        arena.memory().write(self.offset(arena, position)?, &bytes[..first])?;
         if first < bytes.len() {
-            arena.memory().write(self.start, &bytes[first..])?;
+            arena.memory().write(self.offset(arena, position + first as u64)?, &bytes[first..])?;
         }
         Ok(())
     }
@@ -97,11 +135,11 @@ impl Bytes {
     /// Appends the payload of the record at `at` to `into`.
     #[inline]
     pub(crate) fn read_payload(self, arena: &Arena, at: End, head: Head, into: &mut Vec<u8>) -> Result<(), Error> {
-        let place = self.place(at.position() + HEAD);
-        let first = head.len().min(self.len - place);
-        arena.memory().read(self.start + place, first, into)?;
+        let position = at.position() + HEAD;
+        let first = head.len().min(self.room(position));
+        arena.memory().read(self.offset(arena, position)?, first, into)?;
         if first < head.len() {
-            arena.memory().read(self.start, head.len() - first, into)?;
+            arena.memory().read(self.offset(arena, position + first)?, head.len() - first, into)?;
         }
         Ok(())
     }

@@ -7,16 +7,17 @@
 //! | `head` | the same of the first item; **its store commits a get** | owner of `clock` | the item is taken or not |
 //! | `cw`, `pw` | the waiting getter, the waiting putter ([`WaitWord`]) | see there | see there |
 //! | `putting`, `taking` (with `taking_seq`) | the block that is changing hands right now | owner of `plock`, of `clock` | tells the next owner what to undo |
-//! | `ring`, `leases` | blocks, made at the first put, the first lease | owner of `plock`, of `clock` | `putting` / `taking` name the block: freed by the next owner |
-//! | `ring_backed`, `lease_high` | how much of them is in use | the same | as before |
+//! | `ring`, `leases` | blocks, made at the first put, the first lease; `ring` is the table of [`super::segments`] where there are such | owner of `plock`, of `clock` | `putting` / `taking` name the block: freed by the next owner |
+//! | `ring_backed`, `lease_high` | how much of them is in use; the position up to which there are segments | the same | as before |
+//! | `segments_low` | the first segment that is not freed | owner of `clock` | see [`super::segments`] |
 //! | `ended` | bits: closed, no sender left, no receiver left; they never go | anybody | as it is |
-//! | `head_seen`, `tail_seen` | the other side's end as it was last looked at: spares the other side's cache line | owner of `plock`, of `clock` | too old, as always |
+//! | `head_seen`, `got_seen`, `tail_seen` | the other side's end, and its bytes, as they were last looked at: spares the other side's cache line | owner of `plock`, of `clock` | too old, as always |
 //! | `put_bytes`, `got_bytes` | payload bytes put and got so far, of queues with a byte limit ([`Volume`]) | owner of `plock`, of `clock`, before the commit | not yet valid, and written anew |
 //! | `join` | joiners sleep there, any number ([`WaitWord`]) | see [`super::join`] | see there |
 //! | `join_cursor` | where in the lease table a live one was found last | who finishes a message while somebody joins | a hint |
 //! | `attention` | a lease has come back, or may have | who returns it; cleared by the getter that looks | the getter's successor sets it |
 //! | `lost` | messages that died in a dead process's hands | cleaner | one report less |
-//! | `capacity`, `max_message`, `max_bytes`, `max_attempts` | constants; 0 bytes, 0 attempts: no limit | creator | - |
+//! | `capacity`, `max_message`, `max_bytes`, `max_attempts`, `segment_bits`, `fails_when_full` | constants; 0 bytes, 0 attempts: no limit; 0 bits: no segments | creator | - |
 //! | `dead` | see [`super::dead`] | | |
 
 use super::dead::DeadCell;
@@ -50,11 +51,14 @@ pub(crate) struct QueueCell {
     pub(crate) max_message: AtomicU64,
     pub(crate) max_bytes: AtomicU64,
     pub(crate) max_attempts: AtomicU32,
+    pub(crate) segment_bits: AtomicU32,
     pub(crate) ring: AtomicU64,
     pub(crate) leases: AtomicU64,
     pub(crate) ended: AtomicU32,
     pub(crate) attention: AtomicU32,
     pub(crate) lost: AtomicU32,
+    pub(crate) fails_when_full: AtomicU32,
+    pub(crate) segments_low: AtomicU32,
     pub(crate) dead: DeadCell,
 }
 
@@ -68,6 +72,7 @@ pub(crate) struct Produced {
     pub(crate) ring_backed: AtomicU64,
     pub(crate) head_seen: AtomicU64,
     pub(crate) put_bytes: Volume,
+    pub(crate) got_seen: AtomicU64,
 }
 
 /// The line that getters write and putters watch.
@@ -119,7 +124,7 @@ unsafe impl Shared for QueueCell {}
 const _: () = assert!(size_of::<QueueCell>() <= 512);
 const _: () = assert!(size_of::<Produced>() == 64 && size_of::<Consumed>() == 64);
 
-const POSITION_BITS: u32 = 40;
+pub(crate) const POSITION_BITS: u32 = 40;
 const POSITION_MASK: u64 = (1 << POSITION_BITS) - 1;
 const SEQ_MASK: u32 = (1 << 24) - 1;
 

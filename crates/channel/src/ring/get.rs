@@ -232,6 +232,7 @@ impl Ring {
             dead::raise(self.cell, who, || {});
         }
         self.tell_joiners(who);
+        self.left_behind(head, end);
     }
 
     /// Takes over the references of an inline record: their hold bits are set before the record goes.
@@ -263,6 +264,7 @@ impl Ring {
         crash::point("get.repaired");
         self.cell.consumed.end_taking();
         crash::point("get.taking_ended");
+        self.free_segments()?;
         self.cell.attention.store(1, Ordering::Release);
         Ok(())
     }

@@ -76,6 +76,7 @@ impl Waitable for Joining<'_> {
 
     /// Clears the word and wakes all: who waits on announces itself anew.
     fn finish(&self) {
+        crash::point("join.leaving");
         self.ring.cell.consumed.join.commit_and_kick_all(self.who.thread, || {});
         crash::point("join.left");
     }

@@ -5,7 +5,7 @@ use super::bytes::Form;
 use super::cell::{CLOSED, End, MAX_CAPACITY, MAX_LEASES, NO_RECEIVER, NO_SENDER, QueueCell, age};
 use super::hands::Hand;
 use super::lease::entry_of;
-use super::{Bytes, bytes_of, dead, join};
+use super::{Bytes, bytes_of, dead, join, segments};
 use multiproc_shm::blocks::{BlockId, BlockState};
 use multiproc_shm::notes::Op;
 use multiproc_shm::objects::{Kind, Object, RawRef};
@@ -212,7 +212,9 @@ fn end(arena: &Arena, object: Object) -> Result<(), Error> {
             state @ (BlockState::Queue { queue, .. }
             | BlockState::Taken { queue, .. }
             | BlockState::Leased { queue, .. }
-            | BlockState::Returned { queue, .. })
+            | BlockState::Returned { queue, .. }
+            // That was about to be made; the others are freed by their numbers.
+            | BlockState::Segment { queue, .. })
                 if mine(queue) =>
             {
                 arena.free_if(block, state)?;
@@ -226,6 +228,7 @@ fn end(arena: &Arena, object: Object) -> Result<(), Error> {
         _ => Ok(()),
     })?;
     each_lease(arena, cell, free_message)?;
+    segments::each_segment(arena, cell, object.index, |block, state| arena.free_if(block, state).map(drop))?;
     for word in [&cell.produced.putting, &cell.consumed.taking, &cell.ring, &cell.leases] {
         if let Some(block) = BlockId::from_word(word.load(Ordering::Acquire)) {
             // What a dead process was about to put or take is in neither the ring nor the table.
@@ -254,7 +257,10 @@ fn report(arena: &Arena, object: Object, standing: &mut Standing) -> Result<(), 
         }
         Ok(())
     })?;
-    let mut state = format!("{items} of {capacity} items");
+    let mut state = match cell.segment_bits.load(Ordering::Relaxed) {
+        0 => format!("{items} of {capacity} items"),
+        _ => format!("{items} items"),
+    };
     if returned > 0 {
         state += &format!(" and {returned} returned");
     }

@@ -1,6 +1,6 @@
 //! Design A: a byte ring with two robust locks, in which the waiter keeps its lock.
 //!
-//! Reading order: [`cell`] (the words and their tables), [`bytes`] (records), [`put`], [`get`], [`hands`] (who has taken what), [`get_many`], [`lease`], [`dead`], [`join`], [`kind`] (what the cleaner
+//! Reading order: [`cell`] (the words and their tables), [`bytes`] (records), [`segments`] (of a queue without a bound), [`put`], [`get`], [`hands`] (who has taken what), [`get_many`], [`lease`], [`dead`], [`join`], [`kind`] (what the cleaner
 //! and the collector do with a queue). Here: what they have in common, and the one way of waiting.
 //!
 //! Whoever waits for room or for data sleeps on a [`WaitWord`] *while holding its lock*; the others queue on the lock. So no wake can
@@ -17,6 +17,7 @@ pub(crate) mod join;
 pub(crate) mod kind;
 pub(crate) mod lease;
 pub(crate) mod put;
+pub(crate) mod segments;
 mod volume;
 
 use bytes::Bytes;
@@ -57,7 +58,9 @@ impl From<Error> for GaveUp {
 /// What bounds a queue; of attempts 0 stands for any number.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bounds {
-    pub(crate) capacity: usize,
+    /// `None` for what memory can bear.
+    pub(crate) capacity: Option<usize>,
+    pub(crate) fails_when_full: bool,
     pub(crate) max_message: u64,
     pub(crate) max_bytes: Option<u64>,
     pub(crate) attempts: u32,
@@ -104,6 +107,11 @@ impl Ring {
     #[inline]
     pub(crate) fn max_bytes(&self) -> u64 {
         self.cell.max_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Whether putting fails instead of waiting for room.
+    pub(crate) fn fails_when_full(&self) -> bool {
+        self.cell.fails_when_full.load(Ordering::Relaxed) != 0
     }
 
     /// The ring's bytes, once the first put has made them.
@@ -203,5 +211,11 @@ pub(crate) fn bytes_of(arena: &Arena, cell: &QueueCell) -> Result<Option<Bytes>,
     // Acquire pairs with the Release in `put::make_ring`.
     let Some(block) = BlockId::from_word(cell.ring.load(Ordering::Acquire)) else { return Ok(None) };
     let (start, len) = arena.range(block)?;
-    Ok(Some(Bytes { start, len }))
+    // A constant that a peer may have written over.
+    match cell.segment_bits.load(Ordering::Relaxed) {
+        0 => Ok(Some(Bytes { start, len, segment_bits: 0 })),
+        // An entry of the table has 8 bytes.
+        bits @ 13..=18 => Ok(Some(Bytes { start, len: (len >> 3) << bits, segment_bits: bits })),
+        _ => Err(Error::Corrupted(&"a queue's segments")),
+    }
 }

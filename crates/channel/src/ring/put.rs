@@ -3,7 +3,7 @@
 //! | dies | left behind | who repairs, how |
 //! |---|---|---|
 //! | waiting for `plock`, or for room | nothing; `plock` with a dead owner | the kernel wakes the next |
-//! | making the ring | a block `Filling(slot)`, or one that `putting` names | the cleaner of the slot; the next putter |
+//! | making the ring, or a segment of it ([`super::segments`]) | a block `Filling(slot)`, or one that `putting` names | the cleaner of the slot; the next putter |
 //! | writing the record, or several of a batch | bytes beyond the tail | nobody: the next put writes over them |
 //! | with a block in state `Queue(seq)`, before the commit | that block, named by `putting`, `seq == tail.seq` | the next putter frees it |
 //! | after the commit, before the wake | a message, or all of a run, and a sleeping getter | the kernel wakes it: `cw` is pending |
@@ -11,7 +11,7 @@
 
 use super::bytes::{BLOCK_RECORD, Form, Head};
 use super::cell::{CLOSED, End, NO_RECEIVER};
-use super::{Bytes, GaveUp, Patience, Ring};
+use super::{Bytes, GaveUp, Patience, Ring, segments};
 use crate::batch::Batch;
 use crate::error::PutFailed;
 use crate::message::{Load, Parcel};
@@ -180,17 +180,39 @@ impl Ring {
         self.cell.put_and_got(head).map(|(put, got)| put.bytes_since(got))
     }
 
+    /// Whether the bounds were reached when the getters' end was last looked at.
+    #[inline]
+    fn looks_full(&self, size: u64) -> bool {
+        let (produced, tail) = (&self.cell.produced, self.tail());
+        if tail.items_since(End::noted(&produced.head_seen)) >= self.capacity() {
+            return true;
+        }
+        match self.max_bytes() {
+            0 => false,
+            max => produced.put_bytes.at(tail).is_none_or(|put| put.bytes_since(End::noted(&produced.got_seen)) + size > max),
+        }
+    }
+
     /// Waits until the bounds allow one item more. Looks at the getters' line only when what was seen there last looks full.
     #[inline]
     fn await_room(&self, size: u64, patience: Patience) -> Result<(), PutFailed> {
-        let seen = &self.cell.produced.head_seen;
-        if self.tail().items_since(End::noted(seen)) >= self.capacity() || self.max_bytes() != 0 {
+        if self.looks_full(size) {
             if !self.can_put(size) {
-                let Patience::Until(deadline) = patience else { return Err(PutFailed::Full) };
+                let deadline = match patience {
+                    Patience::Until(deadline) if !self.fails_when_full() => deadline,
+                    _ => return Err(PutFailed::Full),
+                };
                 let waited = self.wait(Op::Put, &self.cell.consumed.pw, deadline, || self.can_put(size));
                 waited.map_err(|why| self.put_failed(why, size))?;
             }
-            self.head().note(seen);
+            let head = self.head();
+            head.note(&self.cell.produced.head_seen);
+            // Of a head that has moved on the count is not known; the next put looks again.
+            if self.max_bytes() != 0
+                && let Some(got) = self.cell.consumed.got_bytes.at(head)
+            {
+                got.note(&self.cell.produced.got_seen);
+            }
         }
         match self.ended() {
             e if e & CLOSED != 0 => Err(PutFailed::Closed),
@@ -236,7 +258,7 @@ impl Ring {
             Some(payload) if !as_block => inline_head(payload, load.references()),
             _ => block_head(),
         };
-        self.back_ring(at.position() + record.size())?;
+        self.back_ring(bytes, at.position() + record.size())?;
         let block = if as_block { Some(load.block()?) } else { None };
         let references = load.references();
         record::announce(self.arena(), references)?;
@@ -280,25 +302,31 @@ impl Ring {
     #[cold]
     fn make_ring(&self) -> Result<Bytes, Error> {
         let capacity = u64::from(self.capacity());
-        let wanted = (capacity * BYTES_PER_ITEM).min(MAX_USUAL_RING).max(capacity * BLOCK_RECORD * 2).max(MIN_RING);
+        let segment_bits = self.cell.segment_bits.load(Ordering::Relaxed);
+        let wanted = match segment_bits {
+            0 => (capacity * BYTES_PER_ITEM).min(MAX_USUAL_RING).max(capacity * BLOCK_RECORD * 2).max(MIN_RING),
+            bits => segments::table_size(capacity, self.max_bytes(), bits),
+        };
         // The address range of a block is a power of two; only its first page is backed now.
         let block = self.arena().allocate_range(wanted.next_power_of_two(), FIRST_BACKING)?;
         crash::point("put.ring_allocated");
         self.cell.produced.putting.store(block.raw(), Ordering::Relaxed);
         self.arena().set_block_state(block, BlockState::Object(self.index()))?;
         crash::point("put.ring_owned");
-        self.cell.produced.ring_backed.store(FIRST_BACKING, Ordering::Relaxed);
+        self.cell.produced.ring_backed.store(if segment_bits == 0 { FIRST_BACKING } else { 0 }, Ordering::Relaxed);
         // Release pairs with the Acquire in `bytes_of`.
         self.cell.ring.store(block.raw(), Ordering::Release);
         crash::point("put.ring_named");
         self.cell.produced.putting.store(0, Ordering::Relaxed);
-        let (start, len) = self.arena().range(block)?;
-        Ok(Bytes { start, len })
+        self.bytes()?.ok_or(Error::Corrupted(&"a queue's ring"))
     }
 
     /// Backs the ring up to a position, on the first lap only, doubling.
     #[inline]
-    fn back_ring(&self, position: u64) -> Result<(), Error> {
+    fn back_ring(&self, bytes: Bytes, position: u64) -> Result<(), Error> {
+        if bytes.segment_bits != 0 {
+            return self.back_segments(bytes, position);
+        }
         let backed = self.cell.produced.ring_backed.load(Ordering::Relaxed);
         if position <= backed { Ok(()) } else { self.back_more(position, backed) }
     }
@@ -326,6 +354,9 @@ impl Ring {
             state @ BlockState::Object(queue)
                 if queue == self.index() && self.cell.ring.load(Ordering::Relaxed) != block.raw() =>
             {
+                self.arena().free_if(block, state)?;
+            }
+            state @ BlockState::Segment { queue, number } if queue == self.index() && self.is_unmade(number) => {
                 self.arena().free_if(block, state)?;
             }
             _ => {}
