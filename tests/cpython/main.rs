@@ -4,7 +4,9 @@
 
 mod array;
 mod at_exit;
+mod barrier;
 mod close_fds;
+mod condition;
 mod connection;
 mod containers;
 mod eintr;

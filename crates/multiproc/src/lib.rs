@@ -170,9 +170,9 @@ pub use multiproc_shm::Error as ShmError;
 pub use multiproc_shm::stats::{HolderStats, KindStats, Stats};
 #[doc(inline)]
 pub use multiproc_sync::{
-    AcquireError, Array, ArrayGuard, ArrayRecovery, Atomic, AtomicPrimitive, BoundedSemaphore, Death, Event, Frozen, Lock,
-    LockError, LockGuard, OwnedPermit, Permit, RLock, RLockGuard, RLockRecovery, Recovery, ReleaseError, Semaphore, SharedVec,
-    SignalSemaphore, Value, ValueGuard,
+    AcquireError, Array, ArrayGuard, ArrayRecovery, Atomic, AtomicPrimitive, Barrier, BarrierError, BarrierWaitResult,
+    BoundedSemaphore, Condition, Death, Event, Frozen, Lock, LockError, LockGuard, OwnedPermit, Permit, RLock, RLockGuard,
+    RLockRecovery, Recovery, ReleaseError, Semaphore, SharedVec, SignalSemaphore, Value, ValueGuard,
 };
 
 /// The crate whose traits [`Value`] asks for: derive `bytemuck::NoUninit` and `bytemuck::CheckedBitPattern` on your own structs.

@@ -52,9 +52,9 @@ pub use multiproc_process::threads::{Builder, Process, ThreadInfo, active_childr
 pub use crate::Postcard;
 #[doc(no_inline)]
 pub use crate::{
-    AcquireError, Array, ArrayGuard, ArrayRecovery, Atomic, AtomicPrimitive, BoundedSemaphore, Death, Event, Frozen, Lock,
-    LockError, LockGuard, OwnedPermit, Permit, RLock, RLockGuard, RLockRecovery, Recovery, ReleaseError, Semaphore, SharedVec,
-    SignalSemaphore, Value, ValueGuard,
+    AcquireError, Array, ArrayGuard, ArrayRecovery, Atomic, AtomicPrimitive, Barrier, BarrierError, BarrierWaitResult,
+    BoundedSemaphore, Condition, Death, Event, Frozen, Lock, LockError, LockGuard, OwnedPermit, Permit, RLock, RLockGuard,
+    RLockRecovery, Recovery, ReleaseError, Semaphore, SharedVec, SignalSemaphore, Value, ValueGuard,
 };
 #[doc(no_inline)]
 pub use crate::{Args, Error, ProcessError, ProcessInfo, Run, cpu_count};
@@ -62,7 +62,7 @@ pub use crate::{Args, Error, ProcessError, ProcessInfo, Run, cpu_count};
 pub use crate::{
     Bincode, Buffer, Codec, CodecError, Connection, ConnectionIter, DEFAULT_MAX_MESSAGE, DeadLetter, DeadLetters, EncodeRef,
     GetError, Iter, JoinError, Lease, MAX_CAPACITY, Message, PipeBuilder, PipeReceiver, PipeSender, Plain, PlainVec, PutError,
-    PutManyError, Queue, QueueBuilder, Raw, Receiver, RecvError, Rest, SendError, Sender, channel, one_way, pipe,
+    PutManyError, Queue, QueueBuilder, Raw, Receiver, RecvError, Rest, SendError, Sender, WhenFull, channel, one_way, pipe,
 };
 #[cfg(feature = "shared-memory")]
 #[doc(no_inline)]
