@@ -13,12 +13,11 @@ fn catch() {
     extern "C" fn count(_: i32) {
         CAUGHT.fetch_add(1, Ordering::Relaxed);
     }
-    // SAFETY: all zeros is an empty action, and the handler only touches an atomic.
-    let done = unsafe {
-        let mut action: libc::sigaction = std::mem::zeroed();
-        action.sa_sigaction = count as extern "C" fn(i32) as libc::sighandler_t;
-        libc::sigaction(libc::SIGUSR1, &raw const action, std::ptr::null_mut())
-    };
+    // SAFETY: all zeros is an empty action.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    action.sa_sigaction = count as extern "C" fn(i32) as libc::sighandler_t;
+    // SAFETY: the handler only touches an atomic.
+    let done = unsafe { libc::sigaction(libc::SIGUSR1, &raw const action, std::ptr::null_mut()) };
     assert_eq!(done, 0);
 }
 

@@ -16,6 +16,6 @@ fn main_runs_once() {
 fn starts_at_the_top() {
     println!("main runs");
     let starts = Atomic::new(0u64).unwrap();
-    Process::spawn((starts.clone(),), |starts: Atomic<u64>| drop(starts.add(1))).unwrap().join().unwrap();
+    Process::spawn((starts.clone(),), |starts: Atomic<u64>| starts.add(1)).unwrap().join().unwrap();
     assert_eq!(starts.get(), 1);
 }

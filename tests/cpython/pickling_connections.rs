@@ -22,15 +22,17 @@ fn pickling() {
     p.unwrap().join().unwrap();
 }
 
+type Ends = (Option<PipeSender<u32>>, Option<PipeReceiver<u32>>);
+
 /// An end keeps its direction wherever it goes, and is no end of another kind.
 #[test]
 fn access() {
     let _watched = watched();
-    let carrier = Queue::<(Option<PipeSender<u32>>, Option<PipeReceiver<u32>>)>::bounded(2).unwrap();
+    let carrier = Queue::<Ends>::bounded(2).unwrap();
     let (tx, rx) = one_way::<u32>().unwrap();
     let (back, got) = one_way::<u32>().unwrap();
     carrier.put((Some(back), Some(rx))).unwrap();
-    let p = Process::spawn((carrier.clone(),), |carrier: Queue<(Option<PipeSender<u32>>, Option<PipeReceiver<u32>>)>| {
+    let p = Process::spawn((carrier.clone(),), |carrier: Queue<Ends>| {
         let (Some(back), Some(rx)) = carrier.get().unwrap() else { panic!("both were sent") };
         back.send(rx.recv().unwrap() * 2).unwrap();
     });

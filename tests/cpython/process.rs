@@ -276,6 +276,8 @@ fn arguments_are_not_kept() {
     p.unwrap().join().unwrap();
 }
 
+type Talk = multiproc::Connection<u8, u8>;
+
 fn count_descriptors() -> usize {
     std::fs::read_dir("/proc/self/fd").unwrap().count()
 }
@@ -287,8 +289,8 @@ fn descriptors_of_a_child() {
     let queues: Vec<_> = (0..20).map(|_| Queue::<u8>::bounded(4).unwrap()).collect();
     let pipes: Vec<_> = (0..20).map(|_| multiproc::pipe::<u8, u8>().unwrap()).collect();
     let others: Vec<_> = (0..5).map(|_| begun()).collect();
-    let p = Process::spawn((queues, pipes), |queues: Vec<Queue<u8>>, pipes: Vec<_>| -> usize {
-        let _: (_, &Vec<(multiproc::Connection<u8, u8>, multiproc::Connection<u8, u8>)>) = (queues, &pipes);
+    let p = Process::spawn((queues, pipes), |queues: Vec<Queue<u8>>, pipes: Vec<(Talk, Talk)>| {
+        assert_eq!((queues.len(), pipes.len()), (20, 20));
         count_descriptors()
     });
     assert_eq!(p.unwrap().join().unwrap(), few);
@@ -359,7 +361,7 @@ fn starts_workers_through_sigint() {
     unsafe { libc::signal(libc::SIGINT, nothing as extern "C" fn(i32) as libc::sighandler_t) };
     for _ in 0..5 {
         // SAFETY: signals this process.
-        unsafe { libc::kill(libc::getpid(), libc::SIGINT) };
+        unsafe { libc::kill(std::process::id() as i32, libc::SIGINT) };
         assert_eq!(Process::spawn((), || 2).unwrap().join().unwrap(), 2);
     }
 }

@@ -391,3 +391,23 @@ fn who_has_ended_is_known_without_waiting() {
     assert_eq!(p.try_join().unwrap(), Some(4));
     assert_eq!(p.thread_id(), None);
 }
+
+/// A join returns when the thread is gone, its thread-locals included: what it held has been given back.
+#[test]
+fn join_waits_for_the_last_destructor() {
+    let _watched = watch(60);
+    struct Late(Atomic<u64>);
+    impl Drop for Late {
+        fn drop(&mut self) {
+            thread::sleep(Duration::from_millis(50));
+            self.0.set(1);
+        }
+    }
+    thread_local! {
+        static LATE: std::cell::RefCell<Option<Late>> = const { std::cell::RefCell::new(None) };
+    }
+    let gone = Atomic::new(0u64).unwrap();
+    let p = threads::spawn((gone.clone(),), |gone: Atomic<u64>| LATE.set(Some(Late(gone)))).unwrap();
+    p.join().unwrap();
+    assert_eq!(gone.get(), 1);
+}
