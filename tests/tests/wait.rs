@@ -372,7 +372,7 @@ fn nothing_is_left_lying_among_many_watchers() {
 fn no_wake_is_missed_between_looking_and_sleeping() {
     let _alone = alone();
     let answers: Vec<Queue<u32>> = (0..8).map(|_| Queue::bounded(1).unwrap()).collect();
-    let (asks, orders): (Sender<(usize, u32)>, Receiver<(usize, u32)>) = channel(1).unwrap();
+    let (asks, orders) = channel::<(usize, u32)>(1).unwrap();
     let worker = Process::spawn((orders, answers.clone()), |orders, answers: Vec<Queue<u32>>| {
         while wait(&[&orders, &answers[0]]).is_ok_and(|ready| ready.contains(&0)) {
             let Ok((to, n)) = orders.try_get() else { break };

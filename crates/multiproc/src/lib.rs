@@ -36,6 +36,8 @@
 //! | go on when all have come | [`Barrier`] |
 //! | bound how many do something | [`Semaphore`] |
 //!
+//! [Coming from Python](coming_from_python) has each of these beside Python's, and a table of which to take; [`threads`] has the same in threads.
+//!
 //! Handles are small, cheap to clone, and travel in arguments, results and messages, also inside your own structs:
 //!
 //! ```
@@ -138,6 +140,10 @@
 //! - *`!` cannot travel*: the closure never returns; give it a type: `|| -> () { std::process::abort() }`.
 //! - *expected fn pointer, found closure*: the closure captures a variable; pass it as an argument.
 //! - A worker prints nothing of `main`'s set-up (a logger, a panic hook): `main` does not run in workers; register the set-up with [`worker_init`].
+
+#[doc = include_str!("coming_from_python.md")]
+pub mod coming_from_python {}
+pub mod threads;
 
 #[cfg(feature = "postcard")]
 #[doc(inline)]

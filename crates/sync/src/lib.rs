@@ -1,7 +1,8 @@
 //! Floor 2 of multiproc: what processes share besides messages.
 //!
 //! Internal to multiproc, no semver promise. Reading order: [`error`] -> `handle` and `describe` (what all handles have in common) -> `raw` (the words) ->
-//! [`lock`] -> [`rlock`] -> [`value`] -> [`array`](mod@array) -> [`atomic`] -> [`event`] -> [`semaphore`] -> [`permit`] -> [`signal_semaphore`] -> [`condition`] -> [`barrier`] -> [`shared_vec`] -> [`frozen`].
+//! [`lock`] -> [`rlock`] -> [`value`] -> [`array`](mod@array) -> [`atomic`] -> [`event`] -> [`semaphore`] -> [`permit`] -> [`signal_semaphore`] ->
+//! [`condition`] -> [`barrier`] -> [`shared_vec`] -> [`frozen`].
 
 pub mod array;
 pub mod atomic;
