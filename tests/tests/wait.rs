@@ -3,9 +3,7 @@
 mod common_queue;
 
 use common_queue::{eventually, state_of};
-use multiproc::{
-    Event, Process, Queue, Receiver, Sender, WaitOn, channel, dump, one_way, pipe, wait, wait_deadline, wait_timeout,
-};
+use multiproc::{Event, Process, Queue, WaitOn, channel, dump, one_way, pipe, wait, wait_deadline, wait_timeout};
 use multiproc_tests::watch;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
