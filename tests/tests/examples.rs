@@ -20,6 +20,7 @@ const NAMES: [&str; 12] = [
     "pipe_between_children",
     "bounded_buffer",
     "counters",
+    "barrier_phases",
     "daemon_workers",
     "long_task",
     "monitor",
@@ -169,6 +170,18 @@ fn counters_are_exact() {
     let expected =
         ["expected             20000", "atomic               20000", "value, its own lock  20000", "value, separate lock 20000"];
     assert_eq!(run("counters", &["2000"]), expected);
+}
+
+#[test]
+fn barrier_phases_go_on_after_a_death() {
+    let expected = [
+        "a worker was told of a death: true",
+        "a worker was killed in phase 6",
+        "a worker was told of a death: true",
+        "broken: true",
+        "phases: 12",
+    ];
+    assert_eq!(run("barrier_phases", &["12"]), expected);
 }
 
 #[test]

@@ -233,13 +233,13 @@ macro_rules! handle {
                 self.ring.len()
             }
 
-            /// Whether nothing waits.
+            /// Whether nothing waits, exactly; leases that are out do not.
             #[doc(alias = "empty")]
             pub fn is_empty(&self) -> bool {
                 self.len() == 0
             }
 
-            /// How many items fit.
+            /// How many items fit. Of an unbounded queue the most that it keeps.
             #[doc(alias = "maxsize")]
             pub fn capacity(&self) -> usize {
                 self.ring.capacity() as usize
@@ -552,7 +552,7 @@ macro_rules! getting {
     };
 }
 
-/// A bounded queue for many putters and getters in any number of processes and threads.
+/// A queue for many putters and getters in any number of processes and threads, [`bounded`](Queue::bounded) or [`unbounded`](Queue::unbounded).
 ///
 /// A handle is two words, cheap to clone, and travels in arguments, results and messages. Order is FIFO; returned leases come first. The
 /// bound counts items; messages of more than 4 KiB lie in blocks of their own. Nothing is allocated until the first put.
@@ -561,8 +561,13 @@ macro_rules! getting {
 /// the putters are gone, give out [`sender`](Queue::sender) and [`receiver`](Queue::receiver), or [`close`](Queue::close) it.
 ///
 /// # Python
-/// `multiprocessing.Queue(maxsize)`, also `SimpleQueue`. There is no feeder thread: `put` has put when it returns, `len`, `is_empty` and
-/// `is_full` are exact, and there is nothing to join or cancel.
+/// | Python | here |
+/// |---|---|
+/// | `Queue(maxsize)`, `Queue()` | [`bounded`](Queue::bounded), [`unbounded`](Queue::unbounded) |
+/// | `SimpleQueue()` | the same; with time-outs, and `close` ends the loops of getters |
+/// | `JoinableQueue()`, `task_done()`, `join()` | the same: [`lease`](Queue::lease), [`Lease::ack`], [`join`](Queue::join) |
+/// | `qsize()`, `empty()`, `full()` | [`len`](Queue::len), [`is_empty`](Queue::is_empty), [`is_full`](Queue::is_full): exact at the moment they look, on every system. What has been put is counted when `put` returns, and `try_get` finds it |
+/// | `join_thread()`, `cancel_join_thread()`, `close()` before them | not needed: there is no feeder thread and no private buffer. `put` has put when it returns, so a process may exit, or be killed, right after it without loss, and its exit waits for no reader |
 ///
 /// # Crash safety
 /// `kill -9` of anybody at any instruction: nobody hangs and nothing is corrupt. See [`put`](Queue::put), [`get`](Queue::get), [`lease`](Queue::lease).
@@ -586,6 +591,10 @@ macro_rules! getting {
 /// assert_eq!((results.get()?, results.get()?, results.get()?), (2, 4, 6));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+#[doc(alias = "SimpleQueue")]
+#[doc(alias = "JoinableQueue")]
+#[doc(alias = "join_thread")]
+#[doc(alias = "cancel_join_thread")]
 pub struct Queue<T, C = Bincode> {
     pub(crate) ring: Ring,
     _type: Carries<T, C>,

@@ -23,12 +23,15 @@
 //! |---|---|
 //! | hand out work and collect results | [`Queue`], or its ends from [`channel`] |
 //! | hand out work that must not be lost | [`Queue::lease`] |
+//! | wait until all work is done | [`Queue::join`] |
 //! | have two processes talk to each other | a [`pipe`], or [`one_way`] |
 //! | count | [`Atomic`] |
 //! | share a small value that is always whole | [`Value`] |
 //! | share many elements, one process at a time | [`Array`] |
 //! | take turns | [`Lock`] |
 //! | wait for something to happen | [`Event`] |
+//! | wait for what another does under a lock | [`Condition`] |
+//! | go on when all have come | [`Barrier`] |
 //! | bound how many do something | [`Semaphore`] |
 //!
 //! Handles are small, cheap to clone, and travel in arguments, results and messages, also inside your own structs:
@@ -53,7 +56,8 @@
 //! # When somebody dies
 //!
 //! The kernel tells who is dead, at once. A queue goes on: what was being put is there whole or not at all, what was on lease comes again. A lock reports
-//! [`LockError::OwnerDied`] until somebody vouches for what it guards. A value has its old content. Permits come back. When the last
+//! [`LockError::OwnerDied`] until somebody vouches for what it guards. A value has its old content. Permits come back. Who waits for a
+//! [`Condition`] looks again, and a [`Barrier`] tells all of it. When the last
 //! [`Sender`] is dropped or dead, receivers see the end; when the last [`Receiver`] is, senders get an error. When the coordinator dies, its workers are ended.
 //!
 //! # How it ends
@@ -160,9 +164,9 @@ pub use multiproc_shm::stats::{HolderStats, KindStats, Stats};
 pub use multiproc_shm::watching::{WaitOn, wait, wait_deadline, wait_timeout};
 #[doc(inline)]
 pub use multiproc_sync::{
-    AcquireError, Array, ArrayGuard, ArrayRecovery, Atomic, AtomicPrimitive, BoundedSemaphore, Death, Event, Lock, LockError,
-    LockGuard, OwnedPermit, Permit, RLock, RLockGuard, RLockRecovery, Recovery, ReleaseError, Semaphore, SignalSemaphore, Value,
-    ValueGuard,
+    AcquireError, Array, ArrayGuard, ArrayRecovery, Atomic, AtomicPrimitive, Barrier, BarrierError, BarrierWaitResult,
+    BoundedSemaphore, Condition, Death, Event, Lock, LockError, LockGuard, OwnedPermit, Permit, RLock, RLockGuard, RLockRecovery,
+    Recovery, ReleaseError, Semaphore, SignalSemaphore, Value, ValueGuard,
 };
 
 /// The crate whose traits [`Value`] asks for: derive `bytemuck::NoUninit` and `bytemuck::CheckedBitPattern` on your own structs.

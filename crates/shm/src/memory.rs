@@ -100,6 +100,16 @@ impl Memory {
         Ok(unsafe { &*p })
     }
 
+    /// The words of 8 bytes in a range.
+    pub fn words(&self, offset: u64, len: u64) -> Result<&'static [AtomicU64], Error> {
+        let p = self.pointer(offset, len)?.cast::<AtomicU64>();
+        if !p.is_aligned() {
+            return Err(Error::Corrupted(&"an offset is not aligned"));
+        }
+        // SAFETY: in bounds, aligned, mapped for ever, and atomics allow any content and concurrent change.
+        Ok(unsafe { std::slice::from_raw_parts(p, len as usize / 8) })
+    }
+
     /// The first of `len` bytes at `offset`, for an owner that reads or writes them in place.
     #[inline]
     pub fn pointer_to(&self, offset: u64, len: u64) -> Result<*mut u8, Error> {

@@ -25,6 +25,8 @@ pub enum LockError {
     WouldBlock,
     /// Time was up.
     TimedOut,
+    /// The guard is not one of the lock that belongs to the [`Condition`](crate::Condition).
+    NotOwned,
     /// Shared memory refused, or holds no value of the type.
     Shared(ShmError),
 }
@@ -52,6 +54,7 @@ impl fmt::Display for LockError {
             LockError::WouldDeadlock => f.write_str("this thread holds the lock already"),
             LockError::WouldBlock => f.write_str("the lock is held"),
             LockError::TimedOut => f.write_str("the lock was held until the time was up"),
+            LockError::NotOwned => f.write_str("the condition belongs to another lock than the one that is held"),
             LockError::Shared(e) => e.fmt(f),
         }
     }
@@ -129,5 +132,42 @@ impl std::error::Error for ReleaseError {}
 impl From<ShmError> for ReleaseError {
     fn from(e: ShmError) -> ReleaseError {
         ReleaseError::Shared(e)
+    }
+}
+
+/// Why a [`Barrier`](crate::Barrier) did not open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum BarrierError {
+    /// It is broken: by a death, a time-out, [`abort`](crate::Barrier::abort) or [`reset`](crate::Barrier::reset), or a panic in the action.
+    #[non_exhaustive]
+    Broken {
+        /// The process that took part and has ended, if that is why.
+        died: Option<u32>,
+    },
+    /// Time was up, and with that the barrier is broken for the others.
+    TimedOut,
+    /// Shared memory refused.
+    Shared(ShmError),
+}
+
+impl fmt::Display for BarrierError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            BarrierError::Broken { died: None } => f.write_str("the barrier is broken"),
+            BarrierError::Broken { died: Some(pid) } => {
+                write!(f, "the barrier is broken: process {pid}, which took part, has ended")
+            }
+            BarrierError::TimedOut => f.write_str("not all had come to the barrier when the time was up"),
+            BarrierError::Shared(e) => e.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for BarrierError {}
+
+impl From<ShmError> for BarrierError {
+    fn from(e: ShmError) -> BarrierError {
+        BarrierError::Shared(e)
     }
 }

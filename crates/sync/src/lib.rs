@@ -1,10 +1,12 @@
 //! Floor 2 of multiproc: what processes share besides messages.
 //!
 //! Internal to multiproc, no semver promise. Reading order: [`error`] -> `handle` and `describe` (what all handles have in common) -> `raw` (the words) ->
-//! [`lock`] -> [`rlock`] -> [`value`] -> [`array`](mod@array) -> [`atomic`] -> [`event`] -> [`semaphore`] -> [`permit`] -> [`signal_semaphore`].
+//! [`lock`] -> [`rlock`] -> [`value`] -> [`array`](mod@array) -> [`atomic`] -> [`event`] -> [`semaphore`] -> [`permit`] -> [`signal_semaphore`] -> [`condition`] -> [`barrier`].
 
 pub mod array;
 pub mod atomic;
+pub mod barrier;
+pub mod condition;
 mod describe;
 pub mod error;
 pub mod event;
@@ -19,7 +21,9 @@ pub mod value;
 
 pub use array::{Array, ArrayGuard, ArrayRecovery};
 pub use atomic::{Atomic, AtomicPrimitive};
-pub use error::{AcquireError, Death, LockError, ReleaseError};
+pub use barrier::{Barrier, BarrierWaitResult};
+pub use condition::Condition;
+pub use error::{AcquireError, BarrierError, Death, LockError, ReleaseError};
 pub use event::Event;
 pub use lock::{Lock, LockGuard, Recovery};
 pub use permit::OwnedPermit;
@@ -40,6 +44,17 @@ pub(crate) mod beneath {
 
 use multiproc_shm::objects::Kind;
 
+/// What the words of [`condition`] and [`barrier`] are made of; their models are made of others.
+pub(crate) mod base {
+    pub(crate) use multiproc_sys::clock::Deadline;
+    pub(crate) use multiproc_sys::futex::Wait;
+    pub(crate) use multiproc_sys::{crash, futex, spin};
+    pub(crate) use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+
+    /// Processes of a tree: the roster's bound.
+    pub(crate) const SLOTS: usize = 1024;
+}
+
 /// Every kind of object that this floor puts into an arena.
 pub static KINDS: &[&Kind] = &[
     &lock::LOCK,
@@ -51,4 +66,6 @@ pub static KINDS: &[&Kind] = &[
     &array::ARRAY,
     &rlock::RLOCK,
     &signal_semaphore::SIGNALS,
+    &condition::CONDITION,
+    &barrier::BARRIER,
 ];

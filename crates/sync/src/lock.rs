@@ -116,6 +116,14 @@ impl Lock {
         Ok(Lock { held, cell })
     }
 
+    pub(crate) fn held(&self) -> &Arc<Held> {
+        &self.held
+    }
+
+    pub(crate) fn raw(&self) -> &'static RawLock {
+        &self.cell.raw
+    }
+
     fn who(&self) -> Result<Who, LockError> {
         Ok(self.held.arena().who()?)
     }
@@ -175,8 +183,22 @@ impl Lock {
         self.taken(who, found)
     }
 
+    /// Takes the lock in whatever state it is, waiting as long as it must.
+    pub(crate) fn take(&self, who: Who) -> Result<Acquired, LockFailed> {
+        match self.cell.raw.try_lock(who) {
+            Err(LockFailed::Held) => {
+                let note = self.held.arena().note_wait(Op::Lock, self.held.object().index, None);
+                let found = self.cell.raw.lock(who);
+                waiting::end(note, false);
+                found
+            }
+            other => other,
+        }
+    }
+
+    /// Tells the caller what was found; an owner's death is left for the next one to find. The handle outlives the guard.
     #[inline]
-    fn taken(&self, who: Who, found: Result<Acquired, LockFailed>) -> Result<LockGuard<'_>, LockError> {
+    pub(crate) fn taken<'a>(&self, who: Who, found: Result<Acquired, LockFailed>) -> Result<LockGuard<'a>, LockError> {
         match found {
             Ok(Acquired::Clean) => Ok(LockGuard::new(&self.cell.raw, who.thread)),
             Ok(Acquired::OwnerDied) => self.found_dead(who),
@@ -185,7 +207,7 @@ impl Lock {
     }
 
     #[cold]
-    fn found_dead(&self, who: Who) -> Result<LockGuard<'_>, LockError> {
+    fn found_dead<'a>(&self, who: Who) -> Result<LockGuard<'a>, LockError> {
         if self.cell.ignore_death.load(Ordering::Relaxed) != 0 {
             self.cell.raw.forget_death();
             return Ok(LockGuard::new(&self.cell.raw, who.thread));
@@ -201,16 +223,7 @@ impl Lock {
     /// [`LockError::WouldDeadlock`] if this thread has it.
     pub fn recover(&self) -> Result<Recovery<'_>, LockError> {
         let who = self.who()?;
-        let found = match self.cell.raw.try_lock(who) {
-            Err(LockFailed::Held) => {
-                let note = self.held.arena().note_wait(Op::Lock, self.held.object().index, None);
-                let found = self.cell.raw.lock(who);
-                waiting::end(note, false);
-                found
-            }
-            other => other,
-        };
-        let found = found.map_err(LockError::from_raw)?;
+        let found = self.take(who).map_err(LockError::from_raw)?;
         let died = match found {
             Acquired::Clean => None,
             Acquired::OwnerDied => Some(Death { pid: self.cell.raw.dead_owner().1 }),
@@ -249,6 +262,12 @@ pub struct LockGuard<'a> {
 }
 
 impl<'a> LockGuard<'a> {
+    /// Whether it holds this lock, and still does: in a process made by fork() it is the parent's.
+    #[inline]
+    pub(crate) fn holds(&self, raw: &RawLock) -> bool {
+        std::ptr::eq(self.raw, raw) && self.life == robust::life()
+    }
+
     #[inline]
     fn new(raw: &'a RawLock, thread: Thread) -> LockGuard<'a> {
         LockGuard { raw, thread, life: robust::life() }

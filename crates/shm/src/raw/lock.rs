@@ -10,6 +10,7 @@
 //! |---|---|---|---|
 //! | `owner` | slot, TID and pid of the owner, for reports and repair; 0 when it is free in good order, or the death is noted in `died` | the owner, right after the CAS; 0 by it before it unlocks | 0, or names an owner that is dead for sure: the TID beside it must be that in `word` |
 //! | `died` | the owner that died, as long as `OWNER_DIED` stands; 0: one that had not named itself | who finds it first | names an earlier one |
+//! | `deaths` | how often an owner was found to have died, modulo 2^32 | who finds it, before it takes the word | one too many |
 //! | `idle_wakes` | the last unlock woke nobody | the owner | at most one flush more or less |
 //! | `link` | the kernel's list; never read by us | the owner | private to it |
 //!
@@ -35,7 +36,8 @@ pub struct RawLock {
     idle_wakes: AtomicU32,
     owner: AtomicU64,
     died: AtomicU64,
-    _unused: AtomicU64,
+    deaths: AtomicU32,
+    _unused: AtomicU32,
     link: AtomicUsize,
     _rest: [AtomicU64; 3],
 }
@@ -123,7 +125,8 @@ impl RawLock {
             idle_wakes: AtomicU32::new(0),
             owner: AtomicU64::new(0),
             died: AtomicU64::new(0),
-            _unused: AtomicU64::new(0),
+            deaths: AtomicU32::new(0),
+            _unused: AtomicU32::new(0),
             link: AtomicUsize::new(0),
             _rest: [const { AtomicU64::new(0) }; 3],
         }
@@ -212,6 +215,13 @@ impl RawLock {
         slot_and_pid(self.died.load(Ordering::Relaxed))
     }
 
+    /// How often an owner was found to have died, or more often: to be compared with an earlier answer. Asked after [`owner_died`](RawLock::owner_died), it counts
+    /// each death of which that does not tell any more.
+    pub fn deaths(&self) -> u32 {
+        // Relaxed: see above.
+        self.deaths.load(Ordering::Relaxed)
+    }
+
     /// Forgets who died: the owner vouches for what the lock guards.
     pub fn forget_death(&self) {
         self.died.store(0, Ordering::Relaxed);
@@ -223,9 +233,14 @@ impl RawLock {
             let seen = self.word.load(Ordering::Relaxed);
             if seen & TID_MASK == 0 {
                 crash::point("lock.found_free");
-                // Keeps WAITERS; Acquire pairs with the Release stores in `unlock` and with the kernel's mark.
+                if seen & OWNER_DIED != 0 {
+                    // Relaxed: published by the CAS.
+                    self.deaths.fetch_add(1, Ordering::Relaxed);
+                    crash::point("lock.death_counted");
+                }
+                // Keeps WAITERS; Acquire pairs with the Release stores in `unlock` and with the kernel's mark, Release with the Acquire in `owner_died`.
                 let mine = me.tid() | (seen & WAITERS);
-                if self.word.compare_exchange(seen, mine, Ordering::Acquire, Ordering::Relaxed).is_ok() {
+                if self.word.compare_exchange(seen, mine, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
                     return Ok(if seen & OWNER_DIED == 0 { Acquired::Clean } else { Acquired::OwnerDied });
                 }
                 continue;
