@@ -282,3 +282,43 @@ fn a_handler_at_every_step_killed_at_every_step() {
         println!("{:<16}{steps:>8}{runs:>8}{deaths:>8}", format!("{op:?}"));
     }
 }
+
+/// The handler runs in a thread that has used nothing of ours before.
+fn strangers_victim(rings: Event, ready: Event, inner: u64) -> bool {
+    listen(rings, inner);
+    let stranger = thread::spawn(move || {
+        // SAFETY: a signal to this thread, whose handler is ours.
+        unsafe { libc::raise(libc::SIGALRM) };
+    });
+    stranger.join().unwrap();
+    ready.set().unwrap();
+    RUNG.load(SeqCst)
+}
+
+#[test]
+fn a_handler_in_a_thread_of_others_killed_at_every_step() {
+    let mut deaths = 0;
+    for inner in 1..100 {
+        let _watch = watch(60);
+        let (rings, ready) = (Event::new().unwrap(), Event::new().unwrap());
+        let over = thread::scope(|s| {
+            let waiters = [0; 2].map(|_| sleeper(s, || rings.wait().unwrap()));
+            // The kernel alone wakes.
+            let hold = testing::hold_collections().unwrap();
+            let child = Process::spawn((rings.clone(), ready.clone(), inner), strangers_victim).unwrap();
+            let dead = || std::fs::read_to_string(format!("/proc/{}/stat", child.pid())).map_or(true, |s| s.contains(") Z"));
+            eventually(|| dead() || ready.is_set());
+            if !rings.is_set() {
+                rings.set().unwrap();
+            }
+            waiters.into_iter().for_each(|w| w.join().unwrap());
+            drop(hold);
+            child.join().is_ok_and(|rung| rung)
+        });
+        if over {
+            break;
+        }
+        deaths += 1;
+    }
+    assert!(deaths > 2, "{deaths}");
+}
