@@ -207,6 +207,8 @@ fn a_dead_waiter_swallows_nothing() {
     let mut all = Dormitory::new();
     all.add(1, None);
     let dead = all.processes.pop().unwrap();
+    // Who has the lock sees that both have let go of it.
+    all.under_the_lock(|_| assert_eq!(all.condition.waiting(), 2));
     dead.kill().unwrap();
     assert!(dead.join().is_err());
     eventually(|| all.condition.waiting() <= 1);

@@ -110,7 +110,6 @@ fn life_cycle() {
     let _watched = watched();
     let go = Event::new().unwrap();
     let (tx, rx) = channel::<(u32, String, i32)>(1).unwrap();
-    let before = active_children().len();
     let mut p = Process::builder()
         .name("worker-5")
         .spawn((go.clone(), tx, 5), |go: Event, tx: Sender<(u32, String, i32)>, n: i32| {
@@ -121,7 +120,7 @@ fn life_cycle() {
         })
         .unwrap();
     assert_eq!((p.name(), p.is_alive(), p.exit_status()), ("worker-5", true, None));
-    assert!(active_children().iter().any(|child| child.pid() == p.pid()) && active_children().len() > before);
+    assert!(active_children().iter().any(|child| child.pid() == p.pid()));
     assert_eq!(rx.get().unwrap(), (p.pid(), "worker-5".to_owned(), 5));
     assert_eq!(waits(|| p.join_timeout(SHORT)).unwrap(), None);
     assert_eq!(waits(|| p.join_deadline(soon())).unwrap(), None);

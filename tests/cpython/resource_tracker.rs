@@ -2,6 +2,7 @@
 
 use crate::stage::{alone, program, said, watched};
 use multiproc::{Event, Lock, Process, Queue, Semaphore, stats};
+use multiproc_tests::empty_dir;
 use std::process::Stdio;
 
 fn wait_for_ever() {
@@ -10,24 +11,23 @@ fn wait_for_ever() {
     }
 }
 
-fn names() -> Vec<String> {
-    let mut names: Vec<String> = std::fs::read_dir("/dev/shm")
-        .into_iter()
-        .flatten()
-        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-        .filter(|name| name.contains("multiproc"))
-        .collect();
-    names.sort();
-    names
+/// A directory for whatever a program might leave, and a command that has it for its temporary files.
+fn with_a_directory(test: &str, name: &str) -> (std::path::PathBuf, std::process::Command) {
+    let dir = empty_dir(env!("CARGO_TARGET_TMPDIR"), name);
+    let mut command = program(test);
+    command.env("TMPDIR", &dir);
+    (dir, command)
 }
 
-/// A killed process leaves no object of its own and no name.
+fn assert_empty(dir: &std::path::Path) {
+    assert_eq!(std::fs::read_dir(dir).unwrap().count(), 0, "{}", dir.display());
+}
+
+/// A killed process leaves no object of its own.
 #[test]
 fn nothing_stays_of_who_was_killed() {
     let _watched = watched();
-    let before = names();
     alone("resource_tracker::kills_an_owner");
-    assert_eq!(names(), before);
 }
 
 #[test]
@@ -49,11 +49,11 @@ fn kills_an_owner() {
     assert_eq!(stats().unwrap().objects(), 0);
 }
 
-/// A coordinator that is ended by a signal leaves no process and no name.
+/// A coordinator that is ended by a signal leaves no process and no file.
 fn ended_by(signal: i32) {
     let _watched = watched();
-    let before = names();
-    let mut child = program("resource_tracker::holds_all_kinds").stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let (dir, mut command) = with_a_directory("resource_tracker::holds_all_kinds", &format!("ended_by_{signal}"));
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     let mut out = std::io::BufReader::new(child.stdout.take().unwrap());
     let mut line = String::new();
     while !line.starts_with("worker ") {
@@ -67,7 +67,7 @@ fn ended_by(signal: i32) {
     // All processes of the tree have this pipe open; its end says that none is left.
     let mut rest = String::new();
     std::io::Read::read_to_string(&mut out, &mut rest).unwrap();
-    assert_eq!(names(), before);
+    assert_empty(&dir);
 }
 
 #[test]
@@ -120,7 +120,9 @@ fn shares_with_a_grandchild() {
 #[test]
 fn exit_code() {
     let _watched = watched();
-    let out = program("resource_tracker::forgets_everything").output().unwrap();
+    let (dir, mut command) = with_a_directory("resource_tracker::forgets_everything", "exit_code");
+    let out = command.output().unwrap();
+    assert_empty(&dir);
     assert_eq!(out.status.code(), Some(0), "{}", said(&out));
     assert!(!said(&out).contains("leak"), "{}", said(&out));
 }
