@@ -333,6 +333,28 @@ fn watchers_and_getters_share_a_queue() {
     assert_eq!(sum.into_inner(), 5_000 * 5_001 / 2);
 }
 
+#[test]
+fn a_getter_that_gives_up_or_is_killed_does_not_take_the_watchers_along() {
+    let _alone = alone();
+    let queue = Queue::<u32>::bounded(2).unwrap();
+    let give_up = |queue: &Queue<u32>| assert!(queue.get_timeout(Duration::from_millis(5)).is_err());
+    let told = woken_by(&[&queue], || {
+        give_up(&queue);
+        queue.put(1).unwrap();
+    });
+    assert_eq!(told, [0]);
+    queue.try_get().unwrap();
+    let getter = Process::spawn((queue.clone(),), |queue| queue.get().unwrap()).unwrap();
+    let waits = || dump().process(getter.pid()).is_some_and(|p| !p.waits.is_empty());
+    assert!(eventually(LONG, || waits() && state_of(getter.pid()) == Some('S')));
+    let told = woken_by(&[&queue], || {
+        getter.kill().unwrap();
+        getter.wait();
+        queue.put(1).unwrap();
+    });
+    assert_eq!(told, [0]);
+}
+
 /// Each message is waited for by all and taken by one; nobody may stay asleep while something is there.
 #[test]
 fn nothing_is_left_lying_among_many_watchers() {
