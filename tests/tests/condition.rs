@@ -390,7 +390,7 @@ fn a_bounded_store_survives_a_storm() {
         put: Atomic::new(0).unwrap(),
         got: Atomic::new(0).unwrap(),
     };
-    let start = |i: usize| Process::spawn((store.clone(),), if i % 2 == 0 { produce } else { consume }).unwrap();
+    let start = |i: usize| Process::spawn((store.clone(),), if i.is_multiple_of(2) { produce } else { consume }).unwrap();
     let mut workers: Vec<_> = (0..4).map(start).collect();
     for round in 0..200 {
         let got = store.got.get();
