@@ -13,4 +13,4 @@ pub mod watchdog;
 
 pub use machine::{MemoryGroup, Sysctl};
 pub use scene::{Scene, empty_dir, eventually, is_gone, no_core_dumps};
-pub use watchdog::watch;
+pub use watchdog::{Watched, watch};

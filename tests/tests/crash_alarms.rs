@@ -259,7 +259,7 @@ fn a_handler_at_every_step_killed_at_every_step() {
     println!("\n{:<16}{:>8}{:>8}{:>8}", "interrupted", "steps", "runs", "deaths");
     for op in all {
         let (mut runs, mut deaths) = (0, 0);
-        let steps = 'outer: loop {
+        let steps = 'outer: {
             for outer in 1..100 {
                 for inner in 0..100 {
                     let _watch = watch(60);

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use std::{fs, thread};
 
 /// The small examples in learning order.
-const NAMES: [&str; 12] = [
+const NAMES: [&str; 15] = [
     "start_and_join",
     "worker_struct",
     "producer_consumer",
@@ -21,6 +21,8 @@ const NAMES: [&str; 12] = [
     "bounded_buffer",
     "counters",
     "barrier_phases",
+    "shared_matrix",
+    "arrow_columns",
     "daemon_workers",
     "long_task",
     "monitor",
@@ -182,6 +184,19 @@ fn barrier_phases_go_on_after_a_death() {
         "phases: 12",
     ];
     assert_eq!(run("barrier_phases", &["12"]), expected);
+}
+
+#[test]
+fn shared_matrix() {
+    assert_eq!(run("shared_matrix", &["500"]), ["row 350 of 500 has the largest sum: 100004.95"]);
+    assert_eq!(run("shared_matrix", &["1"]), ["row 0 of 1 has the largest sum: 100004.95"]);
+}
+
+#[test]
+fn arrow_columns() {
+    let same = "the buffer is the worker's memory: true, aligned: true";
+    assert_eq!(run("arrow_columns", &["70000"]), [same, "10000 measurements at station 3, on average 19.75 degrees"]);
+    assert_eq!(run("arrow_columns", &["0"]), [same, "0 measurements at station 3, on average 0.00 degrees"]);
 }
 
 #[test]

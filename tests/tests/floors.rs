@@ -2,13 +2,17 @@
 
 use std::process::Command;
 
-const FLOORS: [(&str, &[&str]); 6] = [
+const FLOORS: [(&str, &[&str]); 7] = [
     ("multiproc-sys", &[]),
     ("multiproc-shm", &["multiproc-sys"]),
     ("multiproc-sync", &["multiproc-sys", "multiproc-shm"]),
     ("multiproc-channel", &["multiproc-sys", "multiproc-shm"]),
     ("multiproc-process", &["multiproc-sys", "multiproc-shm", "multiproc-sync", "multiproc-channel"]),
-    ("multiproc", &["multiproc-sys", "multiproc-shm", "multiproc-sync", "multiproc-channel", "multiproc-process"]),
+    ("multiproc-named", &["multiproc-sys"]),
+    (
+        "multiproc",
+        &["multiproc-sys", "multiproc-shm", "multiproc-sync", "multiproc-channel", "multiproc-process", "multiproc-named"],
+    ),
 ];
 
 #[test]

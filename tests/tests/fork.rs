@@ -26,6 +26,12 @@ fn guards_permits_and_leases_stay_the_parents() {
 }
 
 #[test]
+fn a_vector_that_is_being_filled_stays_the_parents() {
+    let _watched = watch(60);
+    play("vectors", "stayed the parent's\n");
+}
+
+#[test]
 fn what_a_killed_child_of_a_fork_had_comes_back() {
     let _watched = watch(120);
     play("killed", "cleaned up\n");

@@ -3,9 +3,7 @@
 mod common_queue;
 
 use common_queue::{eventually, state_of};
-use multiproc::{
-    Event, Process, Queue, Receiver, Sender, WaitOn, channel, dump, one_way, pipe, wait, wait_deadline, wait_timeout,
-};
+use multiproc::{Event, Process, Queue, WaitOn, channel, dump, one_way, pipe, wait, wait_deadline, wait_timeout};
 use multiproc_tests::watch;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -335,6 +333,28 @@ fn watchers_and_getters_share_a_queue() {
     assert_eq!(sum.into_inner(), 5_000 * 5_001 / 2);
 }
 
+#[test]
+fn a_getter_that_gives_up_or_is_killed_does_not_take_the_watchers_along() {
+    let _alone = alone();
+    let queue = Queue::<u32>::bounded(2).unwrap();
+    let give_up = |queue: &Queue<u32>| assert!(queue.get_timeout(Duration::from_millis(5)).is_err());
+    let told = woken_by(&[&queue], || {
+        give_up(&queue);
+        queue.put(1).unwrap();
+    });
+    assert_eq!(told, [0]);
+    queue.try_get().unwrap();
+    let getter = Process::spawn((queue.clone(),), |queue| queue.get().unwrap()).unwrap();
+    let waits = || dump().process(getter.pid()).is_some_and(|p| !p.waits.is_empty());
+    assert!(eventually(LONG, || waits() && state_of(getter.pid()) == Some('S')));
+    let told = woken_by(&[&queue], || {
+        getter.kill().unwrap();
+        getter.wait();
+        queue.put(1).unwrap();
+    });
+    assert_eq!(told, [0]);
+}
+
 /// Each message is waited for by all and taken by one; nobody may stay asleep while something is there.
 #[test]
 fn nothing_is_left_lying_among_many_watchers() {
@@ -372,7 +392,7 @@ fn nothing_is_left_lying_among_many_watchers() {
 fn no_wake_is_missed_between_looking_and_sleeping() {
     let _alone = alone();
     let answers: Vec<Queue<u32>> = (0..8).map(|_| Queue::bounded(1).unwrap()).collect();
-    let (asks, orders): (Sender<(usize, u32)>, Receiver<(usize, u32)>) = channel(1).unwrap();
+    let (asks, orders) = channel::<(usize, u32)>(1).unwrap();
     let worker = Process::spawn((orders, answers.clone()), |orders, answers: Vec<Queue<u32>>| {
         while wait(&[&orders, &answers[0]]).is_ok_and(|ready| ready.contains(&0)) {
             let Ok((to, n)) = orders.try_get() else { break };

@@ -28,11 +28,15 @@
 //! | count | [`Atomic`] |
 //! | share a small value that is always whole | [`Value`] |
 //! | share many elements, one process at a time | [`Array`] |
+//! | hand on many elements without a copy | [`SharedVec`], sent as [`Frozen`] |
+//! | share memory with another program | [`SharedMemory`], by name |
 //! | take turns | [`Lock`] |
 //! | wait for something to happen | [`Event`] |
 //! | wait for what another does under a lock | [`Condition`] |
 //! | go on when all have come | [`Barrier`] |
 //! | bound how many do something | [`Semaphore`] |
+//!
+//! [Coming from Python](coming_from_python) has each of these beside Python's, and a table of which to take; [`threads`] has the same in threads.
 //!
 //! Handles are small, cheap to clone, and travel in arguments, results and messages, also inside your own structs:
 //!
@@ -71,7 +75,7 @@
 //!
 //! # Why can I not borrow?
 //!
-//! A process cannot see your stack, so there is no `scope` and no `&T`. Send a clone, share a [`Value`], or stay in threads where workers only read.
+//! A process cannot see your stack, so there is no `scope` and no `&T`. Send a clone (small), a [`Frozen`] vector (large, read only), share a [`Value`] or an [`Array`], or stay in threads.
 //!
 //! # Two bounded queues and a coordinator
 //!
@@ -122,11 +126,12 @@
 //!
 //! | feature | what it brings |
 //! |---|---|
+//! | `shared-memory` (on) | [`SharedMemory`] and [`ShareableList`]: memory by name, between programs that know nothing of each other; no further crate |
 //! | `postcard` | the codec `Postcard`: smaller messages, and the crate of that name |
 //! | `tracing-bridge` | `tracing_bridge()`: workers' `tracing` events reach the coordinator's subscriber; costs nothing until it is called |
 //! | `crash-points` | kills processes at chosen steps, for this project's own tests |
 //!
-//! None is on by default.
+//! All but the first are off by default.
 //!
 //! # Trouble
 //!
@@ -135,6 +140,10 @@
 //! - *`!` cannot travel*: the closure never returns; give it a type: `|| -> () { std::process::abort() }`.
 //! - *expected fn pointer, found closure*: the closure captures a variable; pass it as an argument.
 //! - A worker prints nothing of `main`'s set-up (a logger, a panic hook): `main` does not run in workers; register the set-up with [`worker_init`].
+
+#[doc = include_str!("coming_from_python.md")]
+pub mod coming_from_python {}
+pub mod threads;
 
 #[cfg(feature = "postcard")]
 #[doc(inline)]
@@ -145,6 +154,9 @@ pub use multiproc_channel::{
     GetError, Iter, JoinError, Lease, MAX_CAPACITY, Message, PipeBuilder, PipeReceiver, PipeSender, Plain, PlainVec, PutError,
     PutManyError, Queue, QueueBuilder, Raw, Receiver, RecvError, Rest, SendError, Sender, WhenFull, channel, one_way, pipe,
 };
+#[cfg(feature = "shared-memory")]
+#[doc(inline)]
+pub use multiproc_named::{Item, ShareableList, SharedMemory, SharedMemoryError};
 #[doc(inline)]
 pub use multiproc_process::{
     Args, Builder, ChildEnd, ChildInfo, Error, Lines, MemoryUsage, Process, ProcessError, ProcessInfo, Run, Shutdown, Signal,
@@ -165,8 +177,8 @@ pub use multiproc_shm::watching::{WaitOn, wait, wait_deadline, wait_timeout};
 #[doc(inline)]
 pub use multiproc_sync::{
     AcquireError, Array, ArrayGuard, ArrayRecovery, Atomic, AtomicPrimitive, Barrier, BarrierError, BarrierWaitResult,
-    BoundedSemaphore, Condition, Death, Event, Lock, LockError, LockGuard, OwnedPermit, Permit, RLock, RLockGuard, RLockRecovery,
-    Recovery, ReleaseError, Semaphore, SignalSemaphore, Value, ValueGuard,
+    BoundedSemaphore, Condition, Death, Event, Frozen, Lock, LockError, LockGuard, OwnedPermit, Permit, RLock, RLockGuard,
+    RLockRecovery, Recovery, ReleaseError, Semaphore, SharedVec, SignalSemaphore, Value, ValueGuard,
 };
 
 /// The crate whose traits [`Value`] asks for: derive `bytemuck::NoUninit` and `bytemuck::CheckedBitPattern` on your own structs.

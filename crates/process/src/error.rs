@@ -89,16 +89,21 @@ impl From<multiproc_shm::Error> for Error {
     }
 }
 
+/// No process is its own child.
+fn who(pid: u32) -> &'static str {
+    if pid == std::process::id() { "thread" } else { "process" }
+}
+
 /// How a process ended instead of returning a value.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ProcessError {
     /// The function panicked, or a panic aborted the process.
-    #[error("process {name} (pid {pid}) panicked at {location}: {message}")]
+    #[error("{} {name} (pid {pid}) panicked at {location}: {message}", who(*pid))]
     Panicked {
         /// The process's name.
         name: String,
-        /// Its id.
+        /// Its id; the calling process's own if it was one of its [threads](crate::threads).
         pid: u32,
         /// The panic's message.
         message: String,
@@ -172,7 +177,7 @@ pub enum ProcessError {
         source: CodecError,
     },
     /// The value has been fetched before.
-    #[error("process {name} was joined before")]
+    #[error("{name} was joined before")]
     AlreadyJoined {
         /// The process's name.
         name: String,

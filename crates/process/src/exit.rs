@@ -1,12 +1,12 @@
-//! How a process with children ends: it leaves its channels, ends its daemons, and waits for the others, as Python does.
+//! How a process with children ends: it waits for its threads, leaves its channels, ends its daemons, and waits for the others, as Python does.
 //!
-//! The handler is registered with libc when the first child starts, so it also runs for `std::process::exit` and knows the
+//! The handler is registered with libc when the first child, or [thread](crate::threads), starts, so it also runs for `std::process::exit` and knows the
 //! status: with one other than 0 the others are ended too. Detached processes it leaves alone. `_exit`, abort and signals do not run it: then the kernel ends the children.
 #![allow(unsafe_code)]
 
 use crate::child::Child;
 use crate::worker::Outcome;
-use crate::{dump, keeper, lines, shutdown, tree};
+use crate::{dump, keeper, lines, shutdown, threads, tree};
 use multiproc_shm::Arena;
 use multiproc_shm::roster::Slot;
 use multiproc_sys::clock::Deadline;
@@ -154,9 +154,14 @@ pub(crate) fn begin_another_life(arena: &'static Arena) {
     HELD.store(0, Ordering::SeqCst);
     STARTING.store(0, Ordering::SeqCst);
     lines::begin_another_life();
+    threads::begin_another_life();
 }
 
 extern "C" fn handler(status: c_int, _: *mut c_void) {
+    if status == 0 {
+        // While they run they may start children.
+        wait_for_threads();
+    }
     if tree::existing().is_none() {
         return;
     }
@@ -198,9 +203,28 @@ fn note_code(status: c_int) {
     }
 }
 
-fn wait_for(children: &[Arc<Child>]) {
+fn limit() -> Option<Deadline> {
     let limit = Some(GRACE_AT_EXIT.load(Ordering::Relaxed)).filter(|&ms| ms != FOR_EVER);
-    let limit = limit.and_then(|ms| Deadline::after(Duration::from_millis(ms)));
+    limit.and_then(|ms| Deadline::after(Duration::from_millis(ms)))
+}
+
+/// Waits for the [threads](threads) that are no daemons; those that are late end with the process.
+fn wait_for_threads() {
+    let limit = limit();
+    let soon = Deadline::after(SAY_AFTER).map(|soon| soon.earlier(limit));
+    let late = threads::await_all(soon, shutdown::has_begun);
+    if late.is_empty() || shutdown::has_begun() || limit.is_some_and(|limit| limit.passed()) {
+        return;
+    }
+    stderr_write(
+        format!("waiting for thread {}\n", late.iter().map(|name| dump::printable(name)).collect::<Vec<_>>().join(", thread "))
+            .as_bytes(),
+    );
+    threads::await_all(limit, shutdown::has_begun);
+}
+
+fn wait_for(children: &[Arc<Child>]) {
+    let limit = limit();
     let soon = Deadline::after(SAY_AFTER).map(|soon| soon.earlier(limit));
     let late: Vec<_> = children.iter().filter(|c| !c.wait_for_end(soon)).collect();
     if !late.is_empty() && limit.is_none_or(|limit| !limit.passed()) {

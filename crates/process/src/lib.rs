@@ -10,6 +10,7 @@
 //! - `lines`: children's output line by line;
 //! - `bridge` (a feature): workers' tracing events;
 //! - `forked`: processes that a plain fork made;
+//! - [`threads`]: threads in the shape of processes;
 //! - `exit`: how a process with children ends; `shutdown`: ending the tree in order; [`current`]: who am I, who are they;
 //! - `dump`: what everybody holds and waits for, with `circles`; `dump_on`: the same on a signal; `halt`: waiting for a debugger.
 
@@ -38,6 +39,7 @@ mod shutdown;
 pub mod signal;
 mod start;
 pub mod stdio;
+pub mod threads;
 mod tree;
 mod worker;
 

@@ -7,8 +7,10 @@ use multiproc_shm::blocks::{BlockId, BlockState};
 use multiproc_shm::{Arena, record};
 use std::any::Any;
 use std::backtrace::{Backtrace, BacktraceStatus};
+use std::cell::Cell;
 use std::io::Write;
 use std::panic::{self, PanicHookInfo};
+use std::sync::Once;
 use std::sync::atomic::Ordering;
 
 /// Separates message, location and backtrace in the text.
@@ -52,6 +54,36 @@ pub(crate) fn record_in_slot(arena: &'static Arena) {
         say(arena, &format!("{}{SEPARATOR}{}{SEPARATOR}{trace}", message(info.payload()), place(info)));
         next(info);
     }));
+}
+
+thread_local! {
+    /// Where the last panic of this thread was, and its backtrace.
+    static PLACE: Cell<Option<(String, String)>> = const { Cell::new(None) };
+}
+
+/// From now on [`take_place`] knows where a panic was; then the hook that stands now is called.
+pub(crate) fn remember_place() {
+    static ONCE: Once = Once::new();
+    // A thread that panics must not touch the hook.
+    if std::thread::panicking() {
+        return;
+    }
+    ONCE.call_once(|| {
+        let next = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            if crate::threads::is_current() {
+                let trace = Backtrace::capture();
+                let trace = if trace.status() == BacktraceStatus::Captured { trace.to_string() } else { String::new() };
+                let _ = PLACE.try_with(|last| last.set(Some((place(info), trace))));
+            }
+            next(info);
+        }));
+    });
+}
+
+/// Where the last panic of this thread was, and its backtrace; empty where a hook of the user's stands in the way.
+pub(crate) fn take_place() -> (String, String) {
+    PLACE.take().unwrap_or_default()
 }
 
 fn place(info: &PanicHookInfo<'_>) -> String {

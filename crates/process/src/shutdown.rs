@@ -7,7 +7,7 @@
 use crate::child::Child;
 use crate::error::{Error, Kind};
 use crate::signal::Signal;
-use crate::{exit, keeper, lines, tree};
+use crate::{exit, keeper, lines, threads, tree};
 use multiproc_sys::caught::{self, Caught};
 use multiproc_sys::clock::Deadline;
 use multiproc_sys::pidfd::PidFd;
@@ -234,6 +234,7 @@ fn listen(caught: &Caught) {
     let Some(first) = caught.next() else { return };
     let code = 128 + first.signal;
     CODE.store(code.unsigned_abs(), Ordering::Release);
+    threads::look_again();
     exit::refuse_starts();
     let ender = thread::Builder::new().name("multiproc-end".into()).spawn(move || end(code));
     if ender.is_err() {
@@ -268,6 +269,12 @@ fn end(code: i32) -> ! {
     state().done = true;
     CHANGED.notify_all();
     std::process::exit(code)
+}
+
+/// Whether a signal is ending the tree.
+pub(crate) fn has_begun() -> bool {
+    // Acquire pairs with the Release in `listen`.
+    CODE.load(Ordering::Acquire) != 0
 }
 
 /// In the exit of this process: if a signal is ending the tree, waits until that is done. The exit code then.

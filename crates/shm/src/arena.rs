@@ -466,20 +466,20 @@ impl Arena {
         self.kinds.iter().find(|k| k.id == id).copied().ok_or(Error::Corrupted(&"an object's kind"))
     }
 
-    /// Makes an object of `size` zeroed bytes that `init` fills; nobody else sees it before `init` has returned.
+    /// Makes an object of `size` bytes, the first `zeroed` of them zero, that `init` fills; nobody else sees it before `init` has returned.
     ///
     /// Killed before the end, it leaves an entry `Filling(slot)` and a block of this slot, which go with the slot.
     pub fn make_object(
         &self,
         kind: &'static Kind,
         type_hash: u64,
-        size: u64,
+        (size, zeroed): (u64, u64),
         role: Role,
         init: impl FnOnce(Object) -> Result<(), Error>,
     ) -> Result<RawRef, Error> {
         let block = self.allocate(size)?;
         crash::point("object.block");
-        match self.fill_object((kind, type_hash, role), size, block, init) {
+        match self.fill_object((kind, type_hash, role), zeroed, block, init) {
             Ok(made) => Ok(made),
             Err(e) => {
                 self.free(block)?;
@@ -491,7 +491,7 @@ impl Arena {
     fn fill_object(
         &self,
         (kind, type_hash, role): (&'static Kind, u64, Role),
-        size: u64,
+        zeroed: u64,
         block: BlockId,
         init: impl FnOnce(Object) -> Result<(), Error>,
     ) -> Result<RawRef, Error> {
@@ -521,7 +521,7 @@ impl Arena {
         entry.received.store(0, Ordering::Relaxed);
         crash::point("object.entry");
         let object = self.object_at(index, generation).map_err(undo)?;
-        self.memory.zero(object.offset, size).map_err(undo)?;
+        self.memory.zero(object.offset, zeroed).map_err(undo)?;
         init(object).map_err(undo)?;
         crash::point("object.filled");
         // All bits before it lives: a collection that found the object without a sender would close it.

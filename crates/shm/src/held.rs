@@ -136,10 +136,22 @@ impl Arena {
         role: Role,
         init: impl FnOnce(Object) -> Result<(), Error>,
     ) -> Result<Arc<Held>, Error> {
+        self.new_object_within(kind, type_hash, (size, size), role, init)
+    }
+
+    /// As [`new_object`](Arena::new_object), of `size` bytes of which the first `zeroed` are zero; `init` writes the others.
+    pub fn new_object_within(
+        &'static self,
+        kind: &'static Kind,
+        type_hash: u64,
+        (size, zeroed): (u64, u64),
+        role: Role,
+        init: impl FnOnce(Object) -> Result<(), Error>,
+    ) -> Result<Arc<Held>, Error> {
         if robust::forked() {
             return Err(Error::Forked);
         }
-        let made = self.make_object(kind, type_hash, size, role, init)?;
+        let made = self.make_object(kind, type_hash, (size, zeroed), role, init)?;
         self.acquire(made, false)
     }
 

@@ -1,7 +1,8 @@
 //! Floor 2 of multiproc: what processes share besides messages.
 //!
 //! Internal to multiproc, no semver promise. Reading order: [`error`] -> `handle` and `describe` (what all handles have in common) -> `raw` (the words) ->
-//! [`lock`] -> [`rlock`] -> [`value`] -> [`array`](mod@array) -> [`atomic`] -> [`event`] -> [`semaphore`] -> [`permit`] -> [`signal_semaphore`] -> [`condition`] -> [`barrier`].
+//! [`lock`] -> [`rlock`] -> [`value`] -> [`array`](mod@array) -> [`atomic`] -> [`event`] -> [`semaphore`] -> [`permit`] -> [`signal_semaphore`] ->
+//! [`condition`] -> [`barrier`] -> [`shared_vec`] -> [`frozen`].
 
 pub mod array;
 pub mod atomic;
@@ -10,12 +11,14 @@ pub mod condition;
 mod describe;
 pub mod error;
 pub mod event;
+pub mod frozen;
 mod handle;
 pub mod lock;
 pub mod permit;
 mod raw;
 pub mod rlock;
 pub mod semaphore;
+pub mod shared_vec;
 pub mod signal_semaphore;
 pub mod value;
 
@@ -25,10 +28,12 @@ pub use barrier::{Barrier, BarrierWaitResult};
 pub use condition::Condition;
 pub use error::{AcquireError, BarrierError, Death, LockError, ReleaseError};
 pub use event::Event;
+pub use frozen::Frozen;
 pub use lock::{Lock, LockGuard, Recovery};
 pub use permit::OwnedPermit;
 pub use rlock::{RLock, RLockGuard, RLockRecovery};
 pub use semaphore::{BoundedSemaphore, Permit, Semaphore};
+pub use shared_vec::SharedVec;
 pub use signal_semaphore::SignalSemaphore;
 pub use value::{Value, ValueGuard};
 
@@ -68,4 +73,5 @@ pub static KINDS: &[&Kind] = &[
     &signal_semaphore::SIGNALS,
     &condition::CONDITION,
     &barrier::BARRIER,
+    &shared_vec::SHARED_VEC,
 ];

@@ -6,7 +6,7 @@
 //!
 //! Reading order: [`probe`] (what kernels differ in) -> [`clock`] -> [`futex`] -> [`futex_waitv`] -> [`membarrier`] -> [`robust`] (what the kernel does
 //! when a thread dies) ->
-//! [`memfd`] -> [`own_fd`] -> [`pidfd`] -> [`tie`] -> [`spawn`] -> [`image`] -> [`signal`] -> [`bell`] -> [`caught`] -> [`thread`] -> [`poll`] -> [`stream`] ->
+//! [`memfd`] -> [`own_fd`] -> [`named`] (files in `/dev/shm`) -> [`pidfd`] -> [`tie`] -> [`spawn`] -> [`image`] -> [`signal`] -> [`bell`] -> [`caught`] -> [`thread`] -> [`poll`] -> [`stream`] ->
 //! [`signal_watch`] -> [`limits`] -> [`crash`] -> [`task`] and [`debugger`] (for reports and for who debugs).
 
 pub mod bell;
@@ -22,6 +22,7 @@ pub mod inherit;
 pub mod limits;
 pub mod membarrier;
 pub mod memfd;
+pub mod named;
 pub mod own_fd;
 pub mod pidfd;
 pub mod poll;

@@ -1,7 +1,8 @@
 //! Plain forks of processes that use multiproc, one scene each, for `tests/fork.rs`.
 
 use multiproc::{
-    AcquireError, Atomic, Event, Lock, LockError, Process, Queue, Semaphore, ShmError, Value, after_fork_child, testing,
+    AcquireError, Atomic, Event, Lock, LockError, Process, Queue, Semaphore, SharedVec, ShmError, Value, after_fork_child,
+    testing,
 };
 use multiproc_tests::eventually;
 use std::sync::atomic::AtomicBool;
@@ -25,6 +26,7 @@ fn main() {
         "takes part" => takes_part(),
         "takes part in a worker" => in_a_worker(takes_part),
         "guards" => guards(),
+        "vectors" => vectors(),
         "killed" => killed(),
         "killed in a worker" => in_a_worker(killed),
         "orphan" => orphan(),
@@ -40,6 +42,33 @@ fn main() {
         "steps" => steps(),
         other => panic!("no scene {other}"),
     }
+}
+
+/// A vector that is being filled stays the parent's; a frozen one is the child's as well, from when it takes part on.
+fn vectors() {
+    let mut filling = SharedVec::<u32>::zeroed(1000).unwrap();
+    let frozen = SharedVec::from_slice(&[7u32; 1000]).unwrap().freeze();
+    let refused = |look: &dyn Fn() -> usize| std::panic::catch_unwind(std::panic::AssertUnwindSafe(look)).is_err();
+    std::panic::set_hook(Box::new(|_| ()));
+    let (ready, changed) = (Event::new().unwrap(), Event::new().unwrap());
+    let pid = forked(|| {
+        assert!(refused(&|| filling.len()) && refused(&|| frozen.len()));
+        // SAFETY: made by fork() right above, of a process whose other threads sleep.
+        unsafe { after_fork_child() }.unwrap();
+        ready.set().unwrap();
+        changed.wait().unwrap();
+        assert!(refused(&|| filling.len()));
+        assert!(frozen.iter().all(|n| *n == 7));
+        0
+    });
+    ready.wait().unwrap();
+    filling.fill(9);
+    drop(frozen);
+    testing::collect().unwrap();
+    changed.set().unwrap();
+    assert_eq!(end_of(pid), 0);
+    assert_eq!(filling.freeze()[999], 9);
+    say("stayed the parent's");
 }
 
 fn say(line: impl std::fmt::Display) {

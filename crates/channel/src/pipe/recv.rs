@@ -98,7 +98,7 @@ impl Local {
         loop {
             // Acquire pairs with the Release in `commit_taking`.
             let at = head.load(Ordering::Acquire);
-            let first = ring.head(self.arena(), at);
+            let first = ring.head(at);
             // Else it may have been read when the message was gone.
             if head.load(Ordering::Acquire) == at {
                 return first.map(|first| first.is_some());
