@@ -22,7 +22,7 @@ unsafe impl Shared for RawEvent {}
 /// Events in the object table.
 pub(crate) static EVENT: Kind = Kind { slot_died, report, ..Kind::plain(4, "Event") };
 
-/// The dead process may have set it and not told, while a waiter was about to sleep; or in the middle of a handler, which had the kernel look after another word.
+/// The dead process may have set it and not told, while a waiter was about to sleep.
 fn slot_died(arena: &Arena, object: Object, _slot: u32) -> Result<(), Error> {
     arena.memory().at::<RawEvent>(object.offset)?.owner_died();
     Ok(())
@@ -114,8 +114,8 @@ impl Event {
     /// As [`set`](Event::set).
     ///
     /// # Crash safety
-    /// Killed in the handler while it had interrupted an operation, the process leaves that one to be completed by whoever cleans up after it, within
-    /// about a millisecond.
+    /// One system call sets it and wakes those who wait. Killed in the handler, the process leaves an operation that it had interrupted as if it were killed in
+    /// that.
     ///
     /// # Python
     /// `Event.set()` in a handler may wait for ever for the condition that the interrupted code holds.
@@ -141,7 +141,10 @@ impl Event {
     /// ```
     pub fn set_from_signal(&self) -> Result<(), Error> {
         signal::keeping_errno(|| {
-            self.cell.set(robust::in_handler()?);
+            if robust::forked() {
+                return Err(Error::Forked);
+            }
+            self.cell.set_from_signal();
             Ok(())
         })
     }

@@ -138,8 +138,18 @@ fn event_waiter_dies(k: u32) {
     mortal.join().unwrap();
 }
 
+/// Set by one system call.
+fn event_signal() {
+    let event: &RawEvent = shared();
+    let waiters = [waits(event, event.state()), waits(event, event.state())];
+    event.set_from_signal();
+    event.clear();
+    waiters.into_iter().for_each(|w| w.join().unwrap());
+}
+
 #[test]
 fn a_set_is_never_missed() {
+    always(event_signal);
     always(event_pulse);
 }
 

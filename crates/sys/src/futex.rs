@@ -99,6 +99,13 @@ pub fn clear_and_wake_all(word: &AtomicU32) {
     unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE_OP, i32::MAX, 0usize, word.as_ptr(), SET_TO_0) };
 }
 
+/// Sets low `bits` (of 11) of `word` and wakes all sleepers of `sleepers`, both in one system call: as [`clear_top_bit_and_wake_all`].
+pub fn set_bits_and_wake_all(word: &AtomicU32, bits: u32, sleepers: &AtomicU32) {
+    let or_bits = (libc::FUTEX_OP_OR as u32) << 28 | (bits & 0x7ff) << 12;
+    // SAFETY: the words are live references; the kernel changes the one atomically and reads nothing from the other.
+    unsafe { libc::syscall(libc::SYS_futex, sleepers.as_ptr(), libc::FUTEX_WAKE_OP, i32::MAX, 0usize, word.as_ptr(), or_bits) };
+}
+
 pub(crate) fn errno() -> i32 {
     std::io::Error::last_os_error().raw_os_error().unwrap_or(0)
 }
@@ -119,6 +126,19 @@ mod tests {
         let deadline = Deadline::after(Duration::from_millis(20));
         while wait(&word, 0, deadline) != Wait::TimedOut {}
         assert!(start.elapsed() >= Duration::from_millis(20));
+    }
+
+    #[test]
+    fn the_bits_of_one_word_come_and_the_sleepers_of_the_other_wake() {
+        let (state, word) = (AtomicU32::new(4), AtomicU32::new(0x8000_0000));
+        std::thread::scope(|s| {
+            let sleeper = s.spawn(|| wait(&word, 0x8000_0000, None));
+            while !sleeper.is_finished() {
+                set_bits_and_wake_all(&state, 1, &word);
+                std::thread::yield_now();
+            }
+        });
+        assert_eq!((state.into_inner(), word.into_inner()), (5, 0x8000_0000));
     }
 
     #[test]

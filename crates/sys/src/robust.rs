@@ -152,24 +152,6 @@ pub fn current() -> Result<Thread, Unusable> {
     })
 }
 
-/// The calling thread for [`Thread::set_baton`] and [`Thread::restore_pending`] alone, whether it is registered or not. Async-signal-safe: it allocates
-/// nothing, waits for nobody, and leaves the list alone, in the middle of whose change the thread may have been interrupted.
-///
-/// # Errors
-/// As [`current`].
-pub fn in_handler() -> Result<Thread, Unusable> {
-    LOCAL.with(|local| {
-        if forked() {
-            return Err(Unusable::Forked);
-        }
-        if local.tid.get() == 0 {
-            // What `attach` will store, too.
-            local.head.set(registered_head().ok_or(Unusable::NoRobustList)?.as_ptr());
-        }
-        Ok(Thread { local: NonNull::from(local) })
-    })
-}
-
 #[cold]
 fn attach(local: &Local) -> Result<Thread, Unusable> {
     if forked() {
@@ -650,24 +632,6 @@ mod tests {
         assert_eq!(task::state(child.id()), Some('Z'));
         child.wait().unwrap();
         assert!(is_gone(child.id()) && !is_gone(gettid()));
-    }
-
-    #[test]
-    fn a_thread_that_is_not_registered_can_pass_a_baton() {
-        let cell = &words::<1>()[0].word;
-        cell.store(WAITERS, Ordering::Relaxed);
-        let sleeper = std::thread::spawn(move || {
-            let patience = crate::clock::Deadline::after(std::time::Duration::from_secs(60));
-            crate::futex::wait(cell, WAITERS, patience)
-        });
-        while !sleeper.is_finished() {
-            let died = std::thread::spawn(move || {
-                let _stays_pending = in_handler().unwrap().set_baton(cell);
-                assert_eq!(last_tid(), 0, "it is not registered by that");
-            });
-            died.join().unwrap();
-        }
-        assert_eq!(sleeper.join().unwrap(), crate::futex::Wait::LookAgain);
     }
 
     #[test]

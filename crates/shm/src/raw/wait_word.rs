@@ -244,6 +244,11 @@ impl WaitWord {
         (&self.word, self.word.load(Ordering::Relaxed) | WAITERS)
     }
 
+    /// Sets bits of `other`, on whose value those sleep who [`sleep_while`](WaitWord::sleep_while), and wakes all who sleep here, both or neither if the caller dies.
+    pub fn set_bits_and_wake_all(&self, other: &AtomicU32, bits: u32) {
+        futex::set_bits_and_wake_all(other, bits, &self.word);
+    }
+
     /// Wakes all who sleep, whatever the word says: who was woken by a kicker that died half way tells the others.
     pub fn pass_on_to_all(&self) {
         futex::wake_all(&self.word);

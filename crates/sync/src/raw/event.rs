@@ -2,16 +2,16 @@
 //!
 //! | word | meaning | written by | if the writer dies there |
 //! |---|---|---|---|
-//! | `state` | {times set:31, is set:1}; its change is the commit | setter, clearer | set or not set |
+//! | `state` | {times cleared:31, is set:1}; its change is the commit | setter, clearer | set or not set |
 //! | `sleepers` | a wait word on which many sleep | see [`WaitWord`] | the setter's or sleeper's pending word: the kernel wakes one, who sees to it that the others wake |
 //!
-//! A waiter notes how often the event had been set, so a `set` that is followed at once by `clear` still lets it go. It sleeps only while `state` is as it
+//! A waiter notes the state that it began with, and any other says that the event was set meanwhile, so a `set` that is followed at once by `clear` still lets it go. It sleeps only while `state` is as it
 //! was: with many sleepers `sleepers` alone does not tell, since who comes later announces itself in the same word.
 //!
 //! The kernel's wake for a dead setter reaches one sleeper. If its wait is over it wakes another one. If not (it came after that `set`), it wakes all, the
 //! first time: whoever the dead had owed a wake fell asleep before that `set`, so before this wait began. Wakes that it gets later are owed to nobody.
 
-use crate::beneath::{AtomicU32, Deadline, Ordering, Thread, Wait, WaitWord};
+use crate::beneath::{AtomicU32, Deadline, Ordering, Thread, Wait, WaitWord, crash};
 
 /// See the module head. All-zero memory is an event that is not set.
 #[derive(Debug, Default)]
@@ -40,23 +40,34 @@ impl RawEvent {
     /// Whether a wait that began at `before` is over: set then, or set since, also if it has been cleared again.
     #[inline]
     pub(crate) fn is_over(&self, before: u32) -> bool {
-        before & SET != 0 || self.state() >> 1 != before >> 1
+        before & SET != 0 || self.state() != before
     }
 
-    /// Sets it and wakes all. Async-signal-safe.
+    /// Sets it and wakes all.
     #[inline]
     pub(crate) fn set(&self, me: Thread) {
         self.sleepers.commit_and_kick_in_order(me, u32::MAX, || {
-            // Who finds it set leaves the sleepers to who has set it, or to the kernel if that one is dead.
-            let _ =
-                self.state.fetch_update(Ordering::SeqCst, Ordering::Relaxed, |s| (s & SET == 0).then(|| s.wrapping_add(2) | SET));
+            self.state.fetch_or(SET, Ordering::SeqCst);
         });
+    }
+
+    /// As [`set`](RawEvent::set), by one system call, so that the kernel need not be told of a word first: the one that it can be told of is that of the operation
+    /// that a signal handler has interrupted. Async-signal-safe.
+    ///
+    /// Who is about to sleep finds another state, and watchers that are about to sleep are told next.
+    pub(crate) fn set_from_signal(&self) {
+        crash::point("event.before_signal");
+        self.sleepers.set_bits_and_wake_all(&self.state, SET);
+        crash::point("event.signalled");
+        self.sleepers.pass_on_if_owed();
+        crash::point("event.watchers_signalled");
     }
 
     #[inline]
     pub(crate) fn clear(&self) {
         // AcqRel: what happened before a `set` that this undoes has happened before what follows.
-        self.state.fetch_and(!SET, Ordering::AcqRel);
+        // From 1 on to the next even number: it counts.
+        let _ = self.state.fetch_update(Ordering::AcqRel, Ordering::Relaxed, |s| (s & SET != 0).then(|| s.wrapping_add(1)));
     }
 
     /// Sleeps until a wait that began at `before`, when it was not set, is over; false when time is up.

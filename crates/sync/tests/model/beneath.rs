@@ -159,6 +159,11 @@ pub(crate) mod futex {
         wait_any(&[Word { word, expected }], deadline, sliced)
     }
 
+    pub(crate) fn set_bits_and_wake_all(word: &AtomicU32, bits: u32, sleepers: &AtomicU32) {
+        word.fetch_or(bits, Ordering::SeqCst);
+        wake_all(sleepers);
+    }
+
     pub(crate) fn clear_and_wake_all(word: &AtomicU32) {
         word.swap(0, Ordering::AcqRel);
         wake_all(word);
