@@ -5,7 +5,7 @@
 //! and `tail` is corruption, found before anything is copied.
 
 use super::cell::End;
-use multiproc_shm::blocks::BlockId;
+use super::segments::Entry;
 use multiproc_shm::objects::RawRef;
 use multiproc_shm::{Arena, Error};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -95,15 +95,13 @@ impl Bytes {
         if self.segment_bits == 0 { Ok(self.start + self.place(position)) } else { self.offset_in_segment(arena, position) }
     }
 
+    #[inline]
     fn offset_in_segment(self, arena: &Arena, position: u64) -> Result<u64, Error> {
-        let number = (self.place(position) >> self.segment_bits) as u32;
-        // Relaxed: an entry is written before the commit of what lies in its segment.
-        let block = BlockId::from_word(self.entry(arena, number)?.load(Ordering::Relaxed));
-        let (start, len) = arena.range(block.ok_or(Error::Corrupted(&"a queue's segment"))?)?;
-        if len >> self.segment_bits == 0 {
-            return Err(Error::Corrupted(&"a queue's segment"));
-        }
-        Ok(start + (position & ((1 << self.segment_bits) - 1)))
+        let entry = self.entry(arena, (self.place(position) >> self.segment_bits) as u32)?;
+        // Relaxed: an entry is written before the commit of what lies in its segment. A peer may have written over it: where it leads to is checked when
+        // it is used, and one within the arena is as wrong as a wrong block would be.
+        let start = entry.start.load(Ordering::Relaxed);
+        Ok(start.saturating_add(position & ((1 << self.segment_bits) - 1)))
     }
 
     /// How many segments the table has room for.
@@ -113,8 +111,8 @@ impl Bytes {
 
     /// The table's entry for the segment with that number.
     #[inline]
-    pub(crate) fn entry(self, arena: &Arena, number: u32) -> Result<&'static AtomicU64, Error> {
-        arena.memory().at(self.start + u64::from(number & (self.segments() - 1)) * 8)
+    pub(crate) fn entry(self, arena: &Arena, number: u32) -> Result<&'static Entry, Error> {
+        arena.memory().at(self.start + u64::from(number & (self.segments() - 1)) * Entry::SIZE)
     }
 
     #[inline]
@@ -154,9 +152,14 @@ impl Bytes {
         payload: &[u8],
         references: impl Iterator<Item = RawRef>,
     ) -> Result<(), Error> {
+        let (start, room) = (self.offset(arena, at.position())?, self.room(at.position()));
         // Relaxed: the commit publishes.
-        self.word(arena, at.position())?.store(head.to_word(at.seq()), Ordering::Relaxed);
-        self.write(arena, at.position() + HEAD, payload)?;
+        arena.memory().at::<AtomicU64>(start)?.store(head.to_word(at.seq()), Ordering::Relaxed);
+        if HEAD + payload.len() as u64 <= room {
+            arena.memory().write(start + HEAD, payload)?;
+        } else {
+            self.write(arena, at.position() + HEAD, payload)?;
+        }
         let list = at.position() + HEAD + head.len().next_multiple_of(8);
         for (i, reference) in references.enumerate() {
             self.word(arena, list + i as u64 * 8)?.store(reference.0, Ordering::Relaxed);

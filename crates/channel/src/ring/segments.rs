@@ -17,19 +17,43 @@ use super::bytes::{BLOCK_RECORD, Bytes};
 use super::cell::{End, POSITION_BITS, QueueCell};
 use super::{Ring, bytes_of};
 use multiproc_shm::blocks::{BlockId, BlockState};
+use multiproc_shm::memory::Shared;
 use multiproc_shm::{Arena, Error};
 use multiproc_sys::crash;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Bytes of the ring may not be told from those of the next lap otherwise.
 const MAX_LEN: u64 = 1 << (POSITION_BITS - 2);
 const FIRST_BACKING: u64 = 4096;
 const _: () = assert!(FIRST_BACKING.is_multiple_of(BLOCK_RECORD));
 
+/// An entry of the table.
+#[derive(Debug)]
+#[repr(C)]
+pub(crate) struct Entry {
+    /// The segment's block.
+    pub(crate) block: AtomicU64,
+    /// Where that lies.
+    pub(crate) start: AtomicU64,
+}
+
+impl Entry {
+    pub(crate) const SIZE: u64 = size_of::<Entry>() as u64;
+
+    /// The segment's block; Acquire for who comes after the death of who made it.
+    fn block(&self) -> Option<BlockId> {
+        BlockId::from_word(self.block.load(Ordering::Acquire))
+    }
+}
+
+#[allow(unsafe_code)]
+// SAFETY: `repr(C)` of atomics.
+unsafe impl Shared for Entry {}
+
 /// Bytes of the table: for all that the bounds allow inline, and a name for each message besides.
 pub(crate) fn table_size(capacity: u64, max_bytes: u64, segment_bits: u32) -> u64 {
     let len = max_bytes.saturating_add(capacity * (8 + 2 * BLOCK_RECORD)).min(MAX_LEN).next_power_of_two();
-    ((len >> segment_bits) * 8).max(FIRST_BACKING)
+    ((len >> segment_bits) * Entry::SIZE).max(FIRST_BACKING)
 }
 
 /// How many segments there are from `low` to `high`.
@@ -59,7 +83,7 @@ pub(crate) fn each_segment(
     let high = next_number(cell.produced.ring_backed.load(Ordering::Acquire), bits);
     for i in 0..count(low, high, bits).min(bytes.segments()) {
         let number = low.wrapping_add(i) & number_mask(bits);
-        if let Some(block) = BlockId::from_word(bytes.entry(arena, number)?.load(Ordering::Acquire)) {
+        if let Some(block) = bytes.entry(arena, number)?.block() {
             visit(block, BlockState::Segment { queue, number })?;
         }
     }
@@ -92,7 +116,7 @@ impl Ring {
             }
             // The first one grows: many queues never hold more than a few messages.
             let number = (have >> bytes.segment_bits) as u32;
-            let block = BlockId::from_word(bytes.entry(self.arena(), number)?.load(Ordering::Relaxed));
+            let block = bytes.entry(self.arena(), number)?.block();
             let target = (2 * part).min(size);
             self.arena().extend(block.ok_or(Error::Corrupted(&"a queue's segment"))?, target)?;
             crash::point("put.segment_extended");
@@ -112,15 +136,17 @@ impl Ring {
         }
         let table = BlockId::from_word(self.cell.ring.load(Ordering::Relaxed)).ok_or(Error::Corrupted(&"a queue's ring"))?;
         let place = u64::from(number & (bytes.segments() - 1));
-        arena.extend(table, (place + 1) * 8)?;
+        arena.extend(table, (place + 1) * Entry::SIZE)?;
         let backing = if start == 0 { FIRST_BACKING } else { 1 << bits };
         let block = arena.allocate_range(1 << bits, backing)?;
         crash::point("put.segment_allocated");
         produced.putting.store(block.raw(), Ordering::Relaxed);
         arena.set_block_state(block, BlockState::Segment { queue: self.index(), number })?;
         crash::point("put.segment_owned");
+        let entry = bytes.entry(arena, number)?;
         // Relaxed: the commit publishes.
-        bytes.entry(arena, number)?.store(block.raw(), Ordering::Relaxed);
+        entry.block.store(block.raw(), Ordering::Relaxed);
+        entry.start.store(arena.range(block)?.0, Ordering::Relaxed);
         crash::point("put.segment_named");
         // Release pairs with the Acquire of who ends the queue after this process's death.
         produced.ring_backed.store((start + backing) & ((1 << POSITION_BITS) - 1), Ordering::Release);
@@ -159,7 +185,7 @@ impl Ring {
                 n if n > bytes.segments() => return Err(Error::Corrupted(&"a queue's segments")),
                 _ => {}
             }
-            if let Some(block) = BlockId::from_word(bytes.entry(self.arena(), number)?.load(Ordering::Relaxed)) {
+            if let Some(block) = bytes.entry(self.arena(), number)?.block() {
                 self.arena().free_if(block, BlockState::Segment { queue: self.index(), number })?;
             }
             crash::point("get.segment_freed");
