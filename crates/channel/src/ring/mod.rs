@@ -214,7 +214,7 @@ pub(crate) fn bytes_of(arena: &Arena, cell: &QueueCell) -> Result<Option<Bytes>,
     // A constant that a peer may have written over.
     match cell.segment_bits.load(Ordering::Relaxed) {
         0 => Ok(Some(Bytes { start, len, segment_bits: 0 })),
-        bits @ 13..=18 => Ok(Some(Bytes { start, len: len / segments::Entry::SIZE << bits, segment_bits: bits })),
+        bits @ 13..=18 => Ok(Some(Bytes { start, len: (len / segments::Entry::SIZE) << bits, segment_bits: bits })),
         _ => Err(Error::Corrupted(&"a queue's segments")),
     }
 }
