@@ -44,7 +44,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let station: ScalarBuffer<i32> = buffer(columns.station).into();
     println!("the buffer is the worker's memory: {}, aligned: {aligned}", celsius.as_ptr() == first);
     let at_three: Vec<f64> = celsius.iter().zip(station.iter()).filter(|(_, s)| **s == 3).map(|(c, _)| *c).collect();
-    let mean = at_three.iter().sum::<f64>() / at_three.len().max(1) as f64;
+    let mean = at_three.iter().fold(0.0, |sum, c| sum + c) / at_three.len().max(1) as f64;
     println!("{} measurements at station 3, on average {mean:.2} degrees", at_three.len());
     Ok(())
 }

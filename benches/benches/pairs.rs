@@ -16,7 +16,11 @@ fn main() -> ExitCode {
     let std_mutex = Mutex::new(0_u64);
 
     let rows = [
-        ("semaphore_uncontended_pair", "a permit is two read-modify-writes, as a mutex is: the ledger is added up, not locked.", 0),
+        (
+            "semaphore_uncontended_pair",
+            "a permit is two read-modify-writes, as a mutex is: the ledger is added up, not locked.",
+            0,
+        ),
         ("rlock_uncontended_pair", "counting costs two stores more than a lock.", 1),
         ("rlock_again_pair", "taking it again is a failed exchange and a count.", 2),
         ("event_set_clear_pair", "a set that wakes nobody is one read-modify-write, and so is a clear.", 3),

@@ -56,6 +56,15 @@ fn main() -> ExitCode {
     .subject("between_processes", || ours::micros_between_processes(windows, memory::LEN))
     .bar(Bar::AtMost(4.0, "two_memcpy"));
 
+    let unbounded = Row::new(
+        "queue_spsc_64b_unbounded",
+        "segments that come and go, and counting bytes, cost a tenth of a message at most.",
+        Unit::PerSecond,
+    )
+    .subject(row::OURS, || ours::unbounded_rate(windows, 16 << 20))
+    .subject("bounded", || ours::rate(windows, 1, 1))
+    .bar(Bar::AtLeast(0.9, "bounded"));
+
     let rounds = effort.rounds(5);
-    exit(&[spsc.run(rounds), mpmc.run(rounds), large.run(rounds)])
+    exit(&[spsc.run(rounds), mpmc.run(rounds), large.run(rounds), unbounded.run(rounds)])
 }

@@ -59,6 +59,15 @@ mod killer {
         Requeue(Form),
         /// Waits until everything is finished.
         Join,
+        /// The first put into an unbounded queue.
+        FirstGrow,
+        /// Puts across the end of a segment of an unbounded queue, which makes the next one.
+        Grow(Form),
+        GrowMany,
+        /// Takes a message that lies across the end of a segment, which frees it.
+        Shrink(Form),
+        ShrinkMany,
+        ShrinkByLease,
         Close,
         DropSender,
         DropReceiver,
@@ -77,13 +86,23 @@ mod killer {
                 | Op::GetReturned(f)
                 | Op::GetDead(f)
                 | Op::Ack(f)
+                | Op::Grow(f)
+                | Op::Shrink(f)
                 | Op::Requeue(f) => f,
                 _ => Form::Inline,
             }
         }
 
         fn puts(self) -> bool {
-            matches!(self, Op::FirstPut | Op::Put(_) | Op::PutMany(_))
+            matches!(self, Op::FirstPut | Op::Put(_) | Op::PutMany(_) | Op::FirstGrow | Op::Grow(_) | Op::GrowMany)
+        }
+
+        fn is_at_edge(self) -> bool {
+            matches!(self, Op::Grow(_) | Op::GrowMany | Op::Shrink(_) | Op::ShrinkMany | Op::ShrinkByLease)
+        }
+
+        fn is_unbounded(self) -> bool {
+            self.is_at_edge() || self == Op::FirstGrow
         }
 
         fn starts_with_lease(self) -> bool {
@@ -93,8 +112,8 @@ mod killer {
         /// How many messages may be lost in the hands of who dies in it.
         fn may_lose(self) -> usize {
             match self {
-                Op::Get(_) | Op::GetReturned(_) | Op::GetDead(_) => 1,
-                Op::GetMany(_) => 3,
+                Op::Get(_) | Op::GetReturned(_) | Op::GetDead(_) | Op::Shrink(_) => 1,
+                Op::GetMany(_) | Op::ShrinkMany => 3,
                 _ => 0,
             }
         }
@@ -104,6 +123,7 @@ mod killer {
             match self {
                 Op::PutMany(form) | Op::GetMany(form) if form == Form::Block => vec![Form::Inline, form, Form::Inline],
                 Op::PutMany(form) | Op::GetMany(form) => vec![form, Form::Inline, form],
+                Op::GrowMany | Op::ShrinkMany => vec![Form::Inline, Form::Inline, Form::Handle],
                 op => vec![op.form()],
             }
         }
@@ -188,16 +208,16 @@ mod killer {
         let mut taken = Vec::new();
         let mut again = None;
         match op {
-            Op::PutMany(_) => assert_eq!(q.put_many(messages).unwrap(), 3),
-            Op::GetMany(_) => taken = q.get_many(3).unwrap().into_iter().map(Result::unwrap).collect(),
-            Op::FirstPut | Op::Put(_) => match q.put(messages.pop().unwrap()) {
+            Op::PutMany(_) | Op::GrowMany => assert_eq!(q.put_many(messages).unwrap(), 3),
+            Op::GetMany(_) | Op::ShrinkMany => taken = q.get_many(3).unwrap().into_iter().map(Result::unwrap).collect(),
+            Op::FirstPut | Op::Put(_) | Op::FirstGrow | Op::Grow(_) => match q.put(messages.pop().unwrap()) {
                 Ok(()) => {}
                 Err(e) if e.is_closed() => {}
                 Err(e) => panic!("{e}"),
             },
-            Op::Get(_) | Op::GetReturned(_) => taken.push(q.get().unwrap()),
+            Op::Get(_) | Op::GetReturned(_) | Op::Shrink(_) => taken.push(q.get().unwrap()),
             Op::GetDead(_) => taken.push(q.dead().unwrap().get().unwrap().into_inner()),
-            Op::FirstLease(_) | Op::Lease(_) | Op::Retake(_) => again = Some(q.lease().unwrap()),
+            Op::FirstLease(_) | Op::Lease(_) | Op::Retake(_) | Op::ShrinkByLease => again = Some(q.lease().unwrap()),
             Op::Ack(_) => taken.extend(lease.map(|l| l.ack())),
             Op::Requeue(_) => drop(lease),
             Op::Join => q.join().unwrap(),
@@ -301,6 +321,20 @@ mod killer {
             let id = self.id(true);
             self.q.put_timeout(Msg::new(id, form, &self.handle), LIMIT).map_err(|e| format!("filling: {e}"))?;
             Ok(id)
+        }
+
+        /// Has head and tail stand 16 bytes before the end of the first segment; one message has gone through already.
+        fn go_to_edge(&mut self) -> Result<(), String> {
+            // A record has 8 bytes and the message, which has 17 besides what pads it; together a multiple of 8.
+            let pads = [[4055; 64].as_slice(), &[935]].concat();
+            assert_eq!(pads.iter().map(|pad| 8 + 17 + pad).sum::<usize>() + 48 + 16, SEGMENT);
+            for pad in pads {
+                let id = self.id(true);
+                let message = Msg { id, pad: vec![id as u8; pad], handle: None };
+                self.q.put_timeout(message, LIMIT).map_err(|e| format!("filling: {e}"))?;
+                self.take(false)?;
+            }
+            Ok(())
         }
 
         fn saw(&mut self, id: u64) {
@@ -435,11 +469,19 @@ mod killer {
     fn prepare(run: &mut Run<'_>, op: Op, scene: Scene, victims: usize) -> Result<(), String> {
         let form = op.form();
         // The ring and the table exist, unless making them is what dies.
-        if op != Op::FirstPut {
+        if op != Op::FirstPut && op != Op::FirstGrow {
             run.fill(Form::Inline)?;
             run.take(!matches!(op, Op::FirstLease(_)))?;
         }
         match op {
+            _ if op.is_at_edge() => {
+                run.go_to_edge()?;
+                if !op.puts() {
+                    for form in op.forms().into_iter().chain([Form::Inline; 2]) {
+                        run.fill(form)?;
+                    }
+                }
+            }
             Op::Get(_) | Op::Lease(_) | Op::FirstLease(_)
                 if matches!(scene, Scene::Alone | Scene::Abandoned | Scene::Putters) =>
             {
@@ -504,10 +546,11 @@ mod killer {
         // Who gives a lease back to joiners gives it back for the last time.
         let once = matches!(ops[0].0, Op::GetDead(_)) || scene == Scene::Joiners && matches!(ops[0].0, Op::Requeue(_));
         let builder = Queue::builder().capacity(capacity).byte_limit(BYTES);
+        let builder = if ops[0].0.is_unbounded() { builder.unbounded() } else { builder };
         // Without a bound of attempts an acknowledgement has but the joiners to tell.
         let builder = match once {
             true => builder.attempts(1),
-            false if scene == Scene::Joiners && ops[0].1 % 2 == 0 => builder.attempts(u32::MAX),
+            false if scene == Scene::Joiners && ops[0].1.is_multiple_of(2) => builder.attempts(u32::MAX),
             false if scene == Scene::Joiners => builder,
             false => builder.attempts(u32::MAX),
         };
@@ -819,6 +862,8 @@ mod killer {
 
     /// More than any scene puts: what is counted wrong shows when a message of just that size does not fit in the end.
     const BYTES: u64 = 1 << 15;
+    /// Of an unbounded queue in an arena of the usual size.
+    const SEGMENT: usize = 256 << 10;
     /// Steps beyond these do not exist; an operation that passes more has a loop.
     const MAX_STEPS: u64 = 120;
 
@@ -868,8 +913,11 @@ mod killer {
             all.extend([Alone, Putters].iter().chain(&waiting).map(|s| (Op::GetMany(form), *s)));
         }
         all.extend([(Op::GetMany(Form::Inline), Joiners), (Op::Join, Joiners)]);
+        all.extend([Op::FirstGrow, Op::Grow(Form::Inline), Op::Shrink(Form::Inline)].map(|op| (op, Alone)));
         let plain: Vec<Op> = all.iter().filter(|(_, scene)| *scene == Alone).map(|(op, _)| *op).collect();
         all.extend(plain.into_iter().map(|op| (op, Abandoned)));
+        let at_edge = [Op::Grow(Form::Block), Op::GrowMany, Op::Shrink(Form::Block), Op::ShrinkMany, Op::ShrinkByLease];
+        all.extend(at_edge.map(|op| (op, Alone)).into_iter().chain([(Op::Grow(Form::Inline), Getters)]));
         all.push((Op::Put(Form::BlockAndHandle), Getters));
         all.push((Op::Get(Form::BlockAndHandle), Putters));
         all.push((Op::Lease(Form::BlockAndHandle), Putters));
@@ -1014,11 +1062,15 @@ mod killer {
             (Op::Retake(inline), Op::Retake(inline)),
             (Op::GetReturned(inline), Op::GetReturned(inline)),
             (Op::GetDead(inline), Op::GetDead(inline)),
+            (Op::FirstGrow, Op::FirstGrow),
+            (Op::Grow(inline), Op::Grow(inline)),
+            (Op::Shrink(inline), Op::ShrinkByLease),
         ];
         for (first, second) in pairs {
             for clean in [false, true] {
                 let name = format!("{first:?} then {second:?}{}", if clean { ", cleaned between" } else { "" });
-                if !wanted(&name) {
+                // To go to the edge takes its time.
+                if !wanted(&name) || clean && first.is_at_edge() {
                     continue;
                 }
                 let mut sum = Line::default();

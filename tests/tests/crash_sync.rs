@@ -6,7 +6,7 @@
 #![cfg(feature = "crash-points")]
 
 use multiproc::{
-    Atomic, Event, GetError, Lock, LockError, OwnedPermit, Process, Queue, Semaphore, Value, testing,
+    Atomic, Event, GetError, Lock, LockError, OwnedPermit, Process, Queue, RLock, Semaphore, SignalSemaphore, Value, testing,
     testing::{Audit, arm_step, disarm, passed},
 };
 use serde::{Deserialize, Serialize};
@@ -113,6 +113,8 @@ impl<'s> Waiter<'s> {
 #[derive(Clone, Serialize, Deserialize)]
 struct Kit {
     lock: Lock,
+    rlock: RLock,
+    signals: SignalSemaphore,
     value: Value<[u64; 4]>,
     event: Event,
     semaphore: Semaphore,
@@ -125,7 +127,9 @@ impl Kit {
     fn new() -> Kit {
         let (lock, value) = (Lock::new().unwrap(), Value::new([1; 4]).unwrap());
         let (event, semaphore) = (Event::new().unwrap(), Semaphore::new(1).unwrap());
-        Kit { lock, value, event, semaphore, queue: Queue::bounded(2).unwrap(), stage: Atomic::new(0).unwrap() }
+        let (rlock, signals) = (RLock::new().unwrap(), SignalSemaphore::bounded(0, 3).unwrap());
+        let (queue, stage) = (Queue::bounded(2).unwrap(), Atomic::new(0).unwrap());
+        Kit { lock, rlock, signals, value, event, semaphore, queue, stage }
     }
 
     fn go(&self, k: u64) {
@@ -167,6 +171,16 @@ enum Op {
     PermitLeaseDrop,
     PermitLeaseAck,
     PermitInResult,
+    /// Twice.
+    RLock,
+    RLockTimeout,
+    RUnlock,
+    RRecover,
+    SignalAcquire,
+    SignalAcquireTimeout,
+    SignalRelease,
+    NewRLock,
+    NewSignals,
     NewLock,
     NewValue,
     NewAtomic,
@@ -296,6 +310,52 @@ fn victim(kit: Kit, op: Op, k: u64) -> u64 {
             end(())
         }
         Op::PermitInResult => unreachable!("has a function of its own"),
+        Op::RLock => {
+            kit.go(k);
+            let first = kit.rlock.lock();
+            end((first, kit.rlock.lock()))
+        }
+        Op::RLockTimeout => {
+            kit.go(k);
+            end(kit.rlock.lock_timeout(Duration::from_millis(3)))
+        }
+        Op::RUnlock => {
+            let (first, second) = (kit.rlock.lock().unwrap(), kit.rlock.lock().unwrap());
+            kit.go(k);
+            drop(first);
+            drop(second);
+            end(())
+        }
+        Op::RRecover => {
+            kit.go(k);
+            let recovery = kit.rlock.recover().unwrap();
+            drop(kit.rlock.lock().unwrap());
+            drop(recovery.make_consistent());
+            end(())
+        }
+        Op::SignalAcquire => {
+            kit.go(k);
+            end(kit.signals.acquire())
+        }
+        Op::SignalAcquireTimeout => {
+            kit.go(k);
+            end(kit.signals.acquire_timeout(Duration::from_millis(3)))
+        }
+        Op::SignalRelease => {
+            kit.go(k);
+            kit.signals.release(2).unwrap();
+            end(())
+        }
+        Op::NewRLock => {
+            kit.go(k);
+            drop(RLock::new().unwrap());
+            end(())
+        }
+        Op::NewSignals => {
+            kit.go(k);
+            drop(SignalSemaphore::new(3).unwrap());
+            end(())
+        }
         Op::NewLock => {
             kit.go(k);
             drop(Lock::new().unwrap());
@@ -425,9 +485,38 @@ fn drain(kit: &Kit) {
     }
 }
 
+/// As [`lock_works`], and it counts from one.
+fn rlock_works(lock: &RLock, pids: &[u32]) {
+    match lock.lock_timeout(Duration::from_secs(40)) {
+        Ok(guard) => drop(guard),
+        Err(LockError::OwnerDied(death)) => {
+            assert!(death.pid == 0 || pids.contains(&death.pid), "{death:?} is none of {pids:?}");
+            drop(lock.recover().unwrap().make_consistent());
+        }
+        Err(other) => panic!("{other}"),
+    }
+    let guards = (lock.try_lock().unwrap(), lock.lock().unwrap());
+    assert!(format!("{lock:?}").ends_with(", 2 times)"), "{lock:?}");
+    drop(guards);
+    assert!(!lock.locked());
+}
+
+/// It counts right, up to its bound.
+fn signals_work(signals: &SignalSemaphore) {
+    while signals.try_acquire().is_ok() {}
+    signals.release(3).unwrap();
+    assert!(signals.release(1).is_err());
+    for _ in 0..3 {
+        signals.acquire_timeout(Duration::from_secs(40)).unwrap();
+    }
+    assert!(signals.acquire_timeout(Duration::ZERO).is_err() && signals.value() == 0);
+}
+
 /// Everything works as if nobody had died.
 fn all_is_well(kit: &Kit, pids: &[u32]) {
     lock_works(&kit.lock, pids);
+    rlock_works(&kit.rlock, pids);
+    signals_work(&kit.signals);
     value_is_whole(&kit.value);
     testing::collect().unwrap();
     drain(kit);
@@ -446,7 +535,7 @@ fn run(op: Op, scene: Scene, k: u64) -> Result<u64, ()> {
     let kit = Kit::new();
     if scene == Scene::AfterDeath {
         // Joined, so that the kernel has walked its list: the end of a scope alone does not wait for that.
-        thread::scope(|s| s.spawn(|| mem::forget(kit.lock.lock())).join().unwrap());
+        thread::scope(|s| s.spawn(|| mem::forget((kit.lock.lock(), kit.rlock.lock(), kit.rlock.lock()))).join().unwrap());
     }
     let child = Process::spawn((kit.clone(), op, k), victim).unwrap();
     let pid = child.pid();
@@ -461,6 +550,8 @@ fn run(op: Op, scene: Scene, k: u64) -> Result<u64, ()> {
         let value_waiter = || Waiter::start(s, || kit.value.update(|_| ()).unwrap());
         let event_waiter = || Waiter::start(s, || kit.event.wait().unwrap());
         let permit_waiter = || Waiter::start(s, || drop(kit.semaphore.acquire().unwrap()));
+        let rlock_waiter = || Waiter::start(s, || drop(kit.rlock.lock()));
+        let signal_waiter = || Waiter::start(s, || kit.signals.acquire().unwrap());
         let start = || kit.stage.set(2);
         let mut waiters = Vec::new();
         match (op, scene) {
@@ -523,11 +614,53 @@ fn run(op: Op, scene: Scene, k: u64) -> Result<u64, ()> {
                 // Sent or not, the permit is to be had again in the end.
                 drain(&kit);
             }
+            (Op::RUnlock, Scene::Sleepers) => {
+                waiters = vec![rlock_waiter(), rlock_waiter()];
+                start();
+            }
+            (Op::RLock | Op::RLockTimeout | Op::RRecover, Scene::MustSleep) => {
+                let guards = (kit.rlock.lock(), kit.rlock.lock());
+                start();
+                match op {
+                    Op::RLock => asleep_or_dead(pid, id(&kit.rlock)),
+                    Op::RLockTimeout => thread::sleep(Duration::from_millis(4)),
+                    _ => thread::sleep(Duration::from_millis(1)),
+                }
+                waiters = vec![rlock_waiter()];
+                drop(guards);
+            }
+            (Op::SignalRelease, Scene::Sleepers) => {
+                waiters = vec![signal_waiter(), signal_waiter()];
+                start();
+            }
+            (Op::SignalAcquire | Op::SignalAcquireTimeout, Scene::MustSleep) => {
+                start();
+                if op == Op::SignalAcquire {
+                    asleep_or_dead(pid, id(&kit.signals));
+                } else {
+                    thread::sleep(Duration::from_millis(4));
+                }
+                waiters = vec![signal_waiter()];
+                // One for each of the two, of whom one may be dead: the waiter needs no more than one.
+                kit.signals.release(1).unwrap();
+                eventually("the victim ends", || is_dead(pid));
+                if kit.signals.value() == 0 {
+                    kit.signals.release(1).unwrap();
+                }
+            }
             _ => start(),
         }
         eventually("the victim ends", || is_dead(pid));
         if op == Op::EventSet && !kit.event.is_set() {
             kit.event.set().unwrap();
+        }
+        if op == Op::SignalRelease
+            && scene == Scene::Sleepers
+            && kit.signals.value() == 0
+            && !waiters.iter().any(|w| w.0.is_finished())
+        {
+            // Not released, or on its way to those who wait.
+            kit.signals.release(2).unwrap();
         }
         waiters.into_iter().for_each(Waiter::must_go_on);
         if by_kernel_alone {
@@ -602,6 +735,21 @@ fn a_death_at_every_step_of_every_operation() {
         (PermitGet, Sleepers),
         (PermitLeaseDrop, Alone),
         (PermitLeaseAck, Alone),
+        (RLock, Alone),
+        (RLock, MustSleep),
+        (RLock, AfterDeath),
+        (RLockTimeout, MustSleep),
+        (RUnlock, Alone),
+        (RUnlock, Sleepers),
+        (RRecover, Alone),
+        (RRecover, AfterDeath),
+        (RRecover, MustSleep),
+        (SignalAcquire, MustSleep),
+        (SignalAcquireTimeout, MustSleep),
+        (SignalRelease, Alone),
+        (SignalRelease, Sleepers),
+        (NewRLock, Alone),
+        (NewSignals, Alone),
         (NewLock, Alone),
         (NewValue, Alone),
         (NewAtomic, Alone),

@@ -22,7 +22,8 @@ fn for_ever() {
 /// What a report calls a handle's object.
 fn object(handle: &impl Debug) -> String {
     let text = format!("{handle:?}");
-    let (kind, rest) = text.split_once(" { id: ").expect("a handle's Debug names its id");
+    let (kind, rest) = text.split_once("id: ").expect("a handle's Debug names its id");
+    let kind = kind.trim_end_matches([' ', '{', '(']);
     let kind = if ["Sender", "Receiver"].contains(&kind) { "Queue" } else { kind };
     format!("{kind} {}", rest.split([',', ' ']).next().unwrap())
 }

@@ -13,18 +13,20 @@ use std::time::{Duration, Instant};
 use std::{fs, thread};
 
 /// The small examples in learning order.
-const NAMES: [&str; 13] = [
+const NAMES: [&str; 15] = [
     "start_and_join",
     "worker_struct",
     "producer_consumer",
     "pipe_between_children",
     "bounded_buffer",
     "counters",
+    "barrier_phases",
     "shared_matrix",
     "arrow_columns",
     "daemon_workers",
     "long_task",
     "monitor",
+    "wait_any",
     "kill_nine",
     "nested_tree",
 ];
@@ -173,6 +175,18 @@ fn counters_are_exact() {
 }
 
 #[test]
+fn barrier_phases_go_on_after_a_death() {
+    let expected = [
+        "a worker was told of a death: true",
+        "a worker was killed in phase 6",
+        "a worker was told of a death: true",
+        "broken: true",
+        "phases: 12",
+    ];
+    assert_eq!(run("barrier_phases", &["12"]), expected);
+}
+
+#[test]
 fn shared_matrix() {
     assert_eq!(run("shared_matrix", &["500"]), ["row 350 of 500 has the largest sum: 100004.95"]);
     assert_eq!(run("shared_matrix", &["1"]), ["row 0 of 1 has the largest sum: 100004.95"]);
@@ -224,6 +238,16 @@ fn monitor_gets_the_permit_of_a_killed_job_back() {
     expected.extend((8..=12).map(full));
     expected.extend([format!("12 ticks took {took} ms"), "0 fired, 5 called off, 1 killed".into()]);
     assert_eq!(lines, expected);
+}
+
+#[test]
+fn wait_any_serves_all_and_sees_who_dies() {
+    let mut lines = run("wait_any", &["200", "1"]);
+    assert_eq!(lines.pop().unwrap_or_default(), format!("sums: {:?}", [200 * 201 / 2, 100 * 101 / 2, 200 * 201 / 2]));
+    lines.sort();
+    let died = lines.iter().position(|line| line.starts_with("worker 1: ")).map(|i| lines.remove(i)).unwrap_or_default();
+    assert!(died.contains("was ended by SIGABRT"), "{died:?}");
+    assert_eq!(lines, ["the program says hello", "worker 0 has ended", "worker 2 has ended"]);
 }
 
 #[test]

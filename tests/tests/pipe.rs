@@ -87,6 +87,21 @@ fn the_end_of_the_data_comes_after_the_data() {
     assert_eq!(rx.recv().unwrap(), 1);
     assert!(matches!(rx.recv(), Err(RecvError::Eof)));
     assert!(p.join().is_err());
+
+    // Also while others have handles of its end.
+    let (tx, rx) = one_way::<u64>().unwrap();
+    let p = Process::spawn((tx.clone(),), |tx: PipeSender<u64>| -> () {
+        tx.send(1).unwrap();
+        std::process::exit(0);
+    })
+    .unwrap();
+    assert!(p.join().is_err());
+    assert_eq!(rx.recv().unwrap(), 1);
+    assert!(matches!(rx.try_recv(), Err(RecvError::WouldBlock)), "the end is anybody's");
+    tx.send(2).unwrap();
+    assert_eq!(rx.recv().unwrap(), 2);
+    drop(tx);
+    assert!(matches!(rx.recv(), Err(RecvError::Eof)));
 }
 
 #[test]

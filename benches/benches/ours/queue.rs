@@ -29,11 +29,19 @@ fn consume(jobs: Receiver<Message>, meter: String, consumer: usize) {
 
 /// Messages per second with `producers` and `consumers`.
 pub(crate) fn rate(windows: &Windows, producers: usize, consumers: usize) -> Measured {
+    rate_of(windows, producers, consumers, Queue::bounded(1024)?)
+}
+
+/// Messages per second from one producer to one consumer through an unbounded queue that may take `bytes`.
+pub(crate) fn unbounded_rate(windows: &Windows, bytes: u64) -> Measured {
+    rate_of(windows, 1, 1, Queue::builder().unbounded().byte_limit(bytes).build()?)
+}
+
+fn rate_of(windows: &Windows, producers: usize, consumers: usize, queue: Queue<Message>) -> Measured {
     if multiproc::CRASH_POINTS {
         return Err("crash points are compiled in".into());
     }
     let meter = Segment::<Meter>::new()?;
-    let queue = Queue::<Message>::bounded(1024)?;
     let mut workers = Vec::new();
     for n in 0..consumers {
         workers.push(Process::spawn((queue.receiver()?, meter.path(), n), consume)?);

@@ -3,6 +3,7 @@
 pub mod bare_ring;
 pub mod bare_spsc;
 pub mod crossbeam;
+pub mod futex_words;
 pub mod idle;
 pub mod ipc;
 pub mod memory;
@@ -29,6 +30,7 @@ pub fn ran_as_worker() -> bool {
         (bare_spsc::PRODUCER, [ring]) => bare_spsc::produce(ring),
         (bare_spsc::CONSUMER, [ring, meter]) => bare_spsc::consume(ring, meter),
         (bare_spsc::PARTNER, [words]) => bare_spsc::answer(words),
+        (futex_words::PARTNER, [turn]) => futex_words::answer(turn),
         (ipc::PRODUCER, [server]) => ipc::produce(server),
         (ipc::CONSUMER, [meter]) => ipc::consume(meter),
         (socket::PRODUCER, []) => socket::produce(),

@@ -145,6 +145,13 @@ impl Parcel {
         small.then(|| self.buffer.as_slice())
     }
 
+    /// The payload of a message that is small and nothing else.
+    #[inline]
+    pub(crate) fn plain(&self) -> Option<&[u8]> {
+        let plain = !self.buffer.is_block() && self.outgoing.is_empty();
+        plain.then(|| self.buffer.as_slice())
+    }
+
     /// The references, by position.
     #[inline]
     pub(crate) fn references(&self) -> &[Arc<Held>] {

@@ -5,11 +5,13 @@ use crate::codec::{Bincode, Codec, EncodeRef};
 use crate::dead::DeadLetters;
 use crate::error::{GetError, PutError, PutFailed, PutManyError};
 use crate::lease::Lease;
-use crate::message::{Arrival, Parcel};
+use crate::message::{self, Arrival, OpenFailed, Parcel};
 use crate::ring::cell::{CLOSED, MAX_CAPACITY, QueueCell};
 use crate::ring::kind::QUEUE;
-use crate::ring::{Bounds, Patience, Ring, dead};
+use crate::ring::{Bounds, Patience, Ring, Usual, dead};
+use multiproc_shm::raw::Who;
 use multiproc_shm::scope;
+use multiproc_shm::watching::{Source, WaitOn};
 use multiproc_shm::{Arena, Error, Role};
 use multiproc_sys::clock::Deadline;
 use multiproc_sys::robust;
@@ -26,6 +28,9 @@ pub const DEFAULT_MAX_MESSAGE: u64 = 1 << 30;
 
 /// Bytes are counted in 40 bits.
 const MAX_BYTES: u64 = 1 << 39;
+
+/// Words of the longest payload that is taken the short way.
+const SMALL_WORDS: usize = 8;
 
 /// What the types of a queue hash to: both ends agree on them, in one program.
 fn type_hash<T: 'static, C: 'static>() -> u64 {
@@ -93,8 +98,23 @@ impl Ring {
 
     #[inline]
     fn get_value<T, C: Codec<T>>(&self, patience: Patience) -> Result<T, GetError> {
+        let who = self.arena().who()?;
+        let mut small = [0_u64; SMALL_WORDS];
+        match self.get_usual(who, &mut small) {
+            Usual::Done((len, hand)) => {
+                let value = message::decode::<T, C>(self.arena(), &bytemuck::must_cast_slice(&small)[..len], &[]);
+                // Last: a death before this is a message lost.
+                hand.hand_over();
+                value.map_err(|e| OpenFailed::Codec(e).into())
+            }
+            short => self.get_any::<T, C>(who, patience, matches!(short, Usual::Locked)),
+        }
+    }
+
+    #[inline(never)]
+    fn get_any<T, C: Codec<T>>(&self, who: Who, patience: Patience, locked: bool) -> Result<T, GetError> {
         let mut arrival = Arrival::new(self.arena());
-        let got = self.get(&mut arrival, patience);
+        let got = self.get(who, &mut arrival, patience, locked);
         let value = got.and_then(|()| Ok(arrival.open::<T, C>()?));
         drop(arrival);
         // Last: a death before this is a message lost.
@@ -213,13 +233,13 @@ macro_rules! handle {
                 self.ring.len()
             }
 
-            /// Whether nothing waits.
+            /// Whether nothing waits, exactly; leases that are out do not.
             #[doc(alias = "empty")]
             pub fn is_empty(&self) -> bool {
                 self.len() == 0
             }
 
-            /// How many items fit.
+            /// How many items fit. Of an unbounded queue the most that it keeps.
             #[doc(alias = "maxsize")]
             pub fn capacity(&self) -> usize {
                 self.ring.capacity() as usize
@@ -388,6 +408,12 @@ macro_rules! putting {
 
 macro_rules! getting {
     ($Name:ident) => {
+        impl<T, C> WaitOn for $Name<T, C> {
+            fn source(&self) -> Source<'_> {
+                Source::Object(&self.ring)
+            }
+        }
+
         impl<T, C: Codec<T>> $Name<T, C> {
             /// Takes the first message, waiting while there is none.
             ///
@@ -526,7 +552,7 @@ macro_rules! getting {
     };
 }
 
-/// A bounded queue for many putters and getters in any number of processes and threads.
+/// A queue for many putters and getters in any number of processes and threads, [`bounded`](Queue::bounded) or [`unbounded`](Queue::unbounded).
 ///
 /// A handle is two words, cheap to clone, and travels in arguments, results and messages. Order is FIFO; returned leases come first. The
 /// bound counts items; messages of more than 4 KiB lie in blocks of their own. Nothing is allocated until the first put.
@@ -535,8 +561,13 @@ macro_rules! getting {
 /// the putters are gone, give out [`sender`](Queue::sender) and [`receiver`](Queue::receiver), or [`close`](Queue::close) it.
 ///
 /// # Python
-/// `multiprocessing.Queue(maxsize)`, also `SimpleQueue`. There is no feeder thread: `put` has put when it returns, `len`, `is_empty` and
-/// `is_full` are exact, and there is nothing to join or cancel.
+/// | Python | here |
+/// |---|---|
+/// | `Queue(maxsize)`, `Queue()` | [`bounded`](Queue::bounded), [`unbounded`](Queue::unbounded) |
+/// | `SimpleQueue()` | the same; with time-outs, and `close` ends the loops of getters |
+/// | `JoinableQueue()`, `task_done()`, `join()` | the same: [`lease`](Queue::lease), [`Lease::ack`], [`join`](Queue::join) |
+/// | `qsize()`, `empty()`, `full()` | [`len`](Queue::len), [`is_empty`](Queue::is_empty), [`is_full`](Queue::is_full): exact at the moment they look, on every system. What has been put is counted when `put` returns, and `try_get` finds it |
+/// | `join_thread()`, `cancel_join_thread()`, `close()` before them | not needed: there is no feeder thread and no private buffer. `put` has put when it returns, so a process may exit, or be killed, right after it without loss, and its exit waits for no reader |
 ///
 /// # Crash safety
 /// `kill -9` of anybody at any instruction: nobody hangs and nothing is corrupt. See [`put`](Queue::put), [`get`](Queue::get), [`lease`](Queue::lease).
@@ -560,6 +591,10 @@ macro_rules! getting {
 /// assert_eq!((results.get()?, results.get()?, results.get()?), (2, 4, 6));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+#[doc(alias = "SimpleQueue")]
+#[doc(alias = "JoinableQueue")]
+#[doc(alias = "join_thread")]
+#[doc(alias = "cancel_join_thread")]
 pub struct Queue<T, C = Bincode> {
     pub(crate) ring: Ring,
     _type: Carries<T, C>,

@@ -19,6 +19,14 @@ struct Bytes(Vec<u8>);
 pub(crate) struct Scratch(Option<Box<Bytes>>);
 
 impl Scratch {
+    /// None at all, which only [`is_there`](Scratch::is_there) may be asked of.
+    pub(crate) const NONE: Scratch = Scratch(None);
+
+    #[inline]
+    pub(crate) fn is_there(&self) -> bool {
+        self.0.is_some()
+    }
+
     /// With room for any message that travels in a ring.
     #[inline]
     pub(crate) fn take() -> Scratch {
@@ -57,10 +65,15 @@ impl DerefMut for Scratch {
 impl Drop for Scratch {
     #[inline]
     fn drop(&mut self) {
-        if let Some(bytes) = self.0.take()
-            && (INLINE_BYTES..=KEEP).contains(&bytes.0.capacity())
-        {
-            let _ = SCRATCH.try_with(|s| s.set(Some(bytes)));
+        if let Some(bytes) = self.0.take() {
+            give_back(bytes);
         }
+    }
+}
+
+#[inline(never)]
+fn give_back(bytes: Box<Bytes>) {
+    if (INLINE_BYTES..=KEEP).contains(&bytes.0.capacity()) {
+        let _ = SCRATCH.try_with(|scratch| scratch.set(Some(bytes)));
     }
 }

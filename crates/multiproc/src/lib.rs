@@ -23,6 +23,7 @@
 //! |---|---|
 //! | hand out work and collect results | [`Queue`], or its ends from [`channel`] |
 //! | hand out work that must not be lost | [`Queue::lease`] |
+//! | wait until all work is done | [`Queue::join`] |
 //! | have two processes talk to each other | a [`pipe`], or [`one_way`] |
 //! | count | [`Atomic`] |
 //! | share a small value that is always whole | [`Value`] |
@@ -31,6 +32,8 @@
 //! | share memory with another program | [`SharedMemory`], by name |
 //! | take turns | [`Lock`] |
 //! | wait for something to happen | [`Event`] |
+//! | wait for what another does under a lock | [`Condition`] |
+//! | go on when all have come | [`Barrier`] |
 //! | bound how many do something | [`Semaphore`] |
 //!
 //! [Coming from Python](coming_from_python) has each of these beside Python's, and a table of which to take; [`threads`] has the same in threads.
@@ -57,7 +60,8 @@
 //! # When somebody dies
 //!
 //! The kernel tells who is dead, at once. A queue goes on: what was being put is there whole or not at all, what was on lease comes again. A lock reports
-//! [`LockError::OwnerDied`] until somebody vouches for what it guards. A value has its old content. Permits come back. When the last
+//! [`LockError::OwnerDied`] until somebody vouches for what it guards. A value has its old content. Permits come back. Who waits for a
+//! [`Condition`] looks again, and a [`Barrier`] tells all of it. When the last
 //! [`Sender`] is dropped or dead, receivers see the end; when the last [`Receiver`] is, senders get an error. When the coordinator dies, its workers are ended.
 //!
 //! # How it ends
@@ -168,6 +172,8 @@ pub use multiproc_process::{TracingBridge, tracing_bridge};
 pub use multiproc_shm::Error as ShmError;
 #[doc(inline)]
 pub use multiproc_shm::stats::{HolderStats, KindStats, Stats};
+#[doc(inline)]
+pub use multiproc_shm::watching::{WaitOn, wait, wait_deadline, wait_timeout};
 #[doc(inline)]
 pub use multiproc_sync::{
     AcquireError, Array, ArrayGuard, ArrayRecovery, Atomic, AtomicPrimitive, Barrier, BarrierError, BarrierWaitResult,

@@ -95,7 +95,12 @@ impl Item {
         }
     }
 
-    /// The value in `place`, or why there is none.
+    /// How many bytes of its place a value of this format is in.
+    pub(crate) fn wanted(format: Format, code: u8) -> Result<usize, &'static str> {
+        if matches!(code, 1 | 2) { length(format).map(|(len, _)| len) } else { Ok(8) }
+    }
+
+    /// The value in these bytes, or why there is none.
     pub(crate) fn decode(format: Format, code: u8, place: &[u8]) -> Result<Item, &'static str> {
         let word = || place.first_chunk::<8>().copied().ok_or("an item's place is too small");
         match (&format, code) {
@@ -113,7 +118,8 @@ impl Item {
     }
 }
 
-fn string(format: Format, place: &[u8]) -> Result<Vec<u8>, &'static str> {
+/// Of a string, and whether it is exact.
+fn length(format: Format) -> Result<(usize, bool), &'static str> {
     const WRONG: &str = "a string's format is none of Python's";
     let end = format.iter().position(|b| *b == 0).unwrap_or(format.len());
     let text = std::str::from_utf8(&format[..end]).map_err(|_| WRONG)?;
@@ -121,7 +127,11 @@ fn string(format: Format, place: &[u8]) -> Result<Vec<u8>, &'static str> {
         Some(digits) => (digits, true),
         None => (text.strip_suffix('s').ok_or(WRONG)?, false),
     };
-    let len: usize = digits.parse().map_err(|_| WRONG)?;
+    Ok((digits.parse().map_err(|_| WRONG)?, exact))
+}
+
+fn string(format: Format, place: &[u8]) -> Result<Vec<u8>, &'static str> {
+    let (len, exact) = length(format)?;
     let bytes = place.get(..len).ok_or("a string is longer than its place")?;
     let end = if exact { len } else { bytes.iter().rposition(|b| *b != 0).map_or(0, |last| last + 1) };
     Ok(bytes[..end].to_vec())

@@ -23,6 +23,8 @@ use std::thread;
 
 /// How often a value is looked at again that another process is writing.
 const LOOKS: u32 = 100;
+/// Bytes of the table of places that are read at a time.
+const PART: usize = 4096;
 
 /// A list of fixed length in shared memory under a name, of numbers, strings and the like, laid out as Python's `ShareableList`: either opens what the other has made.
 ///
@@ -113,14 +115,22 @@ impl ShareableList {
         }
         let length = u64::from_ne_bytes(read(&memory, 0)?);
         let start = length.checked_add(2).and_then(|n| n.checked_mul(8)).filter(|start| *start <= size).ok_or_else(wrong)?;
-        let mut table = vec![0; (start - 8) as usize];
-        memory.read_at(8, &mut table)?;
-        let offsets = table.chunks_exact(8).map(|word| u64::from_ne_bytes(word.try_into().expect("8 bytes")));
-        let places: Option<Vec<u64>> = offsets.map(|offset| start.checked_add(offset)).collect();
-        let places = places.ok_or_else(wrong)?;
-        let rises = places[0] == start && places.is_sorted();
-        let end = places.last().and_then(|end| end.checked_add(length * 9));
-        if !rises || end.is_none_or(|end| end > size) {
+        // Part by part, so that no more is taken for it than somebody has written there.
+        let mut places = Vec::new();
+        let mut part = [0; PART];
+        for at in (8..start).step_by(PART) {
+            let part = &mut part[..PART.min((start - at) as usize)];
+            memory.read_at(at, part)?;
+            for word in part.chunks_exact(8) {
+                let place = start.checked_add(u64::from_ne_bytes(word.try_into().expect("8 bytes"))).ok_or_else(wrong)?;
+                let least = places.last().map_or(start, |last| last + 8);
+                if place < least || (places.is_empty() && place != start) || place > size {
+                    return Err(wrong());
+                }
+                places.push(place);
+            }
+        }
+        if places.last().is_none_or(|end| end + length * 9 > size) {
             return Err(wrong());
         }
         Ok(ShareableList { memory, places })
@@ -155,11 +165,14 @@ impl ShareableList {
         self.check(index)?;
         for _ in 0..LOOKS {
             let format = self.format_at(index)?;
-            let mut place = vec![0; (self.places[index + 1] - self.places[index]) as usize];
-            self.memory.read_at(self.places[index], &mut place)?;
             let [code] = read(&self.memory, self.code(index))?;
+            let wanted = Item::wanted(format, code);
+            // Of a place only what the value takes: it may be as large as the segment.
+            let mut bytes = vec![0; wanted.unwrap_or(0).min(self.room(index))];
+            self.memory.read_at(self.places[index], &mut bytes)?;
             if format != UNREADY && self.format_at(index)? == format {
-                return Item::decode(format, code, &place).map_err(|why| self.error(Kind::Corrupted(why)));
+                let value = wanted.and_then(|_| Item::decode(format, code, &bytes));
+                return value.map_err(|why| self.error(Kind::Corrupted(why)));
             }
             thread::yield_now();
         }
@@ -172,7 +185,7 @@ impl ShareableList {
     /// There is no such index; a string is longer than its place; another program has cut the segment.
     pub fn set(&self, index: usize, value: impl Into<Item>) -> Result<(), SharedMemoryError> {
         self.check(index)?;
-        let room = (self.places[index + 1] - self.places[index]) as usize;
+        let room = self.room(index);
         let (format, code, bytes) = value.into().encode().ok_or_else(|| self.error(Kind::Invalid(TOO_LONG)))?;
         // Padding counts: Python reads it.
         let padded = bytes.len() + usize::from(format.contains(&b's'));
@@ -236,6 +249,11 @@ impl ShareableList {
 
     fn check(&self, index: usize) -> Result<(), SharedMemoryError> {
         if index < self.len() { Ok(()) } else { Err(self.error(Kind::Invalid("the list has no such index"))) }
+    }
+
+    /// Bytes of a value's place.
+    fn room(&self, index: usize) -> usize {
+        (self.places[index + 1] - self.places[index]) as usize
     }
 
     fn error(&self, kind: Kind) -> SharedMemoryError {

@@ -1,7 +1,7 @@
 //! [`SharedMemory`]: bytes under a name, for programs that know nothing of each other.
 //!
 //! Peers are not trusted, so bytes are copied in and out through the descriptor: what another program cuts off is then a short read, and no SIGBUS. A mapping is made
-//! only for who asks for it and vouches for the others. [`tag`](crate::tag) says how a segment ends.
+//! only for who asks for it and vouches for the others. [`tag`] says how a segment ends.
 #![allow(unsafe_code)]
 
 use crate::error::{Kind, SharedMemoryError};
@@ -25,7 +25,7 @@ const TRIES: u32 = 100;
 ///
 /// It is a file in `/dev/shm` that holds the user's bytes and nothing else. Bytes are copied by [`read_at`](SharedMemory::read_at) and
 /// [`write_at`](SharedMemory::write_at), without a lock: who writes while another reads takes care of that themselves. Between processes of one tree a
-/// [`SharedVec`](https://docs.rs/multiproc/latest/multiproc/struct.SharedVec.html) or an `Array` is what you want: no name, and views instead of copies.
+/// `SharedVec` or an `Array` is what you want: no name, and views instead of copies.
 ///
 /// **When it ends.** Opening never destroys, and dropping one handle of several does not either. A segment that was [created](SharedMemory::create) here goes with its last user: the last handle of any process
 /// that uses this crate. [`persist`](SharedMemory::persist) has it stay until [`unlink`](SharedMemory::unlink), which takes its name away at once. Segments that other programs have made stay until somebody unlinks them.
@@ -58,6 +58,8 @@ const TRIES: u32 = 100;
 /// assert!(SharedMemory::open(&name).unwrap_err().is_not_found());
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+#[doc(alias = "buf")]
+#[doc(alias = "close")]
 #[doc(alias = "shm_open")]
 pub struct SharedMemory {
     file: ManuallyDrop<File>,
@@ -184,10 +186,13 @@ impl SharedMemory {
     /// A copy of all bytes.
     ///
     /// # Errors
-    /// As [`read_at`](SharedMemory::read_at).
+    /// As [`read_at`](SharedMemory::read_at); there is no memory for the copy.
     pub fn read_to_vec(&self) -> Result<Vec<u8>, SharedMemoryError> {
         self.check_range(0, self.size())?;
-        let mut bytes = vec![0; self.size() as usize];
+        let mut bytes = Vec::new();
+        let room = usize::try_from(self.size()).ok().filter(|size| bytes.try_reserve_exact(*size).is_ok());
+        let size = room.ok_or_else(|| self.refused("taking memory for a copy", io::ErrorKind::OutOfMemory.into()))?;
+        bytes.resize(size, 0);
         self.read_at(0, &mut bytes)?;
         Ok(bytes)
     }

@@ -9,8 +9,10 @@ use crate::worker::Outcome;
 use multiproc_channel::{Bincode, Message, message};
 use multiproc_shm::arena::SlotId;
 use multiproc_shm::blocks::{BlockId, BlockState};
+use multiproc_shm::raw::WaitWord;
 use multiproc_shm::roster::{Slot, SlotState};
 use multiproc_shm::scope::References;
+use multiproc_shm::watching::{Seen, Watched, Watchlist};
 use multiproc_shm::{Arena, record, waiting};
 use multiproc_sys::bell;
 use multiproc_sys::clock::Deadline;
@@ -29,6 +31,10 @@ const ESRCH: i32 = 3;
 const DYING: Duration = Duration::from_millis(1);
 /// A program may discard a ring: see [`bell`].
 const RING_AGAIN: Duration = Duration::from_secs(1);
+
+/// Kicked when any child's end is told: who waits for processes among other things sleeps on one word for all of them. In private memory, so nobody can die and
+/// leave somebody asleep here.
+static ENDS: WaitWord = WaitWord::new();
 
 /// A child as this process knows it; shared by its handle and the keeper.
 #[derive(Debug)]
@@ -253,6 +259,7 @@ impl Child {
         }
         drop(state);
         self.changed.notify_all();
+        ENDS.kick(u32::MAX);
     }
 
     /// Waits until the child has ended, everything is cleaned up, and its last line is delivered; false when time is up.
@@ -383,6 +390,23 @@ impl Child {
             (_, ExitEvidence::Unknown) => ProcessError::Unknown { name, pid },
         })
     }
+}
+
+impl Watched for Child {
+    fn arena(&self) -> Option<&'static Arena> {
+        tree::existing()
+    }
+
+    /// Of another process's child nobody tells, and joining it fails at once.
+    fn is_ready(&self, _seen: &Seen) -> bool {
+        !self.is_ours() || self.has_ended() || lines::is_delivering() && self.end_is_announced()
+    }
+
+    fn watch(&self, _seen: &mut Seen, list: &mut Watchlist) {
+        list.watch(None, &ENDS);
+    }
+
+    fn woken(&self, _seen: &Seen) {}
 }
 
 fn read_text(arena: &Arena, word: u64) -> Option<String> {

@@ -19,7 +19,7 @@ use std::time::Duration;
 /// Names that a list gives before it says how many more there are.
 const MANY: usize = 8;
 /// Threads of multiproc that run none of the user's code.
-const OWN_THREADS: [&str; 3] = ["multiproc-keep", "multiproc-stop", "multiproc-dump"];
+const OWN_THREADS: [&str; 4] = ["multiproc-keep", "multiproc-stop", "multiproc-dump", "multiproc-wait"];
 
 /// What every process of the tree holds and waits for: see [`dump`]. `Display` is a report of some lines for each process.
 #[derive(Clone, Debug)]
@@ -325,6 +325,7 @@ impl Picture<'_> {
                 (name, String::new())
             }
             Awaited::Debugger => ("whoever debugs it, or SIGCONT".into(), String::new()),
+            Awaited::AnyOf(things) => (format!("any of {things}"), String::new()),
         }
     }
 

@@ -7,6 +7,7 @@ use crate::current::ProcessInfo;
 use crate::error::{Error, Kind, ProcessError};
 use crate::signal::Signal;
 use multiproc_channel::Message;
+use multiproc_shm::watching::{Source, WaitOn};
 use multiproc_sys::clock::Deadline;
 use std::fmt;
 use std::io::{PipeReader, PipeWriter};
@@ -151,6 +152,12 @@ impl<R: Message> Process<R> {
     /// As [`join_timeout`](Process::join_timeout).
     pub fn try_join(&mut self) -> Result<Option<R>, ProcessError> {
         if self.child.has_ended() { self.child.take().map(Some) } else { Ok(None) }
+    }
+}
+
+impl<R> WaitOn for Process<R> {
+    fn source(&self) -> Source<'_> {
+        Source::Object(&*self.child)
     }
 }
 

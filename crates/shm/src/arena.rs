@@ -50,6 +50,8 @@ struct Header {
     classes: [SlabControl; CLASSES],
     /// How many processes that a plain fork made have joined: see [`crate::rejoin`].
     forks: AtomicU32,
+    /// How many wait words have got a second watcher: see [`crate::raw::WaitWord`].
+    seconds: AtomicU32,
 }
 
 #[allow(unsafe_code)]
@@ -669,6 +671,11 @@ impl Arena {
     ) -> Result<(), Error> {
         let high = high.min(self.slot(slot)?.bits_high());
         self.holds.for_each(&self.memory, slot, table, high, visit)
+    }
+
+    /// Where second watchers of a [`WaitWord`](crate::raw::WaitWord) are announced.
+    pub(crate) fn seconds(&self) -> &'static AtomicU32 {
+        &self.header.seconds
     }
 
     pub(crate) fn collection(&self) -> Collection {

@@ -201,8 +201,10 @@ impl Arena {
             for (&index, local) in shard.iter().filter(|&(&index, _)| Some(index) != except) {
                 for (part, table) in CHANNEL_ROLES {
                     if local.any(part) {
+                        let object = self.object_at(index, local.generation)?;
+                        (self.kind_of(index)?.left)(self, object, part)?;
                         self.holds.clear(&self.memory, self.my_slot(), table, index)?;
-                        undecided |= !self.role_cleared(self.object_at(index, local.generation)?, part, table)?;
+                        undecided |= !self.role_cleared(object, part, table)?;
                     }
                 }
             }

@@ -7,7 +7,8 @@
 //! - [`slab`]: finding a free entry of a table; [`blocks`]: memory in size classes; [`objects`]: the object table;
 //! - [`notes`]: who waits for what; [`roster`]: one slot for each process; [`moves`]: how movers and the collector see each other; [`holds`]: one bit for
 //!   each object and process;
-//! - [`arena`]: all of it together; [`waiting`]: sleeping with a note of what for; [`held`]: this process's references; [`record`]: references inside messages;
+//! - [`arena`]: all of it together; [`waiting`]: sleeping with a note of what for; [`watching`]: waiting for any of several things, and [`relay`]: the threads
+//!   that sleep on what one thread cannot; [`held`]: this process's references; [`record`]: references inside messages;
 //! - [`scope`]: how handles go through serde; [`collect`]: cleaning up after the dead, and tracing what nobody references;
 //! - [`rejoin`]: how a process that a plain fork made becomes one of the tree;
 //! - [`bereaved`]: processes whose parent is gone;
@@ -31,12 +32,14 @@ pub mod pace;
 pub mod raw;
 pub mod record;
 pub mod rejoin;
+pub mod relay;
 pub mod report;
 pub mod roster;
 pub mod scope;
 pub mod slab;
 pub mod stats;
 pub mod waiting;
+pub mod watching;
 
 /// What [`moves`] is made of; its model is made of others.
 pub(crate) mod atomics {
@@ -47,7 +50,8 @@ pub(crate) mod atomics {
 pub(crate) mod beneath {
     pub(crate) use multiproc_sys::clock::Deadline;
     pub(crate) use multiproc_sys::futex::{self, Wait};
-    pub(crate) use multiproc_sys::robust::{Thread, WAITERS};
+    pub(crate) use multiproc_sys::futex_waitv::{Word, wait_any};
+    pub(crate) use multiproc_sys::robust::{OWNER_DIED, Thread, WAITERS};
     pub(crate) use multiproc_sys::{crash, membarrier};
     pub(crate) use std::sync::atomic::{AtomicU32, Ordering, fence};
 }

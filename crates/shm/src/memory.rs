@@ -12,7 +12,9 @@
 use crate::error::Error;
 use multiproc_sys::memfd::{self, Mapping};
 use multiproc_sys::own_fd::OwnFd;
+use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::slice;
 use std::sync::atomic::{
     AtomicI8, AtomicI16, AtomicI32, AtomicI64, AtomicIsize, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering,
 };
@@ -32,7 +34,7 @@ macro_rules! shared_atomics {
 shared_atomics!(AtomicU8 AtomicU16 AtomicU32 AtomicU64 AtomicUsize AtomicI8 AtomicI16 AtomicI32 AtomicI64 AtomicIsize);
 // SAFETY: `repr(C)` of atomics.
 unsafe impl Shared for crate::raw::RawLock {}
-// SAFETY: `repr(transparent)` over an atomic.
+// SAFETY: `repr(C)` of atomics.
 unsafe impl Shared for crate::raw::WaitWord {}
 // SAFETY: an array of such.
 unsafe impl<T: Shared, const N: usize> Shared for [T; N] {}
@@ -98,6 +100,16 @@ impl Memory {
         Ok(unsafe { &*p })
     }
 
+    /// The words of 8 bytes in a range.
+    pub fn words(&self, offset: u64, len: u64) -> Result<&'static [AtomicU64], Error> {
+        let p = self.pointer(offset, len)?.cast::<AtomicU64>();
+        if !p.is_aligned() {
+            return Err(Error::Corrupted(&"an offset is not aligned"));
+        }
+        // SAFETY: in bounds, aligned, mapped for ever, and atomics allow any content and concurrent change.
+        Ok(unsafe { std::slice::from_raw_parts(p, len as usize / 8) })
+    }
+
     /// The first of `len` bytes at `offset`, for an owner that reads or writes them in place.
     #[inline]
     pub fn pointer_to(&self, offset: u64, len: u64) -> Result<*mut u8, Error> {
@@ -128,6 +140,16 @@ impl Memory {
         Ok(())
     }
 
+    /// The `len` bytes at `offset` as a ring: checked once, so that going round it needs no check.
+    pub fn round(&self, offset: u64, len: u64) -> Result<Round, Error> {
+        let p = self.pointer(offset, len)?.cast::<AtomicU64>();
+        if !p.is_aligned() || !len.is_power_of_two() || len < WORD {
+            return Err(Error::Corrupted(&"a ring's place"));
+        }
+        // SAFETY: in bounds, aligned, mapped for ever, and atomics allow any content and concurrent change.
+        Ok(Round(unsafe { slice::from_raw_parts(p, (len / WORD) as usize) }))
+    }
+
     /// Zeroes `len` bytes at `offset`. The caller has that range to itself by protocol.
     pub fn zero(&self, offset: u64, len: u64) -> Result<(), Error> {
         let p = self.pointer(offset, len)?;
@@ -154,6 +176,85 @@ impl Memory {
     /// Gives the pages of a range back; they read as zero afterwards.
     pub fn punch(&self, offset: u64, len: u64) -> Result<(), Error> {
         memfd::punch(self.fd()?, offset, len).map_err(|e| Error::system(&"fallocate(PUNCH_HOLE)", &e))
+    }
+}
+
+const WORD: u64 = 8;
+
+/// A part of the arena that positions, in bytes, go round for ever. A power of two of words.
+#[derive(Clone, Copy)]
+pub struct Round(&'static [AtomicU64]);
+
+impl Round {
+    /// Bytes once round.
+    #[inline]
+    pub fn size(self) -> u64 {
+        self.0.len() as u64 * WORD
+    }
+
+    #[inline]
+    fn place(self, position: u64) -> usize {
+        position as usize & (self.size() as usize - 1)
+    }
+
+    /// The word in which `position` lies.
+    #[inline]
+    pub fn word(self, position: u64) -> &'static AtomicU64 {
+        // SAFETY: a place lies below the size.
+        unsafe { self.0.get_unchecked(self.place(position) / WORD as usize) }
+    }
+
+    /// Bytes from `position` to where the ring begins anew, and a pointer to the first of them.
+    #[inline]
+    fn straight(self, position: u64) -> (*mut u8, usize) {
+        let place = self.place(position);
+        (self.0.as_ptr().cast_mut().cast::<u8>().wrapping_add(place), self.size() as usize - place)
+    }
+
+    /// Copies `bytes`, which are at most [`size`](Round::size), to `position`. The caller has that range to itself by protocol.
+    #[inline]
+    pub fn write(self, position: u64, bytes: &[u8]) {
+        if let Ok(word) = bytes.try_into()
+            && position.is_multiple_of(WORD)
+        {
+            // Relaxed: the commit publishes.
+            self.word(position).store(u64::from_ne_bytes(word), Ordering::Relaxed);
+            return;
+        }
+        let (to, straight) = self.straight(position);
+        let (first, rest) = bytes.split_at(bytes.len().min(straight).min(self.size() as usize));
+        // SAFETY: so many bytes lie there before the ring's end; a private slice does not overlap the mapping.
+        unsafe { to.copy_from_nonoverlapping(first.as_ptr(), first.len()) };
+        if !rest.is_empty() {
+            let rest = &rest[..rest.len().min(self.size() as usize)];
+            // SAFETY: at most the ring, from its beginning.
+            unsafe { self.straight(0).0.copy_from_nonoverlapping(rest.as_ptr(), rest.len()) };
+        }
+    }
+
+    /// Appends `len` bytes at `position`, at most [`size`](Round::size), to `into`. By protocol nobody writes them meanwhile.
+    #[inline]
+    pub fn read(self, position: u64, len: u64, into: &mut Vec<u8>) {
+        let len = len.min(self.size()) as usize;
+        let old = into.len();
+        into.reserve(len);
+        let (from, straight) = self.straight(position);
+        let first = len.min(straight);
+        let to = into.spare_capacity_mut().as_mut_ptr().cast::<u8>();
+        // SAFETY: so many bytes lie there before the ring's end; the room is reserved; a private vector does not overlap the mapping.
+        unsafe { to.copy_from_nonoverlapping(from, first) };
+        if first < len {
+            // SAFETY: the rest lies at the ring's beginning, and behind the first part in the reserved room.
+            unsafe { to.wrapping_add(first).copy_from_nonoverlapping(self.straight(0).0, len - first) };
+        }
+        // SAFETY: these bytes have just been written.
+        unsafe { into.set_len(old + len) };
+    }
+}
+
+impl fmt::Debug for Round {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Round").field("size", &self.size()).finish()
     }
 }
 

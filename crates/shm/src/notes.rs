@@ -9,7 +9,7 @@
 //! | `since` | when the wait began, CLOCK_MONOTONIC in ns; 0: not stored yet | the same thread | the same |
 //! | `unnoted` | waits that found no free note | the thread that waits | the same |
 //!
-//! What is awaited is the index of an object, or {slot:12, end of the slot's generation:16} for [`Op::Join`].
+//! What is awaited is the index of an object, or {slot:12, end of the slot's generation:16} for [`Op::Join`], or a number of things for [`Op::Any`].
 
 use multiproc_sys::robust;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -41,11 +41,13 @@ pub enum Op {
     Continue = 9,
     /// To see everything finished that was put into a queue.
     JoinQueue = 10,
+    /// To see any of several things ready.
+    Any = 20,
 }
 
 impl Op {
-    const ALL: [Op; 10] =
-        [Op::Lock, Op::Get, Op::Put, Op::Acquire, Op::Wait, Op::Recv, Op::Send, Op::Join, Op::Continue, Op::JoinQueue];
+    const ALL: [Op; 11] =
+        [Op::Lock, Op::Get, Op::Put, Op::Acquire, Op::Wait, Op::Recv, Op::Send, Op::Join, Op::Continue, Op::JoinQueue, Op::Any];
 
     /// The operation's name.
     pub fn name(self) -> &'static str {
@@ -59,6 +61,7 @@ impl Op {
             Op::Send => "send",
             Op::Join | Op::JoinQueue => "join",
             Op::Continue => "continue",
+            Op::Any => "wait",
         }
     }
 }
@@ -107,6 +110,8 @@ pub enum Awaited {
     },
     /// Whoever debugs it.
     Debugger,
+    /// Any of so many things.
+    AnyOf(u32),
 }
 
 /// A thread's wait, as a report sees it.
@@ -134,6 +139,7 @@ impl Waits {
         let on = match op {
             Op::Join => Awaited::Process { slot: awaited >> GENERATION_BITS, generation: awaited as u16 },
             Op::Continue => Awaited::Debugger,
+            Op::Any => Awaited::AnyOf(awaited),
             _ => Awaited::Object(awaited),
         };
         let (thread, limited) = ((word >> THREAD_SHIFT) as u32 & robust::TID_MASK, word & LIMITED != 0);
@@ -208,6 +214,7 @@ mod tests {
         }
         assert_eq!(on(Op::Get, 0xfff_ffff).on, Awaited::Object(0xfff_ffff));
         let slot = 1023 << GENERATION_BITS | 9;
+        assert_eq!(on(Op::Any, 65).on, Awaited::AnyOf(65));
         assert_eq!(on(Op::Join, slot).on, Awaited::Process { slot: 1023, generation: 9 });
         for nonsense in [0, u64::MAX, 1, 31 << OP_SHIFT] {
             assert_eq!(Waits::read(nonsense, 0, None), None);

@@ -48,6 +48,8 @@ pub struct Kind {
     pub slot_died: fn(&Arena, Object, u32) -> Result<(), Error>,
     /// A block of the object (a message being taken, a lease) was owned by a dead process.
     pub block_orphaned: fn(&Arena, Object, BlockId, u32) -> Result<(), Error>,
+    /// This process gives up its role in the object, though it has handles: it exits in good order.
+    pub left: fn(&Arena, Object, Role) -> Result<(), Error>,
     /// Nobody is left who could send (or receive).
     pub role_gone: fn(&Arena, Object, Role) -> Result<(), Error>,
     /// Whether the cell must not be freed yet although nobody references the object: a thread that forgot its guard holds a lock in it, whose word
@@ -77,6 +79,7 @@ impl Kind {
             trace: |_, _, _| Ok(()),
             slot_died: |_, _, _| Ok(()),
             block_orphaned: |_, _, _, _| Ok(()),
+            left: |_, _, _| Ok(()),
             role_gone: |_, _, _| Ok(()),
             in_use: |_, _| Ok(false),
             awaited: |_, _| Ok(false),

@@ -194,7 +194,8 @@ impl Survey {
     /// Who must do something for a wait of a thread of the process in `slot` to end.
     pub fn blocker(&self, slot: u32, waits: &Waits) -> Blocker {
         let index = match waits.on {
-            Awaited::Debugger => return Blocker::AnyOf { slots: Vec::new(), all: false },
+            // Nobody knows which things those are.
+            Awaited::Debugger | Awaited::AnyOf(_) => return Blocker::AnyOf { slots: Vec::new(), all: false },
             Awaited::Process { slot, generation } => {
                 let running = self.process(slot).filter(|p| p.id.generation as u16 == generation && !p.dead);
                 // A worker ends when its main thread does, whose id is the process's.

@@ -31,6 +31,20 @@ pub type References = Vec<Arc<Held>>;
 #[derive(Debug, Default)]
 pub struct Outgoing(Option<Box<Baggage>>);
 
+impl Drop for Outgoing {
+    #[inline]
+    fn drop(&mut self) {
+        if let Some(baggage) = self.0.take() {
+            put_down(baggage);
+        }
+    }
+}
+
+#[cold]
+fn put_down(baggage: Box<Baggage>) {
+    drop(baggage);
+}
+
 #[derive(Debug, Default)]
 struct Baggage {
     references: References,
@@ -97,6 +111,12 @@ impl Drop for Leaving {
 }
 
 impl Outgoing {
+    /// Whether the message carries no reference.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
     /// The references, by position. They hold the objects until the message has committed.
     #[inline]
     pub fn references(&self) -> &[Arc<Held>] {
@@ -135,6 +155,7 @@ thread_local! {
 struct Close(*const Frame);
 
 impl Drop for Close {
+    #[inline]
     fn drop(&mut self) {
         INNERMOST.set(self.0);
     }
@@ -175,7 +196,7 @@ fn enter(held: &Arc<Held>, leaving: Option<Leaving>) -> Result<u32, &'static str
     if !ptr::eq(*arena, held.arena()) {
         return Err(FOREIGN);
     }
-    let mut baggage = outgoing.take().0.unwrap_or_default();
+    let mut baggage = outgoing.take().0.take().unwrap_or_default();
     baggage.references.push(held.clone());
     baggage.moves.extend(leaving);
     let position = baggage.references.len() as u32 - 1;

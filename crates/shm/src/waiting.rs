@@ -37,6 +37,11 @@ pub struct Words {
 }
 
 impl Words {
+    fn clear(&mut self) {
+        self.words.clear();
+        self.shared = None;
+    }
+
     /// Adds a word and the value with which to sleep.
     pub fn push(&mut self, (word, expected): (&'static AtomicU32, u32)) {
         self.words.push(Word { word, expected });
@@ -110,6 +115,11 @@ impl Arena {
         self.note(Op::Continue, 0, false)
     }
 
+    /// Notes that the calling thread waits for any of `things`.
+    pub(crate) fn note_any(&self, things: usize, deadline: Option<Deadline>) -> Option<Noted> {
+        self.note(Op::Any, u32::try_from(things).unwrap_or(u32::MAX).into(), deadline.is_some())
+    }
+
     #[cold]
     fn note(&self, op: Op, awaited: u64, limited: bool) -> Option<Noted> {
         let slot = self.slot(self.my_slot()).ok()?;
@@ -131,18 +141,62 @@ impl Arena {
     /// Until `ready` says so: spin a little, announce the sleep, look again, sleep. False when time is up. The caller holds the lock that makes
     /// it the only sleeper; it waits to do `op` with the object `index`.
     pub fn wait_alone(&self, op: Op, index: u32, word: &WaitWord, deadline: Option<Deadline>, ready: impl Fn() -> bool) -> bool {
+        // The fence of `prepare` is enough: who kicks has one of its own.
+        self.alone(op, index, word, deadline, || true, ready)
+    }
+
+    /// As [`wait_alone`](Arena::wait_alone), for a word that is kicked by
+    /// [`commit_and_kick_lightly`](WaitWord::commit_and_kick_lightly): the sleeper makes the fence of both sides.
+    pub fn wait_alone_fencing(
+        &self,
+        op: Op,
+        index: u32,
+        word: &WaitWord,
+        deadline: Option<Deadline>,
+        ready: impl Fn() -> bool,
+    ) -> bool {
+        // Pairs with `light` in `commit_and_kick_lightly`.
+        self.alone(op, index, word, deadline, membarrier::heavy, ready)
+    }
+
+    fn alone(
+        &self,
+        op: Op,
+        index: u32,
+        word: &WaitWord,
+        deadline: Option<Deadline>,
+        fence: impl Fn() -> bool,
+        ready: impl Fn() -> bool,
+    ) -> bool {
         if spin::until(&ready) {
             return true;
         }
-        let note = self.note_wait(op, index, deadline);
-        let mut timed_out = false;
-        while !timed_out {
+        let mut note = None;
+        let mut sleep = || loop {
             word.prepare();
+            let fenced = fence();
             if ready() {
-                break;
+                break false;
             }
-            timed_out = word.sleep(deadline) == Wait::TimedOut && !ready();
-        }
+            // Not before: the fence may take long.
+            if note.is_none() {
+                note = self.note_wait(op, index, deadline);
+            }
+            let timed_out = word.sleep(deadline, !fenced) == Wait::TimedOut;
+            if ready() {
+                // Watchers may sleep here too, and the wake that has come may have been meant for all.
+                word.pass_on_if_owed();
+                break false;
+            }
+            if timed_out {
+                break true;
+            }
+        };
+        // The caller's lock passes on by its death, and so does what it owes to watchers.
+        let timed_out = match robust::current() {
+            Ok(me) => word.guarded(me, sleep),
+            Err(_) => sleep(),
+        };
         word.finish();
         end(note, timed_out);
         !timed_out
@@ -158,7 +212,7 @@ impl Arena {
         let mut words = Words::default();
         let mut timed_out = false;
         while !timed_out {
-            (words.shared, _) = (None, words.words.clear());
+            words.clear();
             what.prepare(&mut words);
             // Pairs with the fence, whole or light, of who changes something and then looks whether somebody sleeps.
             let fenced = membarrier::heavy();

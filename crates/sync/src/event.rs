@@ -7,6 +7,7 @@ use multiproc_shm::memory::Shared;
 use multiproc_shm::notes::Op;
 use multiproc_shm::objects::{Kind, Object, type_hash};
 use multiproc_shm::report::Standing;
+use multiproc_shm::watching::{Seen, Source, WaitOn, Watched, Watchlist};
 use multiproc_shm::{Arena, Error, Held, Role, waiting};
 use multiproc_sys::clock::Deadline;
 use multiproc_sys::{robust, signal, spin};
@@ -21,7 +22,7 @@ unsafe impl Shared for RawEvent {}
 /// Events in the object table.
 pub(crate) static EVENT: Kind = Kind { slot_died, report, ..Kind::plain(4, "Event") };
 
-/// Killed in a handler that had interrupted a `set` of another event, it owed a wake of which the kernel did not know.
+/// The dead process may have set it and not told, while a waiter was about to sleep; or in the middle of a handler, which had the kernel look after another word.
 fn slot_died(arena: &Arena, object: Object, _slot: u32) -> Result<(), Error> {
     arena.memory().at::<RawEvent>(object.offset)?.owner_died();
     Ok(())
@@ -186,6 +187,36 @@ impl Event {
         let set = self.cell.wait(me, before, deadline);
         waiting::end(note, !set);
         Ok(set)
+    }
+}
+
+impl WaitOn for Event {
+    fn source(&self) -> Source<'_> {
+        Source::Object(self)
+    }
+}
+
+/// A watcher has seen {1, the state} when its wait began.
+impl Watched for Event {
+    fn arena(&self) -> Option<&'static Arena> {
+        Some(self.held.arena())
+    }
+
+    fn is_ready(&self, seen: &Seen) -> bool {
+        self.cell.is_set() || seen[0] != 0 && self.cell.is_over(seen[1] as u32)
+    }
+
+    fn watch(&self, seen: &mut Seen, list: &mut Watchlist) {
+        if seen[0] == 0 {
+            *seen = [1, u64::from(self.cell.state())];
+        }
+        list.watch(Some(self.held.arena()), &self.cell.sleepers);
+    }
+
+    fn woken(&self, seen: &Seen) {
+        if self.is_ready(seen) {
+            self.cell.sleepers.pass_on_if_owed();
+        }
     }
 }
 

@@ -71,7 +71,7 @@ pub static KINDS: &[&Kind] = &[
     &array::ARRAY,
     &rlock::RLOCK,
     &signal_semaphore::SIGNALS,
-    &shared_vec::SHARED_VEC,
     &condition::CONDITION,
     &barrier::BARRIER,
+    &shared_vec::SHARED_VEC,
 ];

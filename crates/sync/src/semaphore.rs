@@ -126,7 +126,7 @@ fn slot_died(arena: &Arena, object: Object, slot: u32) -> Result<(), Error> {
     let most = cell.permits.load(Ordering::Relaxed).saturating_sub(others);
     let mut had = 0;
     cell.freed.commit_and_kick_in_order(arena.who()?.thread, 1, || had = entry.swap(0, Ordering::SeqCst));
-    // Whatever the word says: the dead may have owed a wake of which the kernel did not know.
+    // Whatever the word says: the dead may have cleared it, and owed a wake of which the kernel did not know.
     cell.freed.pass_on_to_all();
     cell.recovered.fetch_add(had.min(most), Ordering::Relaxed);
     Ok(())

@@ -40,16 +40,11 @@ pub(crate) fn until(deadline: Option<Deadline>, sliced: bool) -> (Option<Deadlin
 
 /// Sleeps while `word` holds `expected`, at most until `deadline`.
 pub fn wait(word: &AtomicU32, expected: u32, deadline: Option<Deadline>) -> Wait {
-    wait_sliced(word, expected, deadline, u32::MAX, false)
+    wait_sliced(word, expected, deadline, false)
 }
 
-/// As [`wait`], as a sleeper of the kinds whose `bits` are set: see [`wake_some`].
-pub fn wait_as(word: &AtomicU32, expected: u32, deadline: Option<Deadline>, bits: u32) -> Wait {
-    wait_sliced(word, expected, deadline, bits, false)
-}
-
-/// As [`wait`], in slices whatever the kernel can do.
-pub(crate) fn wait_sliced(word: &AtomicU32, expected: u32, deadline: Option<Deadline>, bits: u32, sliced: bool) -> Wait {
+/// As [`wait`]; if `sliced`, in slices of 10 ms whatever the kernel can do: a wake may have been missed.
+pub fn wait_sliced(word: &AtomicU32, expected: u32, deadline: Option<Deadline>, sliced: bool) -> Wait {
     let (until, slice_end) = until(deadline, sliced);
     let time = until.map(Deadline::timespec);
     // SAFETY: the word is a live reference and the time, where given, lives on this stack; the kernel only reads both.
@@ -61,7 +56,7 @@ pub(crate) fn wait_sliced(word: &AtomicU32, expected: u32, deadline: Option<Dead
             expected,
             time.as_ref().map_or(ptr::null(), ptr::from_ref),
             ptr::null::<u32>(),
-            bits,
+            u32::MAX,
         )
     };
     if r < 0 && errno() == libc::ETIMEDOUT {
@@ -81,13 +76,6 @@ pub fn wake(word: &AtomicU32, count: u32) -> usize {
     usize::try_from(r).unwrap_or(0)
 }
 
-/// Wakes up to `count` of those sleepers of `word` that have one of `bits` (FUTEX_WAKE_BITSET); who sleeps by [`wait`] has them all.
-pub fn wake_some(word: &AtomicU32, count: u32, bits: u32) {
-    let (count, none) = (count.min(i32::MAX as u32), ptr::null::<u32>());
-    // SAFETY: the word is a live reference, and waking reads nothing from it.
-    unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE_BITSET, count, none, none, bits) };
-}
-
 /// Wakes all sleepers of `word`.
 pub fn wake_all(word: &AtomicU32) -> usize {
     wake(word, u32::MAX)
@@ -102,6 +90,13 @@ pub fn clear_top_bit_and_wake_all(word: &AtomicU32) {
     unsafe {
         libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE_OP, i32::MAX, 0usize, word.as_ptr(), ANDN_SHIFTED | BIT_31)
     };
+}
+
+/// Sets `word` to 0 and wakes all its sleepers, both in one system call: as [`clear_top_bit_and_wake_all`].
+pub fn clear_and_wake_all(word: &AtomicU32) {
+    const SET_TO_0: u32 = (libc::FUTEX_OP_SET as u32) << 28;
+    // SAFETY: the word is a live reference; the kernel changes it atomically.
+    unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE_OP, i32::MAX, 0usize, word.as_ptr(), SET_TO_0) };
 }
 
 pub(crate) fn errno() -> i32 {
@@ -127,16 +122,19 @@ mod tests {
     }
 
     #[test]
-    fn only_the_meant_sleepers_wake() {
-        let word = &*Box::leak(Box::new(AtomicU32::new(1)));
-        let other = std::thread::spawn(|| wait_as(word, 1, Deadline::after(Duration::from_millis(300)), 2));
-        let meant = std::thread::spawn(|| wait_as(word, 1, Deadline::after(Duration::from_secs(60)), 4));
-        while !meant.is_finished() {
-            wake_some(word, u32::MAX, !2);
-            std::thread::yield_now();
-        }
-        assert_eq!(meant.join().unwrap(), Wait::LookAgain);
-        assert_eq!(other.join().unwrap(), Wait::TimedOut);
+    fn all_bits_go_and_all_sleepers_wake() {
+        let word = AtomicU32::new(0xc000_0000);
+        std::thread::scope(|s| {
+            for _ in 0..3 {
+                s.spawn(|| {
+                    while word.load(std::sync::atomic::Ordering::Acquire) != 0 {
+                        wait(&word, 0xc000_0000, None);
+                    }
+                });
+            }
+            clear_and_wake_all(&word);
+        });
+        assert_eq!(word.into_inner(), 0);
     }
 
     #[test]

@@ -48,7 +48,7 @@ static MISSING: AtomicBool = AtomicBool::new(false);
 pub fn wait_any(words: &[Word<'_>], deadline: Option<Deadline>, sliced: bool) -> Wait {
     assert!(words.len() <= MAX_WORDS, "at most {MAX_WORDS} words");
     if let [one] = words {
-        return futex::wait_sliced(one.word, one.expected, deadline, u32::MAX, sliced);
+        return futex::wait_sliced(one.word, one.expected, deadline, sliced);
     }
     // Relaxed: a fact about the kernel that never changes.
     if !MISSING.load(Relaxed) && !probe::is_denied(Feature::FutexWaitv) && !words.is_empty() {
@@ -62,7 +62,7 @@ pub fn wait_any(words: &[Word<'_>], deadline: Option<Deadline>, sliced: bool) ->
     if words.iter().any(|w| w.word.load(Relaxed) != w.expected) {
         return Wait::LookAgain;
     }
-    futex::wait_sliced(first.word, first.expected, deadline, u32::MAX, true)
+    futex::wait_sliced(first.word, first.expected, deadline, true)
 }
 
 /// `None`: the kernel does not know the call.

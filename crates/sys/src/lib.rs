@@ -10,6 +10,7 @@
 //! [`signal_watch`] -> [`limits`] -> [`crash`] -> [`task`] and [`debugger`] (for reports and for who debugs).
 
 pub mod bell;
+pub mod cache;
 pub mod caught;
 pub mod clock;
 pub mod crash;

@@ -21,6 +21,7 @@
 use crate::crash;
 use crate::memfd;
 use crate::probe::{self, Feature};
+use crate::task;
 use std::cell::{Cell, UnsafeCell};
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize, Ordering, compiler_fence};
@@ -287,11 +288,14 @@ fn sentinel_word(local: &Local) -> *const AtomicU32 {
     local.last.get().cast_const().cast()
 }
 
-/// Whether no thread with this id exists. An id that a peer made up may name any thread; nothing is sent to it.
+/// Whether no thread with this id runs: none exists, or it is dead and not yet reaped. An id that a peer made up may name any thread; nothing is sent to it.
 pub fn is_gone(tid: u32) -> bool {
     // SAFETY: signal 0 only asks.
     let r = unsafe { libc::syscall(libc::SYS_tkill, tid, 0) };
-    r < 0 && std::io::Error::last_os_error().raw_os_error() == Some(libc::ESRCH)
+    match r {
+        0 => matches!(task::state(tid), Some('Z' | 'X')),
+        _ => std::io::Error::last_os_error().raw_os_error() == Some(libc::ESRCH),
+    }
 }
 
 fn pthread_self() -> usize {
@@ -635,6 +639,17 @@ mod tests {
         .unwrap();
         let marked = words.iter().filter(|w| w.word.load(Ordering::Acquire) & OWNER_DIED != 0).count();
         assert_eq!(marked, MAX_HELD);
+    }
+
+    #[test]
+    fn who_is_dead_and_not_reaped_is_gone() {
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        while !is_gone(child.id()) {
+            std::thread::yield_now();
+        }
+        assert_eq!(task::state(child.id()), Some('Z'));
+        child.wait().unwrap();
+        assert!(is_gone(child.id()) && !is_gone(gettid()));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! [`Buffer`]: where a message is encoded.
 //!
-//! It grows in private memory up to what travels inside a ring. Beyond that it moves into a block of the arena, behind the head of a
+//! A small message is encoded inside of it. It grows in private memory up to what travels inside a ring. Beyond that it moves into a block of the arena, behind the head of a
 //! record, and grows there: a large message is written where it will lie, once. The block is this process's own (`Filling`) until it is handed
 //! to a channel, so a death in the middle leaves a block that goes with the slot.
 //!
@@ -17,10 +17,14 @@ use multiproc_shm::{Arena, Error, record};
 use multiproc_sys::{crash, robust};
 use std::fmt;
 use std::io;
+use std::mem::MaybeUninit;
+use std::ptr;
 use std::slice;
 
 /// Address space that a growing message takes, in units of what it needs; where that is used up it gets what it needs.
 const ROOMY: u64 = 64;
+/// Bytes that a message may have without any memory being asked for.
+const SMALL: usize = 128;
 /// No block has a larger range.
 const MAX_RANGE: u64 = 1 << multiproc_shm::layout::MAX_CLASS;
 
@@ -29,12 +33,13 @@ const MAX_RANGE: u64 = 1 << multiproc_shm::layout::MAX_CLASS;
 /// Also an [`io::Write`]. Appending fails when the message becomes larger than its channel takes, or when memory is used up; the
 /// codec passes the error on, and whoever puts sees which it was.
 pub struct Buffer {
-    /// Of the bytes: that of `private`, or the payload's in the block.
+    /// Of the bytes: that of `private`, or the payload's in the block; null: they are in `small`.
     start: *mut u8,
     len: usize,
     /// Bytes that fit at `start`.
     room: usize,
-    /// Its length stays 0; `len` counts.
+    small: MaybeUninit<[u8; SMALL]>,
+    /// Once `small` is too small. Its length stays 0; `len` counts.
     private: Scratch,
     target: Option<Target>,
     block: Option<BlockId>,
@@ -59,20 +64,20 @@ pub(crate) enum BufferFailed {
 impl Buffer {
     /// An empty buffer in private memory that takes any number of bytes: to try out a codec.
     pub fn new() -> Buffer {
-        Buffer::with(Scratch::with_capacity(0), None)
+        Buffer::with(None)
     }
 
     /// A buffer for a message of at most `max` bytes through `arena`.
     #[inline]
     pub(crate) fn for_message(arena: &'static Arena, max: u64) -> Buffer {
-        Buffer::with(Scratch::take(), Some(Target { arena, max }))
+        Buffer::with(Some(Target { arena, max }))
     }
 
     #[inline]
-    fn with(mut private: Scratch, target: Option<Target>) -> Buffer {
-        let limit = target.map_or(usize::MAX, |t| t.max.min(INLINE_BYTES as u64) as usize);
-        let room = private.capacity().min(limit);
-        Buffer { start: private.as_mut_ptr(), len: 0, room, private, target, block: None, failed: None }
+    fn with(target: Option<Target>) -> Buffer {
+        let room = target.map_or(SMALL, |t| t.max.min(SMALL as u64) as usize);
+        let (start, small) = (ptr::null_mut(), MaybeUninit::uninit());
+        Buffer { start, len: 0, room, small, private: Scratch::NONE, target, block: None, failed: None }
     }
 
     /// Bytes written.
@@ -93,8 +98,9 @@ impl Buffer {
         if self.len == 0 {
             return &[];
         }
+        let start = if self.start.is_null() { self.small.as_ptr().cast() } else { self.start.cast_const() };
         // SAFETY: `len` bytes at `start` have been written, by this buffer, which owns them.
-        unsafe { slice::from_raw_parts(self.start, self.len) }
+        unsafe { slice::from_raw_parts(start, self.len) }
     }
 
     /// Appends `bytes`.
@@ -106,8 +112,9 @@ impl Buffer {
         if bytes.len() > self.room - self.len {
             self.grow(bytes.len(), false)?;
         }
+        let start = if self.start.is_null() { self.small.as_mut_ptr().cast() } else { self.start };
         // SAFETY: `room` bytes at `start` are this buffer's, and `len` is at most `room`.
-        let to = unsafe { self.start.add(self.len) };
+        let to = unsafe { start.add(self.len) };
         // SAFETY: that much room is left; the source is borrowed, so it does not lie in this buffer.
         unsafe { to.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
         self.len += bytes.len();
@@ -124,9 +131,9 @@ impl Buffer {
         }
     }
 
-    /// The bytes as a vector; copies only what has moved into a block.
+    /// The bytes as a vector; copies what is small or has moved into a block.
     pub fn into_vec(mut self) -> Vec<u8> {
-        if self.block.is_some() {
+        if self.block.is_some() || !self.private.is_there() {
             return self.as_slice().to_vec();
         }
         // SAFETY: so many bytes have been written there.
@@ -170,7 +177,7 @@ impl Buffer {
     #[inline]
     pub(crate) fn handed_over(&mut self) {
         self.block = None;
-        (self.start, self.len, self.room) = (self.private.as_mut_ptr(), 0, 0);
+        (self.start, self.len, self.room) = (ptr::null_mut(), 0, 0);
     }
 
     /// Makes room for `more` bytes, all of them at once if `exact`.
@@ -181,6 +188,12 @@ impl Buffer {
             Err(CodecError::encode("the message does not fit"))
         };
         let Some(need) = self.len.checked_add(more) else { return refuse(self, BufferFailed::TooLarge(u64::MAX)) };
+        if !self.private.is_there() && self.block.is_none() {
+            self.move_to_private();
+            if more <= self.room - self.len {
+                return Ok(());
+            }
+        }
         let Some(Target { arena, max }) = self.target else {
             // SAFETY: so many bytes have been written there.
             unsafe { self.private.set_len(self.len) };
@@ -196,6 +209,15 @@ impl Buffer {
             Ok(()) => Ok(()),
             Err(e) => refuse(self, BufferFailed::Shared(e)),
         }
+    }
+
+    fn move_to_private(&mut self) {
+        let mut private = if self.target.is_some() { Scratch::take() } else { Scratch::with_capacity(2 * SMALL) };
+        private.extend_from_slice(self.as_slice());
+        private.clear();
+        let limit = self.target.map_or(usize::MAX, |t| t.max.min(INLINE_BYTES as u64) as usize);
+        (self.start, self.room) = (private.as_mut_ptr(), private.capacity().min(limit));
+        self.private = private;
     }
 
     /// Sees to a block with room for a record of `size` bytes.

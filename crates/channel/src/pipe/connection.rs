@@ -8,6 +8,7 @@ use super::record::Form;
 use crate::codec::{Bincode, Codec, EncodeRef, Raw};
 use crate::message::{Arrival, Parcel};
 use crate::ring::Patience;
+use multiproc_shm::watching::{Source, WaitOn};
 use multiproc_shm::{Error, scope};
 use multiproc_sys::clock::Deadline;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -217,6 +218,12 @@ macro_rules! sending {
 
 macro_rules! receiving {
     ($Name:ident, [$($S:ident)?], $T:ident) => {
+        impl<$($S,)? $T, C> WaitOn for $Name<$($S,)? $T, C> {
+            fn source(&self) -> Source<'_> {
+                Source::Object(&*self.end)
+            }
+        }
+
         impl<$($S,)? $T, C: Codec<$T>> $Name<$($S,)? $T, C> {
             /// Receives the next message, waiting while there is none.
             ///

@@ -15,7 +15,7 @@ use std::sync::atomic::{Ordering, fence};
 
 /// Pipes in the object table.
 pub(crate) static PIPE: Kind =
-    Kind { channel: true, trace, slot_died, block_orphaned, role_gone, end, report, ..Kind::plain(17, "Pipe") };
+    Kind { channel: true, trace, slot_died, block_orphaned, left, role_gone, end, report, ..Kind::plain(17, "Pipe") };
 
 /// The roles that stand for the two ends.
 pub(crate) const ROLES: [Role; 2] = [Role::Sender, Role::Receiver];
@@ -35,7 +35,7 @@ fn each_record(
     let start = received.load(Ordering::Acquire);
     let mut at = start;
     while at.wrapping_sub(start) < ring.len {
-        let head = ring.head(arena, at);
+        let head = ring.head(at);
         if let Ok(Some(head)) = head {
             visit(ring, at, head)?;
         }
@@ -58,12 +58,12 @@ fn trace(arena: &Arena, object: Object, visit: &mut dyn FnMut(RawRef)) -> Result
     for way in 0..2 {
         each_record(arena, cell, way, |ring, at, head| {
             if head.form.is_block() {
-                if let Some(block) = BlockId::from_word(ring.payload_word(arena, at)?) {
+                if let Some(block) = BlockId::from_word(ring.payload_word(at)?) {
                     let _ = record::references(arena, block, &mut *visit);
                 }
                 return Ok(());
             }
-            ring.references(arena, at, head, visit)
+            ring.references(at, head, visit)
         })?;
     }
     Ok(())
@@ -108,7 +108,7 @@ fn free_uncommitted(arena: &Arena, object: Object, cell: &PipeCell, i: usize) ->
         state @ BlockState::Queue { queue, seq: number } if queue == object.index => {
             let tail = sent.tail.load(Ordering::Relaxed);
             let committed = match Ring::in_block(arena, sent.ring.load(Ordering::Acquire))? {
-                Some(ring) => number != seq(i, tail) || ring.is_committed(arena, tail)?,
+                Some(ring) => number != seq(i, tail) || ring.is_committed(tail)?,
                 None => false,
             };
             if !committed {
@@ -137,9 +137,9 @@ fn block_orphaned(arena: &Arena, object: Object, block: BlockId, slot: u32) -> R
         let at = cell.received(way).head.load(Ordering::Acquire);
         if let Some(ring) = Ring::in_block(arena, cell.sent(way).ring.load(Ordering::Acquire))?
             && seq(way, at) == number
-            && matches!(ring.head(arena, at), Ok(Some(head)) if head.form.is_block())
+            && matches!(ring.head(at), Ok(Some(head)) if head.form.is_block())
         {
-            in_ring |= ring.payload_word(arena, at)? == block.raw();
+            in_ring |= ring.payload_word(at)? == block.raw();
         }
     }
     if in_ring {
@@ -150,17 +150,27 @@ fn block_orphaned(arena: &Arena, object: Object, block: BlockId, slot: u32) -> R
     Ok(())
 }
 
+/// A process that exits without dropping its handles leaves in good order, whoever else has handles of the end.
+fn left(arena: &Arena, object: Object, role: Role) -> Result<(), Error> {
+    let Some(i) = ROLES.iter().position(|r| *r == role) else { return Ok(()) };
+    let cell = PipeCell::of(arena, object)?;
+    let end = &cell.sides[i].end;
+    let mine = arena.slot(arena.my_slot())?.state()?.1;
+    if let Some(owner) = end.owner().filter(|owner| owner.is_in(arena.my_slot(), mine)) {
+        end.news.commit_and_kick_all(arena.who()?.thread, || {
+            end.change_owner(Some(owner), None);
+        });
+        crash::point("pipe.left");
+    }
+    Ok(())
+}
+
 /// Nobody can use an end any more.
 fn role_gone(arena: &Arena, object: Object, role: Role) -> Result<(), Error> {
     let Some(i) = ROLES.iter().position(|r| *r == role) else { return Ok(()) };
     let cell = PipeCell::of(arena, object)?;
     let end = &cell.sides[i].end;
-    let mine = arena.slot(arena.my_slot())?.state()?.1;
     end.news.commit_and_kick_all(arena.who()?.thread, || {
-        // A process that exits without dropping its handles leaves in good order.
-        if let Some(owner) = end.owner().filter(|owner| owner.is_in(arena.my_slot(), mine)) {
-            end.change_owner(Some(owner), None);
-        }
         // Release pairs with the Acquire in `End::flags`.
         end.flags.fetch_or(GONE, Ordering::Release);
     });
@@ -181,7 +191,7 @@ fn end(arena: &Arena, object: Object) -> Result<(), Error> {
     };
     for way in 0..2 {
         each_record(arena, cell, way, |ring, at, head| {
-            let word = if head.form.is_block() { ring.payload_word(arena, at)? } else { 0 };
+            let word = if head.form.is_block() { ring.payload_word(at)? } else { 0 };
             BlockId::from_word(word).map_or(Ok(()), free_message)
         })?;
         let sent = cell.sent(way);

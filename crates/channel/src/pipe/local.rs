@@ -12,7 +12,7 @@
 //! | using the end | the same | those who sleep there watch its life word; the cleaner makes the owner a grave |
 //! | having let go, before it has told | an end without a user | the kernel wakes who sleeps at the other end |
 
-use super::cell::{CLOSED, End, GONE, Owner, PipeCell};
+use super::cell::{CLOSED, End, GONE, Owner, PipeCell, Received, Sent};
 use super::error::Refused;
 use super::record::{Form, Head, Ring, WORD_RECORD};
 use super::turn::Turn;
@@ -24,7 +24,7 @@ use multiproc_sys::{crash, robust};
 use std::collections::{BTreeMap, VecDeque};
 use std::ptr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 /// See the module head.
 #[derive(Debug)]
@@ -33,11 +33,23 @@ pub(crate) struct Local {
     pub(super) cell: &'static PipeCell,
     /// 0 or 1; also the number of the way from it.
     pub(super) end: usize,
+    /// The parts of the cell that each message needs.
+    parts: Parts,
     /// The life of the process in which it claimed the end; 0: it has not. See `multiproc_sys::robust::life`.
     claimed: AtomicU32,
     claiming: Mutex<()>,
     pub(super) sending: Sending,
     pub(super) receiving: Receiving,
+}
+
+/// See [`PipeCell`]. Looked up once.
+#[derive(Debug)]
+struct Parts {
+    arena: &'static Arena,
+    own: &'static End,
+    other: &'static End,
+    sent: &'static Sent,
+    received: &'static Received,
 }
 
 /// What the sending threads know, each when it is their turn.
@@ -58,26 +70,22 @@ pub(super) struct Sending {
 pub(super) struct Receiving {
     pub(super) turn: Turn,
     pub(super) ring: Place,
+    /// Where it last had to wait.
+    pub(super) waited_at: AtomicU64,
 }
 
-/// Where a ring lies, once it has been seen; it never moves. Length 0: not seen.
+/// A ring, once it has been seen; it never moves.
 #[derive(Debug, Default)]
-pub(super) struct Place {
-    start: AtomicU64,
-    len: AtomicU64,
-}
+pub(super) struct Place(OnceLock<Ring>);
 
 impl Place {
     #[inline]
     pub(super) fn get(&self) -> Option<Ring> {
-        // Relaxed: written and read by turns.
-        let len = self.len.load(Ordering::Relaxed);
-        (len != 0).then(|| Ring { start: self.start.load(Ordering::Relaxed), len })
+        self.0.get().copied()
     }
 
     pub(super) fn set(&self, ring: Ring) {
-        self.start.store(ring.start, Ordering::Relaxed);
-        self.len.store(ring.len, Ordering::Relaxed);
+        let _ = self.0.set(ring);
     }
 }
 
@@ -112,10 +120,13 @@ impl Local {
         if let Some(local) = locals.get(&key).and_then(Weak::upgrade) {
             return Ok(local);
         }
+        let (own, other) = (&cell.sides[end], &cell.sides[1 - end]);
+        let parts = Parts { arena: held.arena(), own: &own.end, other: &other.end, sent: &own.sent, received: &own.received };
         let local = Arc::new(Local {
             held,
             cell,
             end,
+            parts,
             claimed: AtomicU32::new(0),
             claiming: Mutex::new(()),
             sending: Sending::default(),
@@ -127,7 +138,7 @@ impl Local {
 
     #[inline]
     pub(super) fn arena(&self) -> &'static Arena {
-        self.held.arena()
+        self.parts.arena
     }
 
     #[inline]
@@ -138,13 +149,25 @@ impl Local {
     /// This end.
     #[inline]
     pub(super) fn own(&self) -> &'static End {
-        &self.cell.sides[self.end].end
+        self.parts.own
     }
 
     /// The other one.
     #[inline]
     pub(super) fn other(&self) -> &'static End {
-        &self.cell.sides[1 - self.end].end
+        self.parts.other
+    }
+
+    /// What this end writes as a sender.
+    #[inline]
+    pub(super) fn sent(&self) -> &'static Sent {
+        self.parts.sent
+    }
+
+    /// What this end writes as a receiver.
+    #[inline]
+    pub(super) fn received(&self) -> &'static Received {
+        self.parts.received
     }
 
     /// The way on which this end receives.
@@ -212,6 +235,12 @@ impl Local {
         if self.claimed.load(Ordering::Acquire) == robust::life() { Ok(()) } else { self.claim(who) }
     }
 
+    /// Whether this process has claimed the end.
+    pub(super) fn is_claimed(&self) -> bool {
+        // Acquire pairs with the Release in `claim`.
+        self.claimed.load(Ordering::Acquire) == robust::life()
+    }
+
     #[cold]
     fn claim(&self, who: Who) -> Result<(), Refused> {
         let _one = self.claiming.lock().unwrap_or_else(PoisonError::into_inner);
@@ -262,10 +291,10 @@ impl Local {
 
     /// Begins where the last user of the end stopped; leaves word of its death behind what it has sent.
     fn go_on(&self, who: Who, died: Option<u32>) -> Result<(), Error> {
-        let sent = self.cell.sent(self.end);
+        let sent = self.sent();
         if let Some(ring) = self.find_sending_ring()? {
             // It may have died between a commit and its note.
-            let tail = ring.end_from(self.arena(), sent.tail.load(Ordering::Relaxed))?;
+            let tail = ring.end_from(sent.tail.load(Ordering::Relaxed))?;
             sent.tail.store(tail, Ordering::Relaxed);
         }
         let Some(pid) = died.filter(|_| own_way_is_used(self.own())) else { return Ok(()) };

@@ -9,9 +9,13 @@
 use multiproc_shm::blocks::BlockId;
 use multiproc_shm::objects::RawRef;
 use multiproc_shm::{Arena, Error};
+use multiproc_sys::cache;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 const HEAD: u64 = 8;
+/// A payload of so many bytes is copied by words, as it was written a moment ago: a wider load of them would wait until they, and all that was stored
+/// before them, have left the processor for the cache.
+const BY_WORDS: usize = 128;
 /// Bytes of a record that names a block, or a death.
 pub(crate) const WORD_RECORD: u64 = 16;
 /// Behind each record stays room for the word of the next one, and for the mark of a death with its own next.
@@ -100,16 +104,26 @@ pub(crate) fn seq(way: usize, at: u64) -> u32 {
 /// A ring's place in the arena. `len` is a power of two.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ring {
-    pub(crate) start: u64,
+    start: u64,
     pub(crate) len: u64,
+    /// All of it. Looked up once, so that a word of it is found by its position alone.
+    words: &'static [AtomicU64],
 }
 
 impl Ring {
     /// The ring in a block that a peer has named.
     pub(crate) fn in_block(arena: &Arena, word: u64) -> Result<Option<Ring>, Error> {
         let Some(block) = BlockId::from_word(word) else { return Ok(None) };
+        Ring::new(arena, block).map(Some)
+    }
+
+    /// The ring in a block.
+    pub(crate) fn new(arena: &Arena, block: BlockId) -> Result<Ring, Error> {
         let (start, len) = arena.range(block)?;
-        Ok(Some(Ring { start, len }))
+        if !len.is_power_of_two() {
+            return Err(Error::Corrupted(&"a ring's size"));
+        }
+        Ok(Ring { start, len, words: arena.memory().words(start, len)? })
     }
 
     #[inline]
@@ -119,13 +133,16 @@ impl Ring {
 
     /// The word at a position, which is a multiple of 8.
     #[inline]
-    fn word(self, arena: &Arena, position: u64) -> Result<&'static AtomicU64, Error> {
-        arena.memory().at(self.start + self.place(position))
+    fn word(self, position: u64) -> Result<&'static AtomicU64, Error> {
+        self.words.get((self.place(position) / 8) as usize).ok_or(Error::Corrupted(&"a ring's size"))
     }
 
     #[inline]
     fn write(self, arena: &Arena, position: u64, bytes: &[u8]) -> Result<(), Error> {
         let at = self.place(position);
+        if bytes.len() <= BY_WORDS && bytes.len() as u64 <= self.len - at {
+            return self.write_by_words(at, bytes);
+        }
         let first = bytes.len().min((self.len - at) as usize);
         arena.memory().write(self.start + at, &bytes[..first])?;
         if first < bytes.len() {
@@ -134,17 +151,41 @@ impl Ring {
         Ok(())
     }
 
+    /// What is smaller than a word at the end is padded by zeroes, as there is room.
+    #[inline]
+    fn write_by_words(self, at: u64, bytes: &[u8]) -> Result<(), Error> {
+        let (words, rest) = bytes.as_chunks::<8>();
+        let first = (at / 8) as usize;
+        let to = self.words.get(first..first + bytes.len().div_ceil(8)).ok_or(Error::Corrupted(&"a ring's size"))?;
+        for (to, word) in to.iter().zip(words) {
+            // Relaxed: the commit publishes.
+            to.store(u64::from_ne_bytes(*word), Ordering::Relaxed);
+        }
+        if let (false, Some(last)) = (rest.is_empty(), to.last()) {
+            let mut word = [0; 8];
+            word[..rest.len()].copy_from_slice(rest);
+            last.store(u64::from_ne_bytes(word), Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// What lies at a position will be written soon.
+    #[inline]
+    pub(crate) fn will_write(self, position: u64) {
+        cache::will_write(self.words.as_ptr().wrapping_add((self.place(position) / 8) as usize).cast());
+    }
+
     /// Whether a record is committed at `at`. A word that is none counts: reading it tells.
     #[inline]
-    pub(crate) fn is_committed(self, arena: &Arena, at: u64) -> Result<bool, Error> {
-        Ok(self.word(arena, at)?.load(Ordering::Relaxed) != 0)
+    pub(crate) fn is_committed(self, at: u64) -> Result<bool, Error> {
+        Ok(self.word(at)?.load(Ordering::Relaxed) != 0)
     }
 
     /// The record at `at`, if one is committed there.
     #[inline]
-    pub(crate) fn head(self, arena: &Arena, at: u64) -> Result<Option<Head>, Error> {
+    pub(crate) fn head(self, at: u64) -> Result<Option<Head>, Error> {
         // Acquire pairs with the Release in `commit`.
-        let word = self.word(arena, at)?.load(Ordering::Acquire);
+        let word = self.word(at)?.load(Ordering::Acquire);
         if word == 0 {
             return Ok(None);
         }
@@ -169,17 +210,17 @@ impl Ring {
     }
 
     /// Calls `visit` for each reference of the record at `at`.
-    pub(crate) fn references(self, arena: &Arena, at: u64, head: Head, visit: &mut dyn FnMut(RawRef)) -> Result<(), Error> {
+    pub(crate) fn references(self, at: u64, head: Head, visit: &mut dyn FnMut(RawRef)) -> Result<(), Error> {
         let list = at + HEAD + u64::from(head.len).next_multiple_of(8);
         for i in 0..u64::from(head.references) {
-            visit(RawRef(self.word(arena, list + i * 8)?.load(Ordering::Relaxed)));
+            visit(RawRef(self.word(list + i * 8)?.load(Ordering::Relaxed)));
         }
         Ok(())
     }
 
     /// The first word of the payload: a block's name, or a pid.
-    pub(crate) fn payload_word(self, arena: &Arena, at: u64) -> Result<u64, Error> {
-        Ok(self.word(arena, at + HEAD)?.load(Ordering::Relaxed))
+    pub(crate) fn payload_word(self, at: u64) -> Result<u64, Error> {
+        Ok(self.word(at + HEAD)?.load(Ordering::Relaxed))
     }
 
     /// Writes all of a record but its head, which [`commit`](Ring::commit) stores, and clears the word of the next.
@@ -196,30 +237,30 @@ impl Ring {
         let list = at + HEAD + u64::from(head.len).next_multiple_of(8);
         for (i, reference) in references.enumerate() {
             // Relaxed: the commit publishes.
-            self.word(arena, list + i as u64 * 8)?.store(reference.0, Ordering::Relaxed);
+            self.word(list + i as u64 * 8)?.store(reference.0, Ordering::Relaxed);
         }
-        self.clear(arena, at + head.size())
+        self.clear(at + head.size())
     }
 
     /// No record is committed at `at`.
     #[inline]
-    pub(crate) fn clear(self, arena: &Arena, at: u64) -> Result<(), Error> {
+    pub(crate) fn clear(self, at: u64) -> Result<(), Error> {
         // Relaxed: published by the commit of the record in front, or of the ring.
-        self.word(arena, at)?.store(0, Ordering::Relaxed);
+        self.word(at)?.store(0, Ordering::Relaxed);
         Ok(())
     }
 
     /// The word whose store commits a record, and what to store.
     #[inline]
-    pub(crate) fn commit_word(self, arena: &Arena, at: u64, head: Head) -> Result<(&'static AtomicU64, u64), Error> {
-        Ok((self.word(arena, at)?, head.to_word(at)))
+    pub(crate) fn commit_word(self, at: u64, head: Head) -> Result<(&'static AtomicU64, u64), Error> {
+        Ok((self.word(at)?, head.to_word(at)))
     }
 
     /// The position behind the last committed record, from one that was it at some time. Nobody sends meanwhile.
-    pub(crate) fn end_from(self, arena: &Arena, at: u64) -> Result<u64, Error> {
+    pub(crate) fn end_from(self, at: u64) -> Result<u64, Error> {
         let mut end = at;
         while end - at < self.len {
-            let Some(head) = self.head(arena, end)? else { return Ok(end) };
+            let Some(head) = self.head(end)? else { return Ok(end) };
             end += head.size();
         }
         Err(Error::Corrupted(&"a pipe's records"))

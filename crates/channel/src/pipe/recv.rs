@@ -22,11 +22,14 @@ use multiproc_shm::blocks::{BlockId, BlockState};
 use multiproc_shm::notes::Op;
 use multiproc_shm::raw::Who;
 use multiproc_shm::{Error, record};
-use multiproc_sys::crash;
+use multiproc_sys::{crash, spin};
 use std::sync::atomic::Ordering;
 
 /// Parts of a ring after each of which the receiver looks whether the sender sleeps.
 const LOOKS: u64 = 4;
+
+/// So many bytes received since the last wait are a stream.
+const STREAM: u64 = 512;
 
 /// The first record.
 #[derive(Clone, Copy, Debug)]
@@ -70,6 +73,39 @@ impl Local {
         }
     }
 
+    /// Whether `recv` would not wait, also because it would fail. For any thread, whoever has the turn; claims the end, if nobody else is about to.
+    pub(super) fn would_recv(&self) -> bool {
+        let refused = || -> Result<bool, Error> {
+            let who = self.arena().who()?;
+            let turn = self.receiving.turn.take(who.thread.tid(), Patience::None);
+            Ok(turn.is_ok_and(|_mine| self.claimed(who).is_err()))
+        };
+        if !self.is_claimed() && refused().unwrap_or(true) {
+            return true;
+        }
+        // Asked first: what was sent before the end is seen.
+        let peer = self.peer();
+        self.has_first().unwrap_or(true) || self.own().flags() & CLOSED != 0 || !matches!(peer, Ok(Peer::Nobody | Peer::Alive(_)))
+    }
+
+    /// Whether there is a message, for who has not the turn.
+    fn has_first(&self) -> Result<bool, Error> {
+        // Acquire pairs with the Release in `make_ring`.
+        let Some(ring) = Ring::in_block(self.arena(), self.cell.sent(self.way_in()).ring.load(Ordering::Acquire))? else {
+            return Ok(false);
+        };
+        let head = &self.cell.received(self.way_in()).head;
+        loop {
+            // Acquire pairs with the Release in `commit_taking`.
+            let at = head.load(Ordering::Acquire);
+            let first = ring.head(at);
+            // Else it may have been read when the message was gone.
+            if head.load(Ordering::Acquire) == at {
+                return first.map(|first| first.is_some());
+            }
+        }
+    }
+
     #[inline]
     fn first(&self) -> Result<Option<First>, Error> {
         let ring = match self.receiving.ring.get() {
@@ -80,8 +116,8 @@ impl Local {
             },
         };
         // Relaxed: written by the receivers of this process, by turns; an earlier user's was seen with the owner word.
-        let at = self.cell.received(self.way_in()).head.load(Ordering::Relaxed);
-        Ok(ring.head(self.arena(), at)?.map(|head| First { ring, at, head }))
+        let at = self.received().head.load(Ordering::Relaxed);
+        Ok(ring.head(at)?.map(|head| First { ring, at, head }))
     }
 
     #[cold]
@@ -109,10 +145,22 @@ impl Local {
                 Peer::Nobody | Peer::Alive(_) => {}
             }
             let Patience::Until(deadline) = patience else { return Err(RecvError::WouldBlock) };
+            self.gather();
             let there = || !matches!(self.first(), Ok(None));
             if !self.wait(Op::Recv, &self.cell.sent(self.way_in()).cw, deadline, there)? {
                 return Err(RecvError::TimedOut);
             }
+        }
+    }
+
+    /// Who has taken many messages in a row since it last had to wait waits for many: looking takes the line from the sender that is about to
+    /// write there, so one at its heels slows both down.
+    fn gather(&self) {
+        // Relaxed: written by the receivers of this process, by turns.
+        let at = self.received().head.load(Ordering::Relaxed);
+        let before = self.receiving.waited_at.swap(at, Ordering::Relaxed);
+        if at.wrapping_sub(before) >= STREAM {
+            spin::pause();
         }
     }
 
@@ -124,7 +172,7 @@ impl Local {
                 ring.read_payload(self.arena(), at, head, &mut arrival.bytes)?;
                 if head.references > 0 {
                     let mut list = Vec::new();
-                    ring.references(self.arena(), at, head, &mut |r| list.push(r))?;
+                    ring.references(at, head, &mut |r| list.push(r))?;
                     // Their hold bits are set before the record goes.
                     arrival.references = list.into_iter().map(|r| self.arena().adopt(r)).collect::<Result<_, _>>()?;
                 }
@@ -133,7 +181,7 @@ impl Local {
             }
             Form::ValueBlock | Form::BytesBlock => self.take_block(who, first, arrival)?,
             Form::Death => {
-                let pid = ring.payload_word(self.arena(), at)? as u32;
+                let pid = ring.payload_word(at)? as u32;
                 self.commit_taking(who, first, false);
                 return Err(RecvError::PeerDied { pid });
             }
@@ -143,7 +191,7 @@ impl Local {
 
     #[cold]
     fn take_block(&self, who: Who, first: First, arrival: &mut Arrival) -> Result<(), RecvError> {
-        let word = first.ring.payload_word(self.arena(), first.at)?;
+        let word = first.ring.payload_word(first.at)?;
         let block = BlockId::from_word(word).ok_or(Error::Corrupted(&"a record without its block"))?;
         let named = (self.index(), seq(self.way_in(), first.at));
         match self.arena().block_state(block)? {
@@ -162,11 +210,12 @@ impl Local {
 
     #[inline]
     fn commit_taking(&self, who: Who, first: First, tell: bool) {
-        let received = self.cell.received(self.way_in());
+        let received = self.received();
         let next = first.at + first.head.size();
+        // A power of two, as the ring is.
         let part = first.ring.len / LOOKS;
         // Release pairs with the Acquire of the sender: the record has been read.
-        if tell || first.at / part != next / part {
+        if tell || (first.at ^ next) & part.wrapping_neg() != 0 {
             received.pw.commit_and_kick_lightly(who.thread, || received.head.store(next, Ordering::Release));
         } else {
             received.head.store(next, Ordering::Release);

@@ -20,10 +20,13 @@ use multiproc_shm::blocks::{BlockId, BlockState};
 use multiproc_shm::notes::Op;
 use multiproc_shm::raw::Who;
 use multiproc_shm::{Error, record};
-use multiproc_sys::crash;
+use multiproc_sys::{crash, spin};
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
+/// How far in front of the record that is written lines are asked for: as far as a line takes to come.
+const AHEAD: u64 = 512;
+const LINE: u64 = 64;
 const FIRST_BACKING: u64 = 4096;
 /// Large messages wait when so many bytes of them are on their way, as small ones wait for room in the ring. One may always go.
 const BLOCK_BYTES: u64 = 64 << 20;
@@ -49,7 +52,7 @@ impl Local {
             Some(_) => Head { form: form.as_block(), len: 8, references: 0 },
         };
         // Relaxed: written by the senders of this process, by turns.
-        let tail = self.cell.sent(self.end).tail.load(Ordering::Relaxed);
+        let tail = self.sent().tail.load(Ordering::Relaxed);
         let need = head.size() + RESERVE;
         let mut head_needed = (tail + need).saturating_sub(ring.len);
         if let Some(block) = block {
@@ -61,8 +64,23 @@ impl Local {
         self.can_send()?;
         self.back_ring(ring, tail + need)?;
         self.write(who, ring, tail, head, parcel, block)?;
+        self.ask_for_lines(ring, tail, head);
         self.note_asked();
         Ok(())
+    }
+
+    /// Asks for the lines that the next records will be written to, so that they are here when they are needed: what is stored there else waits for
+    /// the other processor, and with it all that is stored later.
+    #[inline]
+    fn ask_for_lines(&self, ring: Ring, tail: u64, head: Head) {
+        let from = tail + AHEAD;
+        // Not those that the receiver is still to read.
+        if from + 2 * LINE <= self.sending.head_seen.load(Ordering::Relaxed) + ring.len {
+            ring.will_write(from);
+            if head.size() > LINE {
+                ring.will_write(from + LINE);
+            }
+        }
     }
 
     #[inline]
@@ -93,6 +111,8 @@ impl Local {
             }
             self.can_send()?;
             let Patience::Until(deadline) = patience else { return Err(SendFailed::WouldBlock) };
+            // One at the receiver's heels would take the lines from it that it is about to read.
+            spin::pause();
             if !self.wait(Op::Send, &received.pw, deadline, || received.head.load(Ordering::Acquire) >= needed)? {
                 return Err(SendFailed::TimedOut);
             }
@@ -142,7 +162,7 @@ impl Local {
 
     #[cold]
     fn write_block(&self, who: Who, ring: Ring, tail: u64, head: Head, block: BlockId) -> Result<(), Error> {
-        let sent = self.cell.sent(self.end);
+        let sent = self.sent();
         let bytes = record::head(self.arena(), block)?.len;
         // Relaxed: read by the cleaner after this process's end.
         sent.putting.store(block.raw(), Ordering::Relaxed);
@@ -160,8 +180,8 @@ impl Local {
     /// Commits the record at `tail` and wakes the receiver if it sleeps.
     #[inline]
     pub(super) fn commit(&self, who: Who, ring: Ring, tail: u64, head: Head) -> Result<(), Error> {
-        let sent = self.cell.sent(self.end);
-        let (word, value) = ring.commit_word(self.arena(), tail, head)?;
+        let sent = self.sent();
+        let (word, value) = ring.commit_word(tail, head)?;
         // Release pairs with the Acquire in `Ring::head`.
         sent.cw.commit_and_kick_lightly(who.thread, || word.store(value, Ordering::Release));
         crash::point("pipe.kicked");
@@ -172,7 +192,7 @@ impl Local {
 
     /// The ring of the way from this end, if there is one.
     pub(super) fn find_sending_ring(&self) -> Result<Option<Ring>, Error> {
-        let ring = Ring::in_block(self.arena(), self.cell.sent(self.end).ring.load(Ordering::Acquire))?;
+        let ring = Ring::in_block(self.arena(), self.sent().ring.load(Ordering::Acquire))?;
         ring.into_iter().for_each(|ring| self.sending.ring.set(ring));
         Ok(ring)
     }
@@ -181,12 +201,11 @@ impl Local {
     #[cold]
     pub(super) fn make_ring(&self) -> Result<Ring, Error> {
         let arena = self.arena();
-        let sent = self.cell.sent(self.end);
+        let sent = self.sent();
         let block = arena.allocate_range(self.own().ring_bytes.load(Ordering::Relaxed).next_power_of_two(), FIRST_BACKING)?;
         crash::point("pipe.ring_allocated");
-        let (start, len) = arena.range(block)?;
-        let ring = Ring { start, len };
-        ring.clear(arena, 0)?;
+        let ring = Ring::new(arena, block)?;
+        ring.clear(0)?;
         sent.putting.store(block.raw(), Ordering::Relaxed);
         crash::point("pipe.ring_noted");
         arena.set_block_state(block, BlockState::Object(self.index()))?;
@@ -203,13 +222,13 @@ impl Local {
     /// Backs the ring up to a position, on the first lap only, doubling.
     #[inline]
     pub(super) fn back_ring(&self, ring: Ring, position: u64) -> Result<(), Error> {
-        let backed = self.cell.sent(self.end).backed.load(Ordering::Relaxed);
+        let backed = self.sent().backed.load(Ordering::Relaxed);
         if position <= backed { Ok(()) } else { self.back_more(ring, position, backed) }
     }
 
     #[cold]
     fn back_more(&self, ring: Ring, position: u64, backed: u64) -> Result<(), Error> {
-        let sent = self.cell.sent(self.end);
+        let sent = self.sent();
         let Some(block) = BlockId::from_word(sent.ring.load(Ordering::Relaxed)) else { return Ok(()) };
         let target = position.max(backed.saturating_mul(2)).next_multiple_of(FIRST_BACKING).min(ring.len);
         self.arena().extend(block, target)?;

@@ -6,6 +6,7 @@
 
 use super::cell::End;
 use multiproc_shm::blocks::BlockId;
+use multiproc_shm::memory::Round;
 use multiproc_shm::objects::RawRef;
 use multiproc_shm::{Arena, Error};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -50,7 +51,13 @@ impl Head {
 
     #[inline]
     pub(crate) fn size(self) -> u64 {
-        HEAD + self.len().next_multiple_of(8) + self.references() * 8
+        HEAD + self.padded() + self.references() * 8
+    }
+
+    /// Bytes of the payload, padded to words.
+    #[inline]
+    fn padded(self) -> u64 {
+        (self.len() + 7) & !7
     }
 
     #[inline]
@@ -66,44 +73,60 @@ impl Head {
     }
 }
 
-/// The ring's place in the arena. `len` is a power of two.
+/// The ring's place in the arena.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bytes {
-    /// Of the ring; of the table, where the ring lies in segments.
-    pub(crate) start: u64,
-    pub(crate) len: u64,
+    /// The ring; the table, where the ring lies in segments.
+    round: Round,
+    /// Bytes of the ring, a power of two.
+    len: u64,
     /// Segments are of `1 << segment_bits` bytes: see [`super::segments`]. 0: the ring is one piece.
     pub(crate) segment_bits: u32,
 }
 
 impl Bytes {
-    #[inline]
-    fn place(self, position: u64) -> u64 {
-        position & (self.len - 1)
+    /// The ring in a block, or that whose table is in a block.
+    pub(crate) fn new(arena: &Arena, block: BlockId, segment_bits: u32) -> Result<Bytes, Error> {
+        let (start, len) = arena.range(block)?;
+        let round = arena.memory().round(start, len)?;
+        // An entry of the table has 8 bytes.
+        let len = if segment_bits == 0 { len } else { (len >> 3) << segment_bits };
+        Ok(Bytes { round, len, segment_bits })
     }
 
-    /// Bytes from a position on that lie together.
+    /// Bytes of the ring.
     #[inline]
-    fn room(self, position: u64) -> u64 {
-        let len = if self.segment_bits == 0 { self.len } else { 1 << self.segment_bits };
-        len - (position & (len - 1))
+    pub(crate) fn size(self) -> u64 {
+        self.len
     }
 
-    /// Where a position lies in the arena.
+    /// The ring itself, if it is one piece.
     #[inline]
-    fn offset(self, arena: &Arena, position: u64) -> Result<u64, Error> {
-        if self.segment_bits == 0 { Ok(self.start + self.place(position)) } else { self.offset_in_segment(arena, position) }
+    pub(crate) fn piece(self) -> Option<Round> {
+        (self.segment_bits == 0).then_some(self.round)
     }
 
-    fn offset_in_segment(self, arena: &Arena, position: u64) -> Result<u64, Error> {
-        let number = (self.place(position) >> self.segment_bits) as u32;
+    /// The memory in which a position lies, and the position there.
+    #[inline]
+    fn at(self, arena: &Arena, position: u64) -> Result<Round, Error> {
+        if self.segment_bits == 0 { Ok(self.round) } else { self.segment_at(arena, position) }
+    }
+
+    fn segment_at(self, arena: &Arena, position: u64) -> Result<Round, Error> {
+        let number = ((position & (self.len - 1)) >> self.segment_bits) as u32;
         // Relaxed: an entry is written before the commit of what lies in its segment.
-        let block = BlockId::from_word(self.entry(arena, number)?.load(Ordering::Relaxed));
+        let block = BlockId::from_word(self.entry(number).load(Ordering::Relaxed));
         let (start, len) = arena.range(block.ok_or(Error::Corrupted(&"a queue's segment"))?)?;
         if len >> self.segment_bits == 0 {
             return Err(Error::Corrupted(&"a queue's segment"));
         }
-        Ok(start + (position & ((1 << self.segment_bits) - 1)))
+        arena.memory().round(start, 1 << self.segment_bits)
+    }
+
+    /// Bytes from a position on that lie in one segment.
+    #[inline]
+    fn together(self, position: u64) -> u64 {
+        if self.segment_bits == 0 { u64::MAX } else { (1 << self.segment_bits) - (position & ((1 << self.segment_bits) - 1)) }
     }
 
     /// How many segments the table has room for.
@@ -113,21 +136,22 @@ impl Bytes {
 
     /// The table's entry for the segment with that number.
     #[inline]
-    pub(crate) fn entry(self, arena: &Arena, number: u32) -> Result<&'static AtomicU64, Error> {
-        arena.memory().at(self.start + u64::from(number & (self.segments() - 1)) * 8)
+    pub(crate) fn entry(self, number: u32) -> &'static AtomicU64 {
+        self.round.word(u64::from(number) * 8)
     }
 
     #[inline]
     fn word(self, arena: &Arena, position: u64) -> Result<&'static AtomicU64, Error> {
-        arena.memory().at(self.offset(arena, position)?)
+        Ok(self.at(arena, position)?.word(position))
     }
 
     #[inline]
     fn write(self, arena: &Arena, position: u64, bytes: &[u8]) -> Result<(), Error> {
-        let first = bytes.len().min(self.room(position) as usize);
-        arena.memory().write(self.offset(arena, position)?, &bytes[..first])?;
-        if first < bytes.len() {
-            arena.memory().write(self.offset(arena, position + first as u64)?, &bytes[first..])?;
+        let (first, rest) = bytes.split_at(bytes.len().min(self.together(position) as usize));
+        self.at(arena, position)?.write(position, first);
+        if !rest.is_empty() {
+            let position = position + first.len() as u64;
+            self.at(arena, position)?.write(position, rest);
         }
         Ok(())
     }
@@ -136,10 +160,10 @@ impl Bytes {
     #[inline]
     pub(crate) fn read_payload(self, arena: &Arena, at: End, head: Head, into: &mut Vec<u8>) -> Result<(), Error> {
         let position = at.position() + HEAD;
-        let first = head.len().min(self.room(position));
-        arena.memory().read(self.offset(arena, position)?, first, into)?;
+        let first = head.len().min(self.together(position));
+        self.at(arena, position)?.read(position, first, into);
         if first < head.len() {
-            arena.memory().read(self.offset(arena, position + first)?, head.len() - first, into)?;
+            self.at(arena, position + first)?.read(position + first, head.len() - first, into);
         }
         Ok(())
     }
@@ -157,7 +181,7 @@ impl Bytes {
         // Relaxed: the commit publishes.
         self.word(arena, at.position())?.store(head.to_word(at.seq()), Ordering::Relaxed);
         self.write(arena, at.position() + HEAD, payload)?;
-        let list = at.position() + HEAD + head.len().next_multiple_of(8);
+        let list = at.position() + HEAD + head.padded();
         for (i, reference) in references.enumerate() {
             self.word(arena, list + i as u64 * 8)?.store(reference.0, Ordering::Relaxed);
         }
@@ -177,7 +201,7 @@ impl Bytes {
 
     /// Calls `visit` for each reference of the record at `at`.
     pub(crate) fn references(self, arena: &Arena, at: End, head: Head, visit: &mut dyn FnMut(RawRef)) -> Result<(), Error> {
-        let list = at.position() + HEAD + head.len().next_multiple_of(8);
+        let list = at.position() + HEAD + head.padded();
         for i in 0..head.references() {
             visit(RawRef(self.word(arena, list + i * 8)?.load(Ordering::Relaxed)));
         }
@@ -188,4 +212,22 @@ impl Bytes {
     pub(crate) fn payload_word(self, arena: &Arena, at: End) -> Result<u64, Error> {
         Ok(self.word(arena, at.position() + HEAD)?.load(Ordering::Relaxed))
     }
+}
+
+/// Writes a record without references at `at` of a ring in one piece, beyond the tail, where nobody looks.
+#[inline]
+pub(crate) fn write_plain(ring: Round, at: End, head: Head, payload: &[u8]) {
+    // Relaxed: the commit publishes.
+    ring.word(at.position()).store(head.to_word(at.seq()), Ordering::Relaxed);
+    ring.write(at.position() + HEAD, payload);
+}
+
+/// Copies the payload of the record at `at` of a ring in one piece, padded to words, if it fits.
+#[inline]
+pub(crate) fn read_small(ring: Round, at: End, head: Head, into: &mut [u64]) -> bool {
+    let Some(words) = into.get_mut(..(head.padded() / 8) as usize) else { return false };
+    for (i, word) in words.iter_mut().enumerate() {
+        *word = ring.word(at.position() + HEAD + i as u64 * 8).load(Ordering::Relaxed);
+    }
+    true
 }

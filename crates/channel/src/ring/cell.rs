@@ -59,6 +59,9 @@ pub(crate) struct QueueCell {
     pub(crate) lost: AtomicU32,
     pub(crate) fails_when_full: AtomicU32,
     pub(crate) segments_low: AtomicU32,
+    pub(crate) lease_high: AtomicU32,
+    pub(crate) lease_cursor: AtomicU32,
+    pub(crate) join_cursor: AtomicU32,
     pub(crate) dead: DeadCell,
 }
 
@@ -81,14 +84,11 @@ pub(crate) struct Produced {
 pub(crate) struct Consumed {
     pub(crate) head: AtomicU64,
     pub(crate) pw: WaitWord,
-    pub(crate) lease_high: AtomicU32,
     pub(crate) taking: AtomicU64,
-    pub(crate) lease_cursor: AtomicU32,
     pub(crate) taking_seq: AtomicU32,
     pub(crate) tail_seen: AtomicU64,
     pub(crate) got_bytes: Volume,
     pub(crate) join: WaitWord,
-    pub(crate) join_cursor: AtomicU32,
 }
 
 impl QueueCell {

@@ -1,5 +1,7 @@
 //! Getting: copy the record to private memory, or make its block one's own, then store the head.
 //!
+//! A small message takes a short way ([`Ring::get_usual`]) through the same steps: copied, noted in `hands`, committed, wake.
+//!
 //! | dies | left behind | who repairs, how |
 //! |---|---|---|
 //! | waiting for `clock`, or for data | nothing; `clock` with a dead owner | the kernel wakes the next |
@@ -10,10 +12,11 @@
 //! | after the commit of the last message, before the wake | joiners asleep | the cleaner: see [`super::join`] |
 //! | having cleared `attention` | returned leases that nobody looks for | the next getter finds `OWNER_DIED` and looks |
 
-use super::bytes::{Form, Head};
+use super::bytes::{Form, Head, read_small};
 use super::cell::{CLOSED, End, NO_SENDER};
-use super::lease::Leased;
-use super::{Bytes, GaveUp, Patience, Ring, dead};
+use super::hands::InHand;
+use super::lease::{Leased, Returned};
+use super::{Bytes, GaveUp, Patience, Ring, Usual, dead};
 use crate::error::GetError;
 use crate::message::Arrival;
 use multiproc_shm::blocks::{BlockId, BlockState};
@@ -49,24 +52,45 @@ pub(crate) enum Next {
 }
 
 impl Ring {
-    /// Takes the next message.
+    /// Takes the next message if that is short: copies its payload to `into`, padded to words, and gives its length. It is in this thread's hand until
+    /// it is handed over.
     #[inline]
-    pub(crate) fn get(&self, arrival: &mut Arrival, patience: Patience) -> Result<(), GetError> {
+    pub(crate) fn get_usual(&self, who: Who, into: &mut [u64]) -> Usual<(usize, InHand)> {
+        let (cell, consumed) = (self.cell, &self.cell.consumed);
+        if self.place.get().is_none() || !cell.clock.lock_free(who) {
+            return Usual::Not;
+        }
+        // Acquire pairs with the Release of who returned a lease.
+        let none_returned = cell.attention.load(Ordering::Acquire) == 0;
+        // Counted bytes and attempts are seen to elsewhere.
+        let uncounted = self.max_bytes() == 0 && cell.max_attempts.load(Ordering::Relaxed) == 0;
+        let Ok(Some(first)) = self.first_in_ring() else { return Usual::Locked };
+        let plain = first.head.form() == Form::Inline && first.head.references() == 0;
+        let fits = |ring| read_small(ring, first.at, first.head, into);
+        if !(none_returned && uncounted && plain && first.bytes.piece().is_some_and(fits)) {
+            return Usual::Locked;
+        }
+        crash::point("get.copied_usual");
+        let hand = self.note_in_hand(first.at.seq(), 1);
+        crash::point("get.in_hand_usual");
+        consumed.pw.commit_and_kick_lightly(who.thread, || first.end().store(&consumed.head));
+        crash::point("get.kicked_usual");
+        self.tell_joiners(who);
+        cell.clock.unlock_held(who.thread);
+        Usual::Done((first.head.len() as usize, hand))
+    }
+
+    /// Takes the next message, with or without having `clock`.
+    #[inline(never)]
+    pub(crate) fn get(&self, who: Who, arrival: &mut Arrival, patience: Patience, locked: bool) -> Result<(), GetError> {
         let mut returned = None;
-        self.as_getter(patience, |who| {
-            // The usual case first, without a detour.
-            if self.cell.attention.load(Ordering::Acquire) == 0
-                && let Some(first) = self.first_in_ring()?
-            {
-                return self.take_first(who, first, arrival);
-            }
-            match self.await_next(patience)? {
-                Next::Ring(first) => self.take_first(who, first, arrival),
-                Next::Returned(leased) => {
-                    arrival.references = self.take_returned(&leased)?;
-                    returned = Some(leased.block);
-                    Ok(())
-                }
+        let found = if locked { Acquired::Clean } else { self.take_getter(who, patience)? };
+        self.with_getter(who, found, |who| match self.await_next(patience)? {
+            Next::Ring(first) => self.take_first(who, first, arrival),
+            Next::Returned(leased) => {
+                arrival.references = self.take_returned(&leased)?;
+                returned = Some(leased.block);
+                Ok(())
             }
         })?;
         if let Some(block) = returned {
@@ -94,7 +118,16 @@ impl Ring {
     #[inline]
     fn as_getter<R>(&self, patience: Patience, body: impl FnOnce(Who) -> Result<R, GetError>) -> Result<R, GetError> {
         let who = self.arena().who()?;
-        let found = self.take(Op::Get, &self.cell.clock, who, patience, || self.can_get()).map_err(|why| self.get_failed(why))?;
+        let found = self.take_getter(who, patience)?;
+        self.with_getter(who, found, body)
+    }
+
+    fn take_getter(&self, who: Who, patience: Patience) -> Result<Acquired, GetError> {
+        self.take(Op::Get, &self.cell.clock, who, patience, || self.can_get()).map_err(|why| self.get_failed(why))
+    }
+
+    /// The rest of [`as_getter`](Ring::as_getter), from when the lock has been taken.
+    fn with_getter<R>(&self, who: Who, found: Acquired, body: impl FnOnce(Who) -> Result<R, GetError>) -> Result<R, GetError> {
         let repaired = if found == Acquired::OwnerDied { self.repair_get() } else { Ok(()) };
         let done = repaired.map_err(GetError::from).and_then(|()| body(who));
         self.cell.clock.unlock(who.thread);
@@ -113,6 +146,14 @@ impl Ring {
     #[inline]
     fn can_get(&self) -> bool {
         self.tail() != self.head() || self.ended() & (CLOSED | NO_SENDER) != 0 || self.cell.attention.load(Ordering::Acquire) != 0
+    }
+
+    /// Whether `get` would not wait. Unlike [`can_get`](Ring::can_get) it looks behind `attention`, which may be raised for nothing.
+    pub(crate) fn would_get(&self) -> bool {
+        self.tail() != self.head()
+            || self.ended() & (CLOSED | NO_SENDER) != 0
+            || self.cell.attention.load(Ordering::Acquire) != 0
+                && !matches!(self.oldest_returned(false), Ok(Returned { count: 0, .. }))
     }
 
     fn await_next(&self, patience: Patience) -> Result<Next, GetError> {
@@ -225,7 +266,7 @@ impl Ring {
             consumed.got_bytes.prepare(head, end, volume);
         }
         crash::point("get.before_commit");
-        consumed.pw.commit_and_kick(who.thread, || end.store(&consumed.head));
+        consumed.pw.commit_and_kick_lightly(who.thread, || end.store(&consumed.head));
         crash::point("get.kicked");
         if self.cell.max_attempts.load(Ordering::Relaxed) != 0 && self.ended() != 0 {
             // Who waits for dead letters waits for the queue to be drained as well.

@@ -43,12 +43,26 @@ impl Hand {
     }
 }
 
+/// Where it stands what this thread has in hand.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct InHand(&'static AtomicU64);
+
+impl InHand {
+    /// What was in hand has reached its caller.
+    #[inline]
+    pub(crate) fn hand_over(self) {
+        self.0.store(0, Ordering::Relaxed);
+    }
+}
+
 impl Ring {
     /// Notes that `count` items from `seq` on are about to be in hand.
     #[inline]
-    pub(crate) fn note_in_hand(&self, seq: u32, count: u32) {
+    pub(crate) fn note_in_hand(&self, seq: u32, count: u32) -> InHand {
         let hand = Hand { queue: self.index(), seq, count, returned: false };
-        self.hand().store(hand.to_word(), Ordering::Relaxed);
+        let note = self.hand();
+        note.store(hand.to_word(), Ordering::Relaxed);
+        InHand(note)
     }
 
     /// Notes that a message which had been leased before is in hand. It is lost with this process from when its lease is acknowledged.
@@ -60,7 +74,7 @@ impl Ring {
     /// What was in hand has reached its caller.
     #[inline]
     pub(crate) fn hand_over(&self) {
-        self.hand().store(0, Ordering::Relaxed);
+        InHand(self.hand()).hand_over();
     }
 
     /// Takes back the notes of whoever died with items in hand that are still in the ring, and will be somebody else's.

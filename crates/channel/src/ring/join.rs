@@ -140,10 +140,9 @@ fn has_live_lease(arena: &Arena, cell: &QueueCell, queue: u32) -> Result<bool, E
     if table == 0 {
         return Ok(false);
     }
-    let consumed = &cell.consumed;
-    let high = consumed.lease_high.load(Ordering::Acquire).min(super::cell::MAX_LEASES);
+    let high = cell.lease_high.load(Ordering::Acquire).min(super::cell::MAX_LEASES);
     // Where one was found last: those who acknowledge one lease after the other do not all pass by the same empty places. Relaxed: a hint.
-    let start = consumed.join_cursor.load(Ordering::Relaxed);
+    let start = cell.join_cursor.load(Ordering::Relaxed);
     for i in 0..high {
         let entry = start.wrapping_add(i) % high;
         // Acquire pairs with the Release of who enters a lease.
@@ -154,7 +153,7 @@ fn has_live_lease(arena: &Arena, cell: &QueueCell, queue: u32) -> Result<bool, E
             _ => false,
         };
         if live {
-            consumed.join_cursor.store(entry, Ordering::Relaxed);
+            cell.join_cursor.store(entry, Ordering::Relaxed);
             return Ok(true);
         }
     }

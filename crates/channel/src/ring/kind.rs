@@ -34,7 +34,7 @@ fn each_record(
 ) -> Result<(), Error> {
     let Some(bytes) = bytes_of(arena, cell)? else { return Ok(()) };
     let (mut at, tail) = (End::load(&cell.consumed.head), End::load(&cell.produced.tail));
-    while at != tail && tail.bytes_since(at) <= bytes.len {
+    while at != tail && tail.bytes_since(at) <= bytes.size() {
         let head = bytes.read_head(arena, at, tail);
         if let Ok(head) = head {
             visit(bytes, at, head)?;
@@ -62,7 +62,7 @@ fn each_lease(arena: &Arena, cell: &QueueCell, mut visit: impl FnMut(BlockId) ->
     if table == 0 {
         return Ok(());
     }
-    for entry in 0..cell.consumed.lease_high.load(Ordering::Acquire).min(MAX_LEASES) {
+    for entry in 0..cell.lease_high.load(Ordering::Acquire).min(MAX_LEASES) {
         if let Some(block) = BlockId::from_word(entry_of(arena, table, entry)?.load(Ordering::Acquire)) {
             visit(block)?;
         }
@@ -91,12 +91,10 @@ fn trace(arena: &Arena, object: Object, visit: &mut dyn FnMut(RawRef)) -> Result
 fn slot_died(arena: &Arena, object: Object, slot: u32) -> Result<(), Error> {
     let cell = cell(arena, object)?;
     let dead = arena.slot(slot)?;
-    if !dead.life.owner_died() {
-        // The kernel did not walk its list.
-        cell.plock.mark_dead(slot);
-        cell.clock.mark_dead(slot);
-        cell.dead.lock.mark_dead(slot);
-    }
+    // The kernel did not walk its list, or knew nothing of the word that it had in hand: it died in a signal handler, which had another one pending.
+    cell.plock.mark_dead(slot);
+    cell.clock.mark_dead(slot);
+    cell.dead.lock.mark_dead(slot);
     let now = End::load(&cell.consumed.head).seq();
     for hand in &dead.hands {
         let Some(Hand { queue, seq, count, returned }) = Hand::from_word(hand.load(Ordering::Acquire)) else { continue };
@@ -120,10 +118,10 @@ fn slot_died(arena: &Arena, object: Object, slot: u32) -> Result<(), Error> {
     }
     // It may have died between returning a lease and saying so.
     raise_attention(arena, cell)?;
-    if cell.ended.load(Ordering::Acquire) != 0 {
-        // Or between ending the queue and telling both sides.
-        cell.consumed.pw.commit_and_kick(arena.who()?.thread, || {});
-    }
+    // Or between a commit, or ending the queue, and telling the other side.
+    cell.consumed.pw.commit_and_kick(arena.who()?.thread, || {});
+    cell.consumed.pw.pass_on_to_all();
+    cell.produced.cw.pass_on_to_all();
     Ok(())
 }
 

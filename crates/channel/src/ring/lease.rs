@@ -9,6 +9,7 @@
 //! | with the lease | block `Leased(slot)`, entry | the cleaner: `Returned`, `attention`, kick: delivered again, first |
 //! | having stored 0 into the entry | block `Leased(slot)` without an entry | the cleaner frees it: it was acknowledged. Joiners: see [`super::join`] |
 //! | returning it, before `attention` | block `Returned` | the cleaner raises `attention` for every queue that the dead process held |
+//! | having cleared `attention`, with more of them there | returned leases that no watcher sees | the cleaner raises `attention` |
 //! | taking a returned one, after the state's store | the lease, perhaps with one attempt counted too few | the cleaner: delivered again |
 
 use super::bytes::Form;
@@ -180,7 +181,9 @@ impl Ring {
         crash::point("lease.attention_cleared");
         let Returned { oldest, count } = self.oldest_returned(false)?;
         if count > 1 {
-            attention.store(1, Ordering::SeqCst);
+            // Who watches may have looked meanwhile.
+            let me = self.arena().who()?.thread;
+            self.cell.produced.cw.commit_and_kick(me, || attention.store(1, Ordering::SeqCst));
         }
         Ok(oldest.map(|leased| Leased { attempt: leased.attempt.saturating_add(1), ..leased }))
     }
@@ -264,7 +267,7 @@ impl Ring {
     }
 
     fn lease_high(&self) -> u32 {
-        self.cell.consumed.lease_high.load(Ordering::Acquire).min(MAX_LEASES)
+        self.cell.lease_high.load(Ordering::Acquire).min(MAX_LEASES)
     }
 
     fn entry(&self, entry: u32) -> Result<&'static AtomicU64, Error> {
@@ -288,16 +291,16 @@ impl Ring {
     }
 
     fn free_entry(&self) -> Result<u32, GetError> {
-        let consumed = &self.cell.consumed;
+        let cell = self.cell;
         if self.cell.leases.load(Ordering::Relaxed) == 0 {
             self.make_table()?;
         }
         let high = self.lease_high();
-        let start = consumed.lease_cursor.load(Ordering::Relaxed);
+        let start = cell.lease_cursor.load(Ordering::Relaxed);
         for i in 0..high {
             let entry = (start.wrapping_add(i)) % high;
             if self.entry(entry)?.load(Ordering::Relaxed) == 0 {
-                consumed.lease_cursor.store(entry + 1, Ordering::Relaxed);
+                cell.lease_cursor.store(entry + 1, Ordering::Relaxed);
                 return Ok(entry);
             }
         }
@@ -308,7 +311,7 @@ impl Ring {
         self.arena().extend(block, (u64::from(high) + 1) * 8)?;
         // Beyond the mark the table holds whatever was there before.
         self.entry(high)?.store(0, Ordering::Relaxed);
-        consumed.lease_high.store(high + 1, Ordering::Release);
+        cell.lease_high.store(high + 1, Ordering::Release);
         Ok(high)
     }
 

@@ -1,7 +1,8 @@
 //! Design A: a byte ring with two robust locks, in which the waiter keeps its lock.
 //!
-//! Reading order: [`cell`] (the words and their tables), [`bytes`] (records), [`segments`] (of a queue without a bound), [`put`], [`get`], [`hands`] (who has taken what), [`get_many`], [`lease`], [`dead`], [`join`], [`kind`] (what the cleaner
-//! and the collector do with a queue). Here: what they have in common, and the one way of waiting.
+//! Reading order: [`cell`] (the words and their tables), [`bytes`] (records), [`segments`] (of a queue without a bound), [`put`], [`get`], [`hands`] (who has taken what),
+//! [`get_many`], [`lease`], [`dead`], [`join`], [`watched`] (as one of several things to wait for), [`kind`] (what the cleaner and the collector do with a queue). Here: what they have in common,
+//! and the one way of waiting.
 //!
 //! Whoever waits for room or for data sleeps on a [`WaitWord`] *while holding its lock*; the others queue on the lock. So no wake can
 //! be swallowed: at most one thread sleeps on each wait word, and if that one dies the lock passes on by the kernel's hand. It is fast for the
@@ -19,6 +20,7 @@ pub(crate) mod lease;
 pub(crate) mod put;
 pub(crate) mod segments;
 mod volume;
+mod watched;
 
 use bytes::Bytes;
 use cell::{End, QueueCell};
@@ -53,6 +55,17 @@ impl From<Error> for GaveUp {
     fn from(e: Error) -> GaveUp {
         GaveUp::Failed(e)
     }
+}
+
+/// How far the short way of an operation came, which is that of a small message without references through a ring that is there, has room for it, and
+/// whose lock is free.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Usual<T> {
+    Done(T),
+    /// Nothing has been done, and the lock is the caller's.
+    Locked,
+    /// Nothing has been done.
+    Not,
 }
 
 /// What bounds a queue; of attempts 0 stands for any number.
@@ -200,9 +213,9 @@ impl Ring {
         got.map_err(failed)
     }
 
-    /// The one way of waiting, while holding the side's lock: see [`Arena::wait_alone`].
+    /// The one way of waiting, while holding the side's lock: see [`Arena::wait_alone_fencing`].
     fn wait(&self, op: Op, word: &WaitWord, deadline: Option<Deadline>, ready: impl Fn() -> bool) -> Result<(), GaveUp> {
-        if self.arena().wait_alone(op, self.index(), word, deadline, ready) { Ok(()) } else { Err(GaveUp::TimedOut) }
+        if self.arena().wait_alone_fencing(op, self.index(), word, deadline, ready) { Ok(()) } else { Err(GaveUp::TimedOut) }
     }
 }
 
@@ -210,12 +223,9 @@ impl Ring {
 pub(crate) fn bytes_of(arena: &Arena, cell: &QueueCell) -> Result<Option<Bytes>, Error> {
     // Acquire pairs with the Release in `put::make_ring`.
     let Some(block) = BlockId::from_word(cell.ring.load(Ordering::Acquire)) else { return Ok(None) };
-    let (start, len) = arena.range(block)?;
     // A constant that a peer may have written over.
     match cell.segment_bits.load(Ordering::Relaxed) {
-        0 => Ok(Some(Bytes { start, len, segment_bits: 0 })),
-        // An entry of the table has 8 bytes.
-        bits @ 13..=18 => Ok(Some(Bytes { start, len: (len >> 3) << bits, segment_bits: bits })),
+        bits @ (0 | 13..=18) => Bytes::new(arena, block, bits).map(Some),
         _ => Err(Error::Corrupted(&"a queue's segments")),
     }
 }

@@ -1,5 +1,7 @@
 //! Putting: write the record where nobody looks, then store the tail.
 //!
+//! A small message takes a short way ([`Ring::put`]) through the same steps: it has no block, so it only writes, commits and wakes.
+//!
 //! | dies | left behind | who repairs, how |
 //! |---|---|---|
 //! | waiting for `plock`, or for room | nothing; `plock` with a dead owner | the kernel wakes the next |
@@ -9,17 +11,19 @@
 //! | after the commit, before the wake | a message, or all of a run, and a sleeping getter | the kernel wakes it: `cw` is pending |
 //! | after the wake | `plock` with a dead owner | the kernel wakes the next |
 
-use super::bytes::{BLOCK_RECORD, Form, Head};
+use super::bytes::{BLOCK_RECORD, Form, Head, write_plain};
 use super::cell::{CLOSED, End, NO_RECEIVER};
-use super::{Bytes, GaveUp, Patience, Ring, segments};
+use super::{Bytes, GaveUp, Patience, Ring, Usual, segments};
 use crate::batch::Batch;
 use crate::error::PutFailed;
 use crate::message::{Load, Parcel};
 use multiproc_shm::blocks::{BlockId, BlockState};
+use multiproc_shm::memory::Round;
 use multiproc_shm::notes::Op;
 use multiproc_shm::raw::{Acquired, Who};
 use multiproc_shm::{Error, Held, record};
 use multiproc_sys::crash;
+use std::iter;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -43,16 +47,63 @@ impl Ring {
     /// Puts an encoded message.
     #[inline]
     pub(crate) fn put(&self, parcel: &mut Parcel, patience: Patience) -> Result<(), PutFailed> {
+        let who = self.arena().who()?;
+        match self.put_usual(who, parcel) {
+            Usual::Done(()) => Ok(()),
+            short => self.put_any(who, parcel, patience, matches!(short, Usual::Locked)),
+        }
+    }
+
+    #[inline]
+    fn put_usual(&self, who: Who, parcel: &Parcel) -> Usual<()> {
+        let (Some(payload), Some(ring)) = (parcel.plain(), self.place.get().and_then(|bytes| bytes.piece())) else {
+            return Usual::Not;
+        };
+        if !self.cell.plock.lock_free(who) {
+            return Usual::Not;
+        }
+        let (tail, record) = (self.tail(), inline_head(payload, &[]));
+        if !self.has_usual_room(ring, tail, record.size()) {
+            return Usual::Locked;
+        }
+        write_plain(ring, tail, record, payload);
+        crash::point("put.written_usual");
+        let produced = &self.cell.produced;
+        produced.cw.commit_and_kick_lightly(who.thread, || tail.after(record.size()).store(&produced.tail));
+        crash::point("put.kicked_usual");
+        self.cell.plock.unlock_held(who.thread);
+        Usual::Done(())
+    }
+
+    /// Whether an inline record of `size` bytes may be put and there is room for it, by what was seen last of the getters' end.
+    #[inline]
+    fn has_usual_room(&self, ring: Round, tail: End, size: u64) -> bool {
+        let produced = &self.cell.produced;
+        let seen = End::noted(&produced.head_seen);
+        let (items, capacity) = (tail.items_since(seen), self.capacity());
+        let left = u64::from(capacity.wrapping_sub(items + 1)) * BLOCK_RECORD;
+        items < capacity
+            && tail.bytes_since(seen) + size + left <= ring.size()
+            && tail.position() + size <= produced.ring_backed.load(Ordering::Relaxed)
+            && self.max_bytes() == 0
+            && self.ended() & (CLOSED | NO_RECEIVER) == 0
+    }
+
+    /// Puts whatever message, with or without having `plock`.
+    #[inline(never)]
+    fn put_any(&self, who: Who, parcel: &mut Parcel, patience: Patience, locked: bool) -> Result<(), PutFailed> {
         // A large message has its block before the lock is taken.
         if parcel.inline().is_none() {
             parcel.block()?;
         }
-        self.as_putter(parcel.size(), patience, |who| {
-            self.await_room(parcel.size(), patience)?;
+        let size = parcel.size();
+        let found = if locked { Acquired::Clean } else { self.take_putter(who, size, patience)? };
+        self.with_putter(who, found, |who| {
+            self.await_room(size, patience)?;
             let (bytes, tail) = (self.made_bytes()?, self.tail());
             let as_block = self.must_be_block(bytes, tail, parcel)?;
             let end = self.write(bytes, tail, parcel, as_block)?;
-            self.commit_put(who, tail, end, parcel.size());
+            self.commit_put(who, tail, end, size);
             self.told(parcel.references())?;
             if as_block {
                 self.cell.produced.putting.store(0, Ordering::Relaxed);
@@ -125,9 +176,16 @@ impl Ring {
         body: impl FnOnce(Who) -> Result<R, PutFailed>,
     ) -> Result<R, PutFailed> {
         let who = self.arena().who()?;
-        let found = self
-            .take(Op::Put, &self.cell.plock, who, patience, || self.can_put(size))
-            .map_err(|why| self.put_failed(why, size))?;
+        let found = self.take_putter(who, size, patience)?;
+        self.with_putter(who, found, body)
+    }
+
+    fn take_putter(&self, who: Who, size: u64, patience: Patience) -> Result<Acquired, PutFailed> {
+        self.take(Op::Put, &self.cell.plock, who, patience, || self.can_put(size)).map_err(|why| self.put_failed(why, size))
+    }
+
+    /// The rest of [`as_putter`](Ring::as_putter), from when the lock has been taken.
+    fn with_putter<R>(&self, who: Who, found: Acquired, body: impl FnOnce(Who) -> Result<R, PutFailed>) -> Result<R, PutFailed> {
         let repaired = if found == Acquired::OwnerDied { self.repair_put() } else { Ok(()) };
         let done = repaired.map_err(PutFailed::from).and_then(|()| body(who));
         debug_assert!(done.is_err() || self.cell.produced.putting.load(Ordering::Relaxed) == 0);
@@ -235,7 +293,7 @@ impl Ring {
         let fits = |size: u64, head: End| {
             // Every item that the bound still allows keeps room for its block record: bytes never hold up what items allow.
             let left = u64::from(self.capacity().saturating_sub(at.items_since(head) + 1)) * BLOCK_RECORD;
-            at.bytes_since(head) + size + left <= bytes.len
+            at.bytes_since(head) + size + left <= bytes.size()
         };
         let fits_now = |size: u64| {
             fits(size, End::noted(&self.cell.produced.head_seen)) || {
@@ -274,7 +332,7 @@ impl Ring {
                 crash::point("put.named");
                 self.arena().set_block_state(block, BlockState::Queue { queue: self.index(), seq: at.seq() })?;
                 crash::point("put.block_handed");
-                bytes.write_record(self.arena(), at, record, &name, std::iter::empty())?;
+                bytes.write_record(self.arena(), at, record, &name, iter::empty())?;
             }
         }
         crash::point("put.written");
@@ -289,7 +347,7 @@ impl Ring {
             produced.put_bytes.prepare(tail, end, volume);
             crash::point("put.counted");
         }
-        produced.cw.commit_and_kick(who.thread, || end.store(&produced.tail));
+        produced.cw.commit_and_kick_lightly(who.thread, || end.store(&produced.tail));
         crash::point("put.kicked");
     }
 

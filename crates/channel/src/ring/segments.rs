@@ -59,7 +59,7 @@ pub(crate) fn each_segment(
     let high = next_number(cell.produced.ring_backed.load(Ordering::Acquire), bits);
     for i in 0..count(low, high, bits).min(bytes.segments()) {
         let number = low.wrapping_add(i) & number_mask(bits);
-        if let Some(block) = BlockId::from_word(bytes.entry(arena, number)?.load(Ordering::Acquire)) {
+        if let Some(block) = BlockId::from_word(bytes.entry(number).load(Ordering::Acquire)) {
             visit(block, BlockState::Segment { queue, number })?;
         }
     }
@@ -92,7 +92,7 @@ impl Ring {
             }
             // The first one grows: many queues never hold more than a few messages.
             let number = (have >> bytes.segment_bits) as u32;
-            let block = BlockId::from_word(bytes.entry(self.arena(), number)?.load(Ordering::Relaxed));
+            let block = BlockId::from_word(bytes.entry(number).load(Ordering::Relaxed));
             let target = (2 * part).min(size);
             self.arena().extend(block.ok_or(Error::Corrupted(&"a queue's segment"))?, target)?;
             crash::point("put.segment_extended");
@@ -120,7 +120,7 @@ impl Ring {
         arena.set_block_state(block, BlockState::Segment { queue: self.index(), number })?;
         crash::point("put.segment_owned");
         // Relaxed: the commit publishes.
-        bytes.entry(arena, number)?.store(block.raw(), Ordering::Relaxed);
+        bytes.entry(number).store(block.raw(), Ordering::Relaxed);
         crash::point("put.segment_named");
         // Release pairs with the Acquire of who ends the queue after this process's death.
         produced.ring_backed.store((start + backing) & ((1 << POSITION_BITS) - 1), Ordering::Release);
@@ -159,7 +159,7 @@ impl Ring {
                 n if n > bytes.segments() => return Err(Error::Corrupted(&"a queue's segments")),
                 _ => {}
             }
-            if let Some(block) = BlockId::from_word(bytes.entry(self.arena(), number)?.load(Ordering::Relaxed)) {
+            if let Some(block) = BlockId::from_word(bytes.entry(number).load(Ordering::Relaxed)) {
                 self.arena().free_if(block, BlockState::Segment { queue: self.index(), number })?;
             }
             crash::point("get.segment_freed");

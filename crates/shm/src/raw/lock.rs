@@ -282,9 +282,20 @@ impl RawLock {
 
     #[inline]
     fn release(&self, me: Thread, mark: u32) {
-        if !self.held_by(me) {
-            return;
+        if self.held_by(me) {
+            self.release_held(me, mark);
         }
+    }
+
+    /// As [`unlock`](RawLock::unlock), for who is sure to hold it.
+    #[inline]
+    pub fn unlock_held(&self, me: Thread) {
+        debug_assert!(self.held_by(me));
+        self.release_held(me, 0);
+    }
+
+    #[inline]
+    fn release_held(&self, me: Thread, mark: u32) {
         let pending = me.set_pending(&self.word);
         crash::point("unlock.pending");
         me.unlink(&self.word);
@@ -369,6 +380,10 @@ impl RawLock {
         let owner = self.owner.load(Ordering::Relaxed);
         let tid = seen & TID_MASK;
         let named = (owner >> TID_SHIFT) as u32 & TID_MASK == tid && slot_and_pid(owner).0 == slot;
+        if tid == 0 && seen & WAITERS != 0 {
+            // The dead had freed it and owed a wake, of which the kernel did not know if it died in a signal handler.
+            futex::wake(&self.word, 1);
+        }
         if tid == 0 || !(named || robust::is_gone(tid)) {
             return;
         }

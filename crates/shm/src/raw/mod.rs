@@ -5,4 +5,4 @@ mod lock;
 mod wait_word;
 
 pub use lock::{Acquired, Holder, LockFailed, RawLock, Who};
-pub use wait_word::WaitWord;
+pub use wait_word::{WaitWord, Watch};

@@ -111,7 +111,9 @@ pub(crate) enum Arrival {
 }
 
 impl RawBarrier {
+    /// For the model.
     #[cfg(test)]
+    #[allow(dead_code)]
     pub(crate) fn new(parties: u32) -> RawBarrier {
         let word = AtomicU32::new;
         RawBarrier {

@@ -39,7 +39,9 @@ pub(crate) struct RawCondition {
 pub(crate) struct Began(u32);
 
 impl RawCondition {
+    /// For the model.
     #[cfg(test)]
+    #[allow(dead_code)]
     pub(crate) fn new() -> RawCondition {
         let word = || AtomicU32::new(0);
         RawCondition { seq: word(), asleep: word(), told: word(), _unused: word(), waiting: std::array::from_fn(|_| word()) }

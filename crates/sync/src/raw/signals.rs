@@ -4,7 +4,7 @@
 //! |---|---|---|---|
 //! | `value` | what can be taken; its change is the commit | takers, releasers | taken or not, released or not |
 //! | `gate` | one sleeper at a time, who keeps it while it sleeps; the rest sleep on it | takers that found 0 | `OWNER_DIED`: nothing to mend, the next one looks at `value` |
-//! | `released` | the sleeper, a [`WaitWord`] | see there | the releaser's pending word: the kernel wakes the sleeper, who looks |
+//! | `released` | the sleeper, a [`WaitWord`] | see there | the releaser's pending word: the kernel wakes the sleeper, who looks; who is only about to sleep is kicked by the cleaner |
 //! | `bound` | the most that `value` may be, a constant | creator | - |
 //!
 //! As only one thread sleeps on `released`, no wake is swallowed: killed, it leaves the gate to the next. Of `release(n)` the sleeper takes one and opens the gate
@@ -81,8 +81,11 @@ impl RawSignals {
         fits
     }
 
-    /// Wakes the sleeper, whatever the words say: a process is dead that may have owed a wake.
+    /// A process is dead that may have owed a wake of which the kernel did not know, or that came too early for who was about to sleep. For the cleaner.
     pub(crate) fn owner_died(&self) {
+        // Who is about to sleep finds the announcement gone, and looks again.
+        self.released.kick(u32::MAX);
+        // Whatever the word says: the dead may have cleared it.
         self.released.pass_on_to_all();
     }
 }

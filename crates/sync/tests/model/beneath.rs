@@ -1,16 +1,18 @@
 //! What the words of `src/raw` stand on, as loom has it: atomics, the kernel's futex, its robust list with the pending slot, and deaths.
 //!
 //! Loom knows SeqCst accesses only as AcqRel. So a SeqCst read-modify-write has a fence behind it here, by which the SeqCst loads that follow come after it in the
-//! one order of them all. The kernel wakes sleepers in the order in which they came, or the newest first: both are played.
+//! one order of them all. And a store is a swap, since loom does not know that a store comes after one that its thread has read. The kernel wakes sleepers in the order in which they came, or the newest first: both are played.
 
 pub(crate) use crate::wait_word::WaitWord;
 pub(crate) use loom::sync::atomic::Ordering;
 use loom::sync::{Condvar, Mutex};
 use std::cell::Cell;
+use std::sync::OnceLock;
 pub(crate) use std::sync::atomic::compiler_fence;
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
 pub(crate) const WAITERS: u32 = 0x8000_0000;
+pub(crate) const OWNER_DIED: u32 = 0x4000_0000;
 
 /// Sleeping until a time: it has come when there is one.
 pub(crate) type Deadline = ();
@@ -34,6 +36,8 @@ pub(crate) enum Without {
     Baton,
     /// The wake that a woken sleeper passes on.
     PassingOn,
+    /// The look at the second word of a sleep.
+    OtherWord,
 }
 
 static WITHOUT: AtomicU8 = AtomicU8::new(Without::Nothing as u8);
@@ -63,119 +67,155 @@ fn ordered<R>(order: Ordering, result: R) -> R {
     result
 }
 
-macro_rules! atomic {
-    ($Name:ident, $int:ty) => {
-        #[derive(Debug)]
-        pub(crate) struct $Name {
-            value: loom::sync::atomic::$Name,
-            #[allow(dead_code)]
-            asleep: Mutex<Vec<Asleep>>,
-        }
+/// An atomic word, and the kernel's queue for it.
+#[derive(Debug)]
+pub(crate) struct AtomicU32(OnceLock<Inner>);
 
-        impl Default for $Name {
-            fn default() -> Self {
-                $Name { value: loom::sync::atomic::$Name::new(0), asleep: Mutex::new(Vec::new()) }
-            }
-        }
-
-        #[allow(dead_code)]
-        impl $Name {
-            pub(crate) fn load(&self, order: Ordering) -> $int {
-                self.value.load(order)
-            }
-            pub(crate) fn store(&self, new: $int, order: Ordering) {
-                self.value.store(new, order);
-            }
-            pub(crate) fn fetch_add(&self, n: $int, order: Ordering) -> $int {
-                ordered(order, self.value.fetch_add(n, order))
-            }
-            pub(crate) fn fetch_sub(&self, n: $int, order: Ordering) -> $int {
-                ordered(order, self.value.fetch_sub(n, order))
-            }
-            pub(crate) fn fetch_and(&self, n: $int, order: Ordering) -> $int {
-                ordered(order, self.value.fetch_and(n, order))
-            }
-            pub(crate) fn swap(&self, n: $int, order: Ordering) -> $int {
-                ordered(order, self.value.swap(n, order))
-            }
-            pub(crate) fn fetch_update(
-                &self,
-                set: Ordering,
-                fetch: Ordering,
-                f: impl FnMut($int) -> Option<$int>,
-            ) -> Result<$int, $int> {
-                let found = self.value.fetch_update(set, fetch, f);
-                if found.is_ok() { ordered(set, found) } else { found }
-            }
-        }
-    };
+#[derive(Debug)]
+struct Inner {
+    value: loom::sync::atomic::AtomicU32,
+    asleep: Mutex<Vec<loom::thread::ThreadId>>,
+    woken: Condvar,
 }
 
-atomic!(AtomicU32, u32);
-atomic!(AtomicU64, u64);
+impl Default for AtomicU32 {
+    fn default() -> Self {
+        let word = AtomicU32::new(0);
+        let _exists = word.inner();
+        word
+    }
+}
 
-/// A sleeper of a word.
+#[allow(dead_code)]
+impl AtomicU32 {
+    pub(crate) const fn new(_zero: u32) -> Self {
+        AtomicU32(OnceLock::new())
+    }
+    fn inner(&self) -> &Inner {
+        self.0.get_or_init(|| Inner {
+            value: loom::sync::atomic::AtomicU32::new(0),
+            asleep: Mutex::new(Vec::new()),
+            woken: Condvar::new(),
+        })
+    }
+    pub(crate) fn load(&self, order: Ordering) -> u32 {
+        self.inner().value.load(order)
+    }
+    pub(crate) fn store(&self, new: u32, order: Ordering) {
+        self.inner().value.swap(new, order);
+    }
+    /// The newest value, as the kernel reads it.
+    fn newest(&self) -> u32 {
+        self.inner().value.fetch_or(0, Ordering::AcqRel)
+    }
+    pub(crate) fn fetch_add(&self, n: u32, order: Ordering) -> u32 {
+        ordered(order, self.inner().value.fetch_add(n, order))
+    }
+    pub(crate) fn fetch_sub(&self, n: u32, order: Ordering) -> u32 {
+        ordered(order, self.inner().value.fetch_sub(n, order))
+    }
+    pub(crate) fn fetch_and(&self, n: u32, order: Ordering) -> u32 {
+        ordered(order, self.inner().value.fetch_and(n, order))
+    }
+    pub(crate) fn fetch_or(&self, n: u32, order: Ordering) -> u32 {
+        ordered(order, self.inner().value.fetch_or(n, order))
+    }
+    pub(crate) fn swap(&self, n: u32, order: Ordering) -> u32 {
+        ordered(order, self.inner().value.swap(n, order))
+    }
+    pub(crate) fn compare_exchange(&self, old: u32, new: u32, set: Ordering, fetch: Ordering) -> Result<u32, u32> {
+        let found = self.inner().value.compare_exchange(old, new, set, fetch);
+        if found.is_ok() { ordered(set, found) } else { found }
+    }
+    pub(crate) fn fetch_update(&self, set: Ordering, fetch: Ordering, f: impl FnMut(u32) -> Option<u32>) -> Result<u32, u32> {
+        let found = self.inner().value.fetch_update(set, fetch, f);
+        if found.is_ok() { ordered(set, found) } else { found }
+    }
+}
+
+/// A word that only its owner believes in.
 #[derive(Debug)]
-pub(crate) struct Asleep {
-    thread: loom::thread::Thread,
-    bits: u32,
+pub(crate) struct AtomicU64(loom::sync::atomic::AtomicU64);
+
+impl Default for AtomicU64 {
+    fn default() -> Self {
+        AtomicU64(loom::sync::atomic::AtomicU64::new(0))
+    }
+}
+
+impl AtomicU64 {
+    pub(crate) fn load(&self, order: Ordering) -> u64 {
+        self.0.load(order)
+    }
+    pub(crate) fn store(&self, new: u64, order: Ordering) {
+        self.0.store(new, order);
+    }
 }
 
 pub(crate) mod futex {
     use super::*;
 
-    pub(crate) fn wait(word: &AtomicU32, expected: u32, deadline: Option<Deadline>) -> Wait {
-        wait_as(word, expected, deadline, u32::MAX)
+    pub(crate) fn wait_sliced(word: &AtomicU32, expected: u32, deadline: Option<Deadline>, sliced: bool) -> Wait {
+        wait_any(&[Word { word, expected }], deadline, sliced)
     }
 
-    pub(crate) fn wait_as(word: &AtomicU32, expected: u32, deadline: Option<Deadline>, bits: u32) -> Wait {
-        let me = loom::thread::current();
-        let mut asleep = word.asleep.lock().unwrap();
-        if word.load(Ordering::SeqCst) != expected {
-            return Wait::LookAgain;
-        }
-        if deadline.is_some() {
-            return Wait::TimedOut;
-        }
-        asleep.push(Asleep { thread: me.clone(), bits });
-        drop(asleep);
-        loop {
-            loom::thread::park();
-            if !word.asleep.lock().unwrap().iter().any(|other| other.thread.id() == me.id()) {
-                return Wait::LookAgain;
-            }
-        }
+    pub(crate) fn clear_and_wake_all(word: &AtomicU32) {
+        word.swap(0, Ordering::AcqRel);
+        wake_all(word);
     }
 
     pub(crate) fn wake(word: &AtomicU32, count: u32) -> usize {
-        wake_kinds(word, count, u32::MAX)
-    }
-
-    pub(crate) fn wake_all(word: &AtomicU32) -> usize {
-        wake_kinds(word, u32::MAX, u32::MAX)
-    }
-
-    pub(crate) fn wake_some(word: &AtomicU32, count: u32, bits: u32) {
-        if !lacks(Without::PassingOn) {
-            wake_kinds(word, count, bits);
+        let mut asleep = word.inner().asleep.lock().unwrap();
+        if lacks(Without::PassingOn) && !KERNEL.with(Cell::get) && count == 1 {
+            return 0;
         }
-    }
-
-    fn wake_kinds(word: &AtomicU32, count: u32, bits: u32) -> usize {
-        let mut asleep = word.asleep.lock().unwrap();
         let mut woken = 0;
-        while woken < count as usize {
-            let meant = |sleeper: &Asleep| sleeper.bits & bits != 0;
-            let next = match NEWEST_FIRST.load(Relaxed) {
-                0 => asleep.iter().position(meant),
-                _ => asleep.iter().rposition(meant),
-            };
-            let Some(next) = next else { break };
-            asleep.remove(next).thread.unpark();
+        while woken < count as usize && !asleep.is_empty() {
+            let newest = asleep.len() - 1;
+            asleep.remove(if NEWEST_FIRST.load(Relaxed) == 0 { 0 } else { newest });
             woken += 1;
+        }
+        if woken > 0 {
+            word.inner().woken.notify_all();
         }
         woken
     }
+
+    pub(crate) fn wake_all(word: &AtomicU32) -> usize {
+        wake(word, u32::MAX)
+    }
+}
+
+/// A word to sleep on while it has a value.
+pub(crate) struct Word<'a> {
+    pub(crate) word: &'a AtomicU32,
+    pub(crate) expected: u32,
+}
+
+/// Sleeps on the first word; the others are looked at, as nobody wakes for them.
+pub(crate) fn wait_any(words: &[Word<'_>], deadline: Option<Deadline>, _sliced: bool) -> Wait {
+    let me = loom::thread::current().id();
+    let (first, others) = words.split_first().unwrap();
+    {
+        let mut asleep = first.word.inner().asleep.lock().unwrap();
+        if first.word.newest() != first.expected {
+            return Wait::LookAgain;
+        }
+        asleep.push(me);
+    }
+    let has_changed = |other: &Word<'_>| !lacks(Without::OtherWord) && other.word.newest() != other.expected;
+    let changed = others.iter().any(has_changed);
+    let mut asleep = first.word.inner().asleep.lock().unwrap();
+    if changed || deadline.is_some() {
+        // Woken meanwhile it has a wake in hand, and says so.
+        let woken = !asleep.contains(&me);
+        asleep.retain(|other| *other != me);
+        return if woken || changed { Wait::LookAgain } else { Wait::TimedOut };
+    }
+    while asleep.contains(&me) {
+        asleep = first.word.inner().woken.wait(asleep).unwrap();
+    }
+    Wait::LookAgain
 }
 
 pub(crate) mod membarrier {
@@ -186,6 +226,7 @@ pub(crate) mod membarrier {
 
 loom::thread_local! {
     static PENDING: Cell<Option<&'static AtomicU32>> = Cell::new(None);
+    static KERNEL: Cell<bool> = Cell::new(false);
     static STEPS_LEFT: Cell<u32> = Cell::new(0);
     static GATE: Cell<Option<&'static RawLock>> = Cell::new(None);
 }
@@ -246,7 +287,9 @@ pub(crate) mod crash {
             gate.free();
         }
         if let Some(word) = PENDING.with(Cell::take) {
+            KERNEL.with(|kernel| kernel.set(true));
             futex::wake(word, 1);
+            KERNEL.with(|kernel| kernel.set(false));
         }
         true
     }
