@@ -152,6 +152,7 @@ fn context() {
     let ready = Event::new().unwrap();
     let p = Process::spawn((tx.clone(), ready.clone()), |tx: PipeSender<u32>, ready: Event| -> () {
         tx.send(8).unwrap();
+        tx.send_bytes(&[8; 100]).unwrap();
         ready.set().unwrap();
         loop {
             std::thread::park();
@@ -162,8 +163,13 @@ fn context() {
     let pid = p.pid();
     p.kill().unwrap();
     assert!(p.join().is_err());
+    // Another goes on with its end, behind what it has sent; in between, its death is told.
+    tx.send(9).unwrap();
     assert_eq!(rx.recv().unwrap(), 8);
+    assert_eq!(rx.recv_bytes().unwrap(), [8; 100]);
     let e = rx.recv().unwrap_err();
     assert!(matches!(e, RecvError::PeerDied { pid: dead, .. } if dead == pid) && e.peer_died() == Some(pid), "{e}");
+    assert_eq!(rx.recv().unwrap(), 9);
     drop(tx);
+    assert!(matches!(rx.recv(), Err(RecvError::Eof)));
 }
