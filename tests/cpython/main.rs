@@ -34,3 +34,4 @@ mod start_method;
 mod stdin;
 mod subclassing;
 mod value;
+mod wait;

@@ -57,7 +57,7 @@ pub use crate::{
     RLockRecovery, Recovery, ReleaseError, Semaphore, SharedVec, SignalSemaphore, Value, ValueGuard,
 };
 #[doc(no_inline)]
-pub use crate::{Args, Error, ProcessError, ProcessInfo, Run, cpu_count};
+pub use crate::{Args, Error, ProcessError, ProcessInfo, Run, WaitOn, cpu_count, wait, wait_deadline, wait_timeout};
 #[doc(no_inline)]
 pub use crate::{
     Bincode, Buffer, Codec, CodecError, Connection, ConnectionIter, DEFAULT_MAX_MESSAGE, DeadLetter, DeadLetters, EncodeRef,
