@@ -306,12 +306,12 @@ fn a_death_is_told_of_though_the_lock_was_recovered_at_once() {
 fn debug_and_dump_say_who_waits_and_who_has_the_lock() {
     let _watch = watch(120);
     let condition = Condition::new().unwrap();
-    assert!(format!("{condition:?}").contains("waiting: 0, lock: Lock { id: "), "{condition:?}");
+    assert!(format!("{condition:?}").contains("0 waiting, Lock(id: "), "{condition:?}");
     let waiter = Process::spawn((condition.clone(),), |c: Condition| drop(c.wait(c.lock().unwrap()).unwrap())).unwrap();
     await_sleep(&waiter, id(&condition));
     let guard = condition.lock().unwrap();
     let text = format!("{condition:?}");
-    assert!(text.contains("waiting: 1") && text.contains(&format!("owner: {}", std::process::id())), "{text}");
+    assert!(text.contains("1 waiting") && text.contains(&format!("(pid {})", std::process::id())), "{text}");
     let dump = dump();
     let wait = &dump.process(waiter.pid()).unwrap().waits[0];
     assert_eq!((wait.operation, wait.on.clone()), ("wait", format!("Condition {}", id(&condition))));

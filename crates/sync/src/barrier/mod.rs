@@ -382,12 +382,9 @@ impl<'de> Deserialize<'de> for Barrier {
 }
 
 impl fmt::Debug for Barrier {
+    /// Such as `Barrier(id: 4, 1 of 3 waiting)`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Barrier")
-            .field("id", &self.held.object().index)
-            .field("parties", &self.parties())
-            .field("waiting", &self.waiting())
-            .field("broken", &self.is_broken())
-            .finish()
+        let (index, broken) = (self.held.object().index, if self.is_broken() { ", broken" } else { "" });
+        write!(f, "Barrier(id: {index}, {} of {} waiting{broken})", self.waiting(), self.parties())
     }
 }

@@ -357,11 +357,8 @@ impl<'de> Deserialize<'de> for Condition {
 }
 
 impl fmt::Debug for Condition {
+    /// Such as `Condition(id: 3, 1 waiting, Lock(id: 2, free))`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Condition")
-            .field("id", &self.held.object().index)
-            .field("waiting", &self.waiting())
-            .field("lock", &self.lock)
-            .finish()
+        write!(f, "Condition(id: {}, {} waiting, {:?})", self.held.object().index, self.waiting(), self.lock)
     }
 }
