@@ -145,6 +145,11 @@ impl<F: Fn() -> bool> Waitable for Waiting<'_, F> {
             word.prepare();
             words.push(word.watch());
         }
+        // Of several who watch `news`, one may announce itself anew and so hide a kick from another that has not slept yet: it compares what has changed. Nobody wakes
+        // these words. A change of owner that is missed so is told again by whoever cleans up after the new one.
+        let (_, other, own) = self.seen;
+        words.push((&self.local.other().flags, other));
+        words.push((&self.local.own().flags, own));
         if let Some(watched) = self.local.life_of_peer(self.seen).and_then(RawLock::watch) {
             words.push_shared(watched);
         }
