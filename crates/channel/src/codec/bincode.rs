@@ -1,10 +1,10 @@
 //! [`Bincode`], the default codec.
 //!
-//! bincode 2.0.1 is pinned (RUSTSEC-2025-0141 calls it unmaintained; complete, no fault known). It decodes; [`encode`] writes its format.
+//! bincode 2.0.1 is pinned (RUSTSEC-2025-0141 calls it unmaintained; complete, no fault known): everything that
+//! knows it is in this file.
 
-use super::encode::encode;
 use super::{Buffer, Codec, CodecError, EncodeRef};
-use bincode::error::DecodeError;
+use bincode::error::{DecodeError, EncodeError};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -28,6 +28,11 @@ macro_rules! config {
     () => {
         bincode::config::standard().with_fixed_int_encoding()
     };
+}
+
+#[inline]
+fn encode(value: &(impl Serialize + ?Sized), into: &mut Buffer) -> Result<(), CodecError> {
+    bincode::serde::encode_into_writer(value, Append(into), config!()).map_err(CodecError::encode)
 }
 
 impl<T: Serialize + DeserializeOwned> Codec<T> for Bincode {
@@ -70,6 +75,15 @@ impl EncodeRef<str, String> for Bincode {
 impl<E: Serialize + DeserializeOwned> EncodeRef<[E], Vec<E>> for Bincode {
     fn encode_ref(value: &[E], into: &mut Buffer) -> Result<(), CodecError> {
         encode(value, into)
+    }
+}
+
+struct Append<'a>(&'a mut Buffer);
+
+impl bincode::enc::write::Writer for Append<'_> {
+    #[inline]
+    fn write(&mut self, bytes: &[u8]) -> Result<(), EncodeError> {
+        self.0.append(bytes).map_err(|_| EncodeError::Other("the message does not fit"))
     }
 }
 
