@@ -104,15 +104,19 @@ pub(crate) fn mortal(k: u32, body: impl FnOnce()) -> bool {
     }
 }
 
-/// Whether there is an order of steps in which somebody waits for ever.
+/// Whether there is an order of steps in which somebody waits for ever, with up to two preemptions.
 pub(crate) fn goes_wrong(model: impl Fn() + Sync + Send + 'static) -> bool {
+    goes_wrong_within(2, model)
+}
+
+fn goes_wrong_within(preemptions: usize, model: impl Fn() + Sync + Send + 'static) -> bool {
     let order = || ORDER.lock().unwrap_or_else(PoisonError::into_inner);
     let model = move || {
         order().clear();
         model();
     };
     let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = Some(2);
+    builder.preemption_bound = Some(preemptions);
     let Err(why) = catch_unwind(AssertUnwindSafe(|| builder.check(model))) else { return false };
     let is_deadlock = why.downcast_ref::<String>().is_some_and(|text| text.contains("deadlock"));
     println!("{:?}", order());
@@ -121,9 +125,15 @@ pub(crate) fn goes_wrong(model: impl Fn() + Sync + Send + 'static) -> bool {
 
 /// Tries a death at each step, up to the first that is never reached. Whether it goes wrong at any.
 pub(crate) fn goes_wrong_at_a_step(model: fn(u32) -> bool) -> bool {
+    goes_wrong_at_a_step_within(2, model)
+}
+
+/// As [`goes_wrong_at_a_step`], with fewer preemptions, for models of more steps.
+#[allow(dead_code)]
+pub(crate) fn goes_wrong_at_a_step_within(preemptions: usize, model: fn(u32) -> bool) -> bool {
     for k in 1..100 {
         let died: &'static AtomicBool = Box::leak(Box::default());
-        if goes_wrong(move || {
+        if goes_wrong_within(preemptions, move || {
             if model(k) {
                 died.store(true, SeqCst);
             }
