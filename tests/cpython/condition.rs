@@ -197,7 +197,7 @@ fn wait_result() {
     let other = Condition::new().unwrap();
     let guard = other.lock().unwrap();
     assert!(condition.notify_one(&guard).is_err() && condition.wait(guard).is_err());
-    assert!(format!("{condition:?}").contains("waiting: 0"), "{condition:?}");
+    assert!(format!("{condition:?}").contains(" 0 waiting"), "{condition:?}");
 }
 
 /// A waiter that is killed swallows nothing, and keeps no notifier waiting.
