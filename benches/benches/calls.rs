@@ -1,9 +1,10 @@
-//! Nanoseconds of calls that meet nobody: through a queue and back, and a shared counter.
+//! Nanoseconds of calls that meet nobody: through a queue and back, a shared counter, and a shared value under its lock.
 
 #[path = "ours/calls.rs"]
 mod ours;
 
 use multiproc_benches::{
+    baseline::python,
     effort::Effort,
     row::{self, Bar, Measured, Row, Unit, exit},
 };
@@ -17,7 +18,7 @@ fn main() -> ExitCode {
     let effort = Effort::from_env();
     let calls = effort.count(300_000);
     let (std_mutex, std_atomic) = (Mutex::new(0_u64), AtomicU64::new(0));
-    let (queue, atomic) = (ours::queue(), ours::atomic());
+    let (queue, atomic, value) = (ours::queue(), ours::atomic(), ours::value());
 
     let put_get = Row::new(
         "put_get_u64",
@@ -39,8 +40,18 @@ fn main() -> ExitCode {
             })
             .bar(Bar::AtMost(1.1, "std_atomic"));
 
+    let update = Row::new(
+        "value_locked_update",
+        "adding one under a value's lock is a robust lock, a copy of a word and a store; Python takes a semaphore through its \
+         interpreter.",
+        Unit::Nanos,
+    )
+    .subject(row::OURS, || nanos(calls, ours::update(&value)?))
+    .subject("python_value", || python::value_update(effort))
+    .bar(Bar::AtMost(1.0 / 30.0, "python_value"));
+
     let rounds = effort.rounds(51);
-    exit(&[put_get.run(rounds), fetch_add.run(rounds)])
+    exit(&[put_get.run(rounds), fetch_add.run(rounds), update.run(effort.rounds(11))])
 }
 
 /// Nanoseconds per call over one batch.

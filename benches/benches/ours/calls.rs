@@ -1,6 +1,6 @@
-//! Our queue and counter, which nobody else uses.
+//! Our queue, counter and value, which nobody else uses.
 
-use multiproc::{Atomic, Queue};
+use multiproc::{Atomic, Queue, Value};
 use std::hint::black_box;
 use std::sync::atomic::Ordering;
 
@@ -19,6 +19,17 @@ pub(crate) fn queue() -> Result<Queue<u64>, String> {
 /// A counter, or why there is none.
 pub(crate) fn atomic() -> Result<Atomic<u64>, String> {
     checked(Atomic::new(0))
+}
+
+/// A value, or why there is none.
+pub(crate) fn value() -> Result<Value<u64>, String> {
+    checked(Value::new(0))
+}
+
+/// Adds one under the value's lock at each call.
+pub(crate) fn update(value: &Result<Value<u64>, String>) -> Result<impl FnMut(), String> {
+    let value = value.as_ref().map_err(String::clone)?;
+    Ok(move || black_box(value).update(|n| *n += 1).expect("it is whole"))
 }
 
 /// Puts a number and gets it back at each call.

@@ -121,6 +121,22 @@ p.kill()
 p.join()
 "#;
 
+const VALUE: &str = r#"
+import multiprocessing, sys, time
+count = int(sys.argv[1])
+v = multiprocessing.Value("Q", 0)
+
+def update(times):
+    for _ in range(times):
+        with v.get_lock():
+            v.value += 1
+
+update(count // 10)
+start = time.perf_counter()
+update(count)
+print((time.perf_counter() - start) * 1e9 / count)
+"#;
+
 /// Messages per second through `multiprocessing.Queue`, one producer and one consumer process.
 pub fn queue_rate(windows: &Windows) -> Measured {
     rate(QUEUE, windows)
@@ -139,6 +155,11 @@ fn rate(script: &str, windows: &Windows) -> Measured {
 /// Nanoseconds for a message to another process and one back, through `multiprocessing.Pipe()`.
 pub fn pipe_round_trip(effort: Effort) -> Measured {
     figures(PING, &[effort.count(10_000).to_string()])
+}
+
+/// Nanoseconds for `with v.get_lock(): v.value += 1`, where nobody else wants it.
+pub fn value_update(effort: Effort) -> Measured {
+    figures(VALUE, &[effort.count(1_000_000).to_string()])
 }
 
 /// The median of what a script prints.
