@@ -401,7 +401,7 @@ mod killer {
                 let first = Helper::new();
                 first.begin(Order::Die(thing.clone(), k));
                 let go = Event::new().unwrap();
-                let at = At::Point("wait_word.committed".to_owned() + if op == Op::Set { "_all" } else { "_lightly" });
+                let at = At::Point("wait_word.committed".to_owned() + if op == Op::Set { "_in_order" } else { "_lightly" });
                 let victim = Process::builder().daemon(true).spawn((tool, op, at, go.clone()), victim).unwrap();
                 let ready = || dump().process(victim.pid()).is_some_and(|p| !p.waits.is_empty());
                 assert!(eventually(LIMIT, || ready() && sleeps(victim.pid())), "{}", dump());
