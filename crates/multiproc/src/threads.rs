@@ -29,7 +29,7 @@
 //! | start and join | about a millisecond | tens of microseconds |
 //! | memory | its own, but for what is shared by handles | the program's, statics included |
 //! | arguments and value | copied, through serde | moved |
-//! | a panic | [`ProcessError::Panicked`](crate::ProcessError::Panicked) | the same |
+//! | a panic | [`ProcessError::Panicked`] | the same |
 //! | a segmentation fault, an abort, a stack overflow, the kernel's OOM killer | ends this process only | end the program |
 //! | `std::process::exit` | ends this process only | ends the program |
 //! | `terminate`, `kill`, `interrupt`, `signal` | yes | do not exist: a thread cannot be ended from outside |

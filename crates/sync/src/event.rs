@@ -1,4 +1,4 @@
-//! [`Event`]: a flag that processes wait for. What it is in shared memory: [`RawEvent`].
+//! [`Event`]: a flag that processes wait for. What it is in shared memory: `raw::event`.
 
 use crate::describe::{Waiters, close};
 use crate::handle::handle;

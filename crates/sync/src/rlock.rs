@@ -1,6 +1,6 @@
 //! [`RLock`]: a lock that its owner may take again.
 //!
-//! A [`RawLock`], of which the thread that has it counts how often: see [`hold`](crate::raw::hold).
+//! A [`RawLock`], of which the thread that has it counts how often: see `raw::hold`.
 
 use crate::describe::{HeldBy, Waiters, close};
 use crate::error::{Death, LockError};

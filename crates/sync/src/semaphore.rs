@@ -7,13 +7,13 @@
 //! |---|---|---|---|
 //! | `gate` | one waiting taker at a time, who keeps it; the rest wait for it | takers that found none free | `OWNER_DIED`: nothing to mend |
 //! | `freed` | the waiting taker, a [`WaitWord`] | see there | see there; the cleaner wakes it too |
-//! | `ledger[slot]` | permits of that process, and those of which it looks whether they exist: see [`ledger`] | takers and releasers of that process | it had the permit, or none: its entry is cleared by the cleaner |
+//! | `ledger[slot]` | permits of that process, and those of which it looks whether they exist: see `raw::ledger` | takers and releasers of that process | it had the permit, or none: its entry is cleared by the cleaner |
 //! | `owned[i]` | reference of an owned permit; its store is the commit | owner of `gate`; who drops the permit; the collector | a permit object that is not entered: it is freed and was never counted |
 //! | `owned_high` | entries of `owned` in use | owner of `gate` | one too many |
 //! | `permits` | how many there are, a constant | creator | - |
 //! | `recovered` | permits that came back from the dead | cleaner | one report less |
 //!
-//! While nobody waits, taking needs no lock: see [`ledger`]. Who finds somebody in the gate, or no permit, goes through the gate, so no one who waits is passed
+//! While nobody waits, taking needs no lock: see `raw::ledger`. Who finds somebody in the gate, or no permit, goes through the gate, so no one who waits is passed
 //! over by those who come later.
 
 use crate::describe::{InSlot, Waiters, close};

@@ -1,4 +1,4 @@
-//! [`SignalSemaphore`]: a number that any process raises and any process takes from. What it is in shared memory: [`RawSignals`].
+//! [`SignalSemaphore`]: a number that any process raises and any process takes from. What it is in shared memory: `raw::signals`.
 
 use crate::describe::{Waiters, close};
 use crate::error::{AcquireError, ReleaseError};

@@ -99,7 +99,7 @@ impl WaitWord {
     }
 
     /// Announces a watcher, the thread `me`. It looks at everything once more before it sleeps, with a fence in between. `seconds` is the word of the arena that
-    /// [`SEVERAL`] is announced in, which the caller has read before.
+    /// `SEVERAL` is announced in, which the caller has read before.
     pub fn announce(&self, me: u32, seconds: &AtomicU32) -> Watch<'_> {
         // SeqCst all along: the announcement in the arena comes before the bit.
         let count = loop {
