@@ -54,7 +54,7 @@ impl Ring {
     fn create<T: 'static, C: 'static>(arena: &'static Arena, bounds: Bounds) -> Result<Ring, Error> {
         let Bounds { capacity, fails_when_full, max_message, max_bytes, attempts } = bounds;
         let limit = arena.usage().1;
-        // A message takes 16 bytes at least. With it half of the memory is left to all else.
+        // A small message takes 16 bytes at least, payload and head. Of payload, half of the memory is left to all else.
         let (capacity, max_bytes, segment_bits) = match capacity {
             Some(capacity) => (capacity, max_bytes, 0),
             None => {
@@ -637,12 +637,12 @@ impl<T: 'static> Queue<T> {
     /// A queue that grows with what waits, up to a limit of memory, and gives memory back when it is drained.
     ///
     /// The limit is half of what the shared memory of the tree may take (see `set_memory_limit` and `stats`), counted in bytes of encoded messages; and 8,388,607
-    /// messages. At the limit [`put`](Queue::put) waits, and [`is_full`](Queue::is_full) is true: so a producer that nobody keeps up with is slowed
+    /// messages, or one for each 32 bytes of what the shared memory may take, if that is fewer. At the limit [`put`](Queue::put) waits, and [`is_full`](Queue::is_full) is true: so a producer that nobody keeps up with is slowed
     /// down before memory is gone. `Queue::builder().unbounded()` with [`byte_limit`](crate::QueueBuilder::byte_limit) and
     /// [`when_full`](crate::QueueBuilder::when_full) sets another limit, or has `put` fail there. If others have taken the rest of the memory, `put` fails before, with
     /// [`PutError::is_out_of_memory`]. Every error hands the message back.
     ///
-    /// Messages lie in segments of 256 KiB, which are made as the queue grows. One that is drained is left with one of them.
+    /// Messages lie in segments of 256 KiB, or less in a small arena, which are made as the queue grows. One that is drained is left with one of them.
     ///
     /// # Errors
     /// The arena is full.

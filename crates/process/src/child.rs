@@ -126,10 +126,11 @@ impl Drop for ResultBlock {
 }
 
 impl Child {
-    pub(crate) fn new(seed: ChildSeed, pid: u32, pidfd: PidFd) -> Child {
+    /// Without a pidfd it has ended: [`collect_end`](Child::collect_end) is to follow.
+    pub(crate) fn new(seed: ChildSeed, pid: u32, pidfd: Option<PidFd>) -> Child {
         let ChildSeed { slot, name, daemon, lines, tie } = seed;
         let state = Mutex::new(Progress { state: State::Running, undelivered: lines });
-        let (pidfd, tie) = (Mutex::new(Some(Arc::new(pidfd))), Mutex::new(Some(Arc::new(tie))));
+        let (pidfd, tie) = (Mutex::new(pidfd.map(Arc::new)), Mutex::new(Some(Arc::new(tie))));
         let (detached, ended) = (AtomicBool::new(false), AtomicBool::new(false));
         Child { slot, pid, name, daemon, detached, pidfd, tie, ended, state, changed: Condvar::new(), life: robust::life() }
     }

@@ -36,6 +36,8 @@ const CLEANING_CHECK: Duration = Duration::from_micros(200);
 /// Enough for the keeper's shallow calls; the cleaner's lists live on the heap.
 const STACK: usize = 256 << 10;
 
+const ESRCH: i32 = 3;
+
 /// A worker whose parent cannot be held by its side.
 pub(crate) const EXIT_ORPHAN: i32 = 125;
 
@@ -362,6 +364,7 @@ fn run(keeper: &'static Keeper) {
             let requests = std::mem::take(&mut *keeper.requests.lock().unwrap_or_else(PoisonError::into_inner));
             for request in requests {
                 let reply = launch(arena, keeper, request.start, request.child);
+                look_again |= reply.as_ref().is_ok_and(|child| child.end_is_known());
                 let _ = request.reply.send(reply);
             }
         }
@@ -407,11 +410,20 @@ fn launch(arena: &'static Arena, keeper: &'static Keeper, start: Start, seed: Ch
     if let Ok(slot) = arena.slot(seed.slot.index) {
         slot.pid.store(pid, Ordering::Relaxed);
     }
-    let pidfd = PidFd::of_child(pid).map_err(|e| {
-        spawn::end_unwatched(pid);
-        explain_pidfd(&e)
-    })?;
+    let pidfd = match PidFd::of_child(pid) {
+        Ok(pidfd) => Some(pidfd),
+        // Ended, and reaped by who ignores SIGCHLD or waits for any child: its slot says how.
+        Err(e) if e.raw_os_error() == Some(ESRCH) => None,
+        Err(e) => {
+            spawn::end_unwatched(pid);
+            return Err(explain_pidfd(&e));
+        }
+    };
+    let gone = pidfd.is_none();
     let child = Arc::new(Child::new(seed, pid, pidfd));
+    if gone {
+        child.collect_end(arena);
+    }
     keeper.lock_children().push(child.clone());
     Ok(child)
 }
@@ -424,7 +436,6 @@ fn explain_pidfd(e: &io::Error) -> Error {
             let text = "no process can be started, since pidfd_open(2) is refused: by a seccomp filter that does not know it, or a kernel before Linux 5.3";
             Error::because(Kind::System, text, e.to_string())
         }
-        Some(3) => Error::new(Kind::System, "the process was killed before it could be watched"),
         _ => explain(e),
     }
 }

@@ -122,6 +122,9 @@ fn slot_died(arena: &Arena, object: Object, slot: u32) -> Result<(), Error> {
     cell.consumed.pw.commit_and_kick(arena.who()?.thread, || {});
     cell.consumed.pw.pass_on_to_all();
     cell.produced.cw.pass_on_to_all();
+    // Or having cleared one of these words, before the wake.
+    cell.consumed.join.pass_on_to_all();
+    cell.dead.wake.pass_on_to_all();
     Ok(())
 }
 

@@ -5,7 +5,7 @@
 //! and the one way of waiting.
 //!
 //! Whoever waits for room or for data sleeps on a [`WaitWord`] *while holding its lock*; the others queue on the lock. So no wake can
-//! be swallowed: at most one thread sleeps on each wait word, and if that one dies the lock passes on by the kernel's hand. It is fast for the
+//! be swallowed: at most one getter and one putter sleep on their wait words (watchers sleep beside the getter, joiners on a word of their own), and if that one dies the lock passes on by the kernel's hand. It is fast for the
 //! same reason: of several getters one watches the ring, the others sleep.
 
 pub(crate) mod bytes;

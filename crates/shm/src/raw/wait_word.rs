@@ -3,7 +3,7 @@
 //! | `word` | meaning | written by | if the writer dies there |
 //! |---|---|---|---|
 //! | 0 | nobody needs a wake | a waker, before FUTEX_WAKE; a sleeper that leaves | the waker has the word as pending: the kernel wakes one sleeper |
-//! | `WAITERS` | the one that waits may sleep, or is about to look again | that one, before its last look | a wake too many later on |
+//! | `WAITERS` | the one that waits may sleep, or one of many who compare another word as well or wake each other, or is about to look again | that one, before its last look | a wake too many later on |
 //! | `WATCHED` | the same of threads that wait for several things at once, of whom there may be any number | each of them, before its last look | the same |
 //! | 0 after `WATCHED` | all have been woken | a waker: one system call with the wake | both are done, or neither and the kernel wakes one sleeper |
 //!
