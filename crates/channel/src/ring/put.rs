@@ -13,6 +13,7 @@
 
 use super::bytes::{BLOCK_RECORD, Form, Head, write_plain};
 use super::cell::{CLOSED, End, NO_RECEIVER};
+use super::segments::FIRST_BACKING;
 use super::{Bytes, GaveUp, Patience, Ring, Usual, segments};
 use crate::batch::Batch;
 use crate::error::PutFailed;
@@ -31,7 +32,6 @@ use std::sync::atomic::Ordering;
 const BYTES_PER_ITEM: u64 = 128;
 const MIN_RING: u64 = 16 << 10;
 const MAX_USUAL_RING: u64 = 1 << 20;
-const FIRST_BACKING: u64 = 4096;
 
 #[inline]
 fn inline_head(payload: &[u8], references: &[Arc<Held>]) -> Head {

@@ -23,7 +23,7 @@ use std::sync::atomic::Ordering;
 
 /// Bytes of the ring may not be told from those of the next lap otherwise.
 const MAX_LEN: u64 = 1 << (POSITION_BITS - 2);
-const FIRST_BACKING: u64 = 4096;
+pub(super) const FIRST_BACKING: u64 = 4096;
 const _: () = assert!(FIRST_BACKING.is_multiple_of(BLOCK_RECORD));
 
 /// Bytes of the table: for all that the bounds allow inline, and a name for each message besides.
