@@ -158,6 +158,10 @@ pub use multiproc_channel::{
 #[doc(inline)]
 pub use multiproc_named::{Item, ShareableList, SharedMemory, SharedMemoryError};
 #[doc(inline)]
+pub use multiproc_pool::{
+    CurrentTask, Imap, ImapUnordered, Pool, PoolBuilder, PoolError, Task, TaskBuilder, TaskError, current_task, pool_context,
+};
+#[doc(inline)]
 pub use multiproc_process::{
     Args, Builder, ChildEnd, ChildInfo, Error, Lines, MemoryUsage, Process, ProcessError, ProcessInfo, Run, Shutdown, Signal,
     StartMethod, Stdio, active_children, after_fork_child, cpu_count, current_process, exit_grace, init, memory_usage,
