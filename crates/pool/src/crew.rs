@@ -38,7 +38,8 @@ pub(crate) enum Verdict {
 
 pub(crate) struct Member {
     pub(crate) index: u32,
-    pub(crate) process: Arc<Process<Left>>,
+    /// `None` while it is being started: it may take a task, and ask, before its start has returned.
+    pub(crate) process: Option<Arc<Process<Left>>>,
     pub(crate) desk: Desk,
     answers: Outbox,
     pub(crate) verdict: Option<Verdict>,
@@ -98,19 +99,34 @@ impl Member {
         self.desk.ask_to_leave();
         // A worker that has taken a task by now sees the word, and gives the task back.
         if self.desk.is_idle() {
-            let _ = self.process.terminate();
+            self.signal(Signal::TERM);
         }
+    }
+
+    pub(crate) fn pid(&self) -> Option<u32> {
+        self.process.as_ref().map(|process| process.pid())
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        if let Some(process) = &self.process {
+            // One that has ended needs none.
+            let _ = process.signal(signal);
+        }
+    }
+
+    pub(crate) fn has_ended(&self) -> bool {
+        self.process.as_ref().is_some_and(|process| !process.is_alive())
     }
 
     /// Ends it by SIGTERM, which it may have set aside.
     pub(crate) fn terminate(&mut self, verdict: Verdict) {
         self.verdict.get_or_insert(verdict);
-        let _ = self.process.terminate();
+        self.signal(Signal::TERM);
     }
 
     pub(crate) fn kill(&mut self, verdict: Verdict) {
         self.verdict.get_or_insert(verdict);
-        let _ = self.process.kill();
+        self.signal(Signal::KILL);
     }
 }
 
@@ -147,10 +163,9 @@ impl Home {
             builder = THREAD_VARIABLES.iter().fold(builder, |builder, variable| builder.env(variable, threads.to_string()));
         }
         let builder = env.iter().fold(builder, |builder, (key, value)| builder.env(key, value));
-        let process = Arc::new(builder.spawn((setup,), work)?);
         let member = Member {
             index,
-            process,
+            process: None,
             desk,
             answers: answers.sender()?,
             verdict: None,
@@ -160,19 +175,30 @@ impl Home {
             last_start: 0,
         };
         lock(&self.crew).members.push(member);
+        let spawned = builder.spawn((setup,), work);
+        let mut crew = lock(&self.crew);
+        let at = crew.members.iter().position(|member| member.index == index);
+        match (spawned, at) {
+            (Ok(process), Some(at)) => crew.members[at].process = Some(Arc::new(process)),
+            (Err(e), Some(at)) => {
+                crew.members.remove(at);
+                return Err(e.into());
+            }
+            _ => {}
+        }
         Ok(())
     }
 
     /// Ends all workers at once.
     pub(crate) fn dismiss_all(&self) {
         for member in &lock(&self.crew).members {
-            let _ = member.process.kill();
+            member.signal(Signal::KILL);
         }
     }
 
     pub(crate) fn signal_all(&self, signal: Signal) {
         for member in &lock(&self.crew).members {
-            let _ = member.process.signal(signal);
+            member.signal(signal);
         }
     }
 
@@ -192,6 +218,10 @@ impl Home {
 
     /// Settles what a worker that has ended leaves behind.
     pub(crate) fn bury(&self, index: u32) {
+        // Dead, and a moment later cleaned up after, so that its lease is given to another.
+        let process =
+            lock(&self.crew).members.iter().find(|member| member.index == index).and_then(|member| member.process.clone());
+        process.map(|process| process.wait());
         // What it has told is true, whatever lies on its desk.
         self.catch_up();
         let mut crew = lock(&self.crew);
@@ -203,7 +233,7 @@ impl Home {
         let started: Vec<TaskId> =
             crew.members[at].desk.levels().filter(|level| level.is_started()).map(|level| level.task()).collect();
         let member = &crew.members[at];
-        let pid = member.process.pid();
+        let pid = member.pid().unwrap_or(0);
         let (verdict, began) = (member.verdict.clone(), member.desk.is_ready());
         drop(crew);
         let cause = Arc::new(self.how_it_ended(index));
@@ -239,7 +269,7 @@ impl Home {
         let mut crew = lock(&self.crew);
         let member = crew.members.iter_mut().find(|member| member.index == index);
         // The pool's thread has the only other handle, while it sleeps.
-        let joined = member.and_then(|member| Arc::get_mut(&mut member.process)).map(Process::try_join);
+        let joined = member.and_then(|member| Arc::get_mut(member.process.as_mut()?)).map(Process::try_join);
         drop(crew);
         match joined {
             Some(Err(e)) => e,

@@ -1,6 +1,7 @@
 //! [`Pool`]: worker processes that run calls.
 
 use crate::builder::{PoolBuilder, TaskBuilder};
+use crate::crew::Member;
 use crate::error::{PoolError, PoolErrorKind, TaskError};
 use crate::home::{CLOSED, FINISHED, Home, OPEN, TERMINATED, lock};
 use crate::job::Job;
@@ -158,7 +159,7 @@ impl Pool {
 
     /// The pids of the workers that are there.
     pub fn pids(&self) -> Vec<u32> {
-        lock(&self.home().crew).members.iter().map(|member| member.process.pid()).collect()
+        lock(&self.home().crew).members.iter().filter_map(Member::pid).collect()
     }
 
     /// Waits until all workers have begun; false when time is up or the pool is closed.

@@ -40,7 +40,7 @@ pub(crate) fn supervise(home: &Arc<Home>) {
         // Workers that wait for room to tell something, for an answer, or somebody who wants to be called.
         home.collect_if_alone();
         let ended: Vec<u32> =
-            lock(&home.crew).members.iter().filter(|member| !member.process.is_alive()).map(|member| member.index).collect();
+            lock(&home.crew).members.iter().filter(|member| member.has_ended()).map(|member| member.index).collect();
         ended.into_iter().for_each(|index| home.bury(index));
         home.try_again(&mut next);
         home.watch_the_clock(&mut next);
@@ -76,7 +76,7 @@ pub(crate) fn supervise(home: &Arc<Home>) {
 }
 
 fn sleep(home: &Home, next: &Next) {
-    let processes: Vec<Arc<Process<_>>> = lock(&home.crew).members.iter().map(|member| member.process.clone()).collect();
+    let processes: Vec<Arc<Process<_>>> = lock(&home.crew).members.iter().filter_map(|member| member.process.clone()).collect();
     let mut items: Vec<&dyn WaitOn> = vec![&home.bell];
     items.extend(processes.iter().map(|process| -> &dyn WaitOn { &**process }));
     if home.interest.load(Ordering::SeqCst) > 0 && !lock(&home.lead).is_led() {
@@ -143,7 +143,7 @@ impl Home {
         let Some(limit) = self.settings.memory_limit else { return };
         next.after(MEMORY_CHECK);
         for member in &mut lock(&self.crew).members {
-            let Some(used) = memory::private(member.process.pid()) else { continue };
+            let Some(used) = member.pid().and_then(memory::private) else { continue };
             if used > limit.hard {
                 member.kill(Verdict::MemoryLimit { used, limit: limit.hard });
             } else if used > limit.soft && !member.leaving {
