@@ -159,7 +159,8 @@ pub use multiproc_channel::{
 pub use multiproc_named::{Item, ShareableList, SharedMemory, SharedMemoryError};
 #[doc(inline)]
 pub use multiproc_pool::{
-    CurrentTask, Imap, ImapUnordered, Pool, PoolBuilder, PoolError, Task, TaskBuilder, TaskError, current_task, pool_context,
+    AsCompleted, CurrentTask, Imap, ImapUnordered, Pool, PoolBuilder, PoolError, ReturnWhen, Task, TaskBuilder, TaskError,
+    as_completed, current_task, pool_context, wait_tasks,
 };
 #[doc(inline)]
 pub use multiproc_process::{

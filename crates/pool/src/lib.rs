@@ -1,6 +1,6 @@
 //! Floor 5 of multiproc: pools of worker processes, and the tasks they run.
 //!
-//! Internal to multiproc, no semver promise. Reading order: [`error`] -> [`task`] (what a caller holds) -> [`pool`] and [`builder`] -> [`map`] -> `home` (what a pool's
+//! Internal to multiproc, no semver promise. Reading order: [`error`] -> [`task`] (what a caller holds) -> [`pool`] and [`builder`] -> [`map`] and [`waiting`] -> `home` (what a pool's
 //! threads share), with `table` (tasks without an outcome), `crew` (workers), `collect` (who takes what they tell), `supervise` (deaths, times, staff) and `stop` -> `wire` (what
 //! goes between a pool and its workers), `job` (what a task does) and `desk` (what a worker does at this moment) -> [`worker`].
 
@@ -20,6 +20,7 @@ mod stop;
 mod supervise;
 mod table;
 pub mod task;
+pub mod waiting;
 mod wire;
 pub mod worker;
 
@@ -28,4 +29,5 @@ pub use error::{PoolError, TaskError};
 pub use map::{Imap, ImapUnordered};
 pub use pool::Pool;
 pub use task::Task;
+pub use waiting::{AsCompleted, ReturnWhen, as_completed, wait_tasks};
 pub use worker::{CurrentTask, current_task};

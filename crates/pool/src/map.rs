@@ -1,15 +1,15 @@
 //! One function for many elements: [`Pool::map`] in chunks, [`Pool::imap`] one by one as the consumer asks.
 
 use crate::error::TaskError;
-use crate::home::lock;
 use crate::job::{Chunk, Job, encode_context};
 use crate::pool::Pool;
-use crate::task::{Listener, Slot, Task};
+use crate::task::{Slot, Task};
+use crate::waiting::{Ended, Place};
 use crate::wire::TaskHead;
 use crate::{PoolError, home::Home};
 use multiproc_channel::Message;
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A chunk should take about this long: much longer than handing it out, and short enough that the workers end together.
@@ -152,7 +152,7 @@ impl Pool {
         f: fn(T) -> R,
     ) -> ImapUnordered<'_, I::IntoIter, R> {
         let feed = Feed::new(self, items.into_iter(), Job::call::<(T,), R>(f));
-        ImapUnordered { feed, out: Vec::new(), done: Arc::default() }
+        ImapUnordered { feed, out: Vec::new(), ended: Arc::default() }
     }
 
     fn map_job<T: Message, R: Message + Send>(
@@ -285,16 +285,7 @@ pub struct ImapUnordered<'p, I, R> {
     feed: Feed<'p, I>,
     /// What is out; places are used again.
     out: Vec<Option<Task<R>>>,
-    done: Arc<Mutex<VecDeque<usize>>>,
-}
-
-/// Enters its place into the list of what is done.
-struct Place(usize, Arc<Mutex<VecDeque<usize>>>);
-
-impl<R> Listener<R> for Place {
-    fn ended(&mut self, _: &mut Option<Result<R, TaskError>>) {
-        lock(&self.1).push_back(self.0);
-    }
+    ended: Arc<Ended>,
 }
 
 impl<I: Iterator, R: Message + Send> Iterator for ImapUnordered<'_, I, R>
@@ -314,7 +305,7 @@ where
                 None => break,
                 Some(Err(e)) => return Some(Err(e)),
                 Some(Ok(task)) => {
-                    task.listen(Place(place, self.done.clone()));
+                    task.listen(Place(place, self.ended.clone()));
                     if free.is_none() {
                         self.out.push(None);
                     }
@@ -325,8 +316,8 @@ where
         if self.out.iter().all(Option::is_none) {
             return None;
         }
-        self.feed.pool.home().drive_any(&|| !lock(&self.done).is_empty(), None);
-        let place = lock(&self.done).pop_front()?;
+        self.feed.pool.home().drive_any(&|| !self.ended.is_empty(), None);
+        let place = self.ended.take()?;
         self.out[place].take().map(Task::join)
     }
 }

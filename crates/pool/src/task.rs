@@ -21,6 +21,8 @@ use std::time::{Duration, Instant};
 pub(crate) struct Slot<R> {
     home: Arc<Home>,
     done: AtomicBool,
+    /// Without a value. Relaxed: written before `done`.
+    failed: AtomicBool,
     state: Mutex<State<R>>,
 }
 
@@ -28,7 +30,7 @@ struct State<R> {
     outcome: Option<Result<R, TaskError>>,
     /// How long the function ran, in ns.
     ran: u64,
-    thread: Option<Thread>,
+    threads: Vec<Thread>,
     waker: Option<Waker>,
     /// Called with it, without waiting for anybody.
     listener: Option<Box<dyn Listener<R>>>,
@@ -42,24 +44,23 @@ pub(crate) trait Listener<R>: Send {
 
 impl<R> Slot<R> {
     pub(crate) fn new(home: Arc<Home>) -> Slot<R> {
-        let state = State { outcome: None, ran: 0, thread: None, waker: None, listener: None };
-        Slot { home, done: AtomicBool::new(false), state: Mutex::new(state) }
+        let state = State { outcome: None, ran: 0, threads: Vec::new(), waker: None, listener: None };
+        Slot { home, done: AtomicBool::new(false), failed: AtomicBool::new(false), state: Mutex::new(state) }
     }
 
     fn settle(&self, outcome: Result<R, TaskError>, ran: u64) {
         let mut state = lock(&self.state);
         state.outcome = Some(outcome);
         state.ran = ran;
-        let (thread, waker, listener) = (state.thread.take(), state.waker.take(), state.listener.take());
+        let (threads, waker, listener) = (std::mem::take(&mut state.threads), state.waker.take(), state.listener.take());
+        self.failed.store(state.outcome.as_ref().is_some_and(Result::is_err), Ordering::Relaxed);
         if let Some(mut listener) = listener {
             listener.ended(&mut state.outcome);
         }
         // Release pairs with the Acquire in `is_done`.
         self.done.store(true, Ordering::Release);
         drop(state);
-        if let Some(thread) = thread {
-            thread.unpark();
-        }
+        threads.iter().for_each(Thread::unpark);
         if let Some(waker) = waker {
             waker.wake();
         }
@@ -116,12 +117,29 @@ impl<R> Task<R> {
         &self.slot.home
     }
 
+    pub(crate) fn is_settled(&self) -> bool {
+        self.slot.done.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn has_failed(&self) -> bool {
+        self.is_settled() && self.slot.failed.load(Ordering::Relaxed)
+    }
+
+    /// Has this thread unparked when the task has its outcome.
+    pub(crate) fn wake_here(&self) {
+        let me = thread::current();
+        let mut state = lock(&self.slot.state);
+        if !state.threads.iter().any(|thread| thread.id() == me.id()) {
+            state.threads.push(me);
+        }
+    }
+
     fn wait_until(&self, deadline: Option<Instant>) -> bool {
-        let done = || self.slot.done.load(Ordering::Acquire);
+        let done = || self.is_settled();
         if done() {
             return true;
         }
-        lock(&self.slot.state).thread = Some(thread::current());
+        self.wake_here();
         self.home().drive(&done, deadline)
     }
 
@@ -178,7 +196,7 @@ impl<R> Task<R> {
     #[doc(alias = "done")]
     #[doc(alias = "ready")]
     pub fn is_done(&self) -> bool {
-        let done = || self.slot.done.load(Ordering::Acquire);
+        let done = || self.is_settled();
         if !done() {
             self.home().collect_if_alone();
         }
