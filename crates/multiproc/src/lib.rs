@@ -160,7 +160,7 @@ pub use multiproc_named::{Item, ShareableList, SharedMemory, SharedMemoryError};
 #[doc(inline)]
 pub use multiproc_pool::{
     AsCompleted, CurrentTask, Imap, ImapUnordered, Pool, PoolBuilder, PoolError, ReturnWhen, Task, TaskBuilder, TaskError,
-    as_completed, current_task, pool_context, wait_tasks,
+    ThreadPool, as_completed, current_task, pool_context, wait_tasks,
 };
 #[doc(inline)]
 pub use multiproc_process::{

@@ -2,11 +2,13 @@
 
 use crate::error::{PoolError, PoolErrorKind, TaskError};
 use crate::home::{Home, MemoryLimit, Settings};
-use crate::job::{Initializer, Job};
-use crate::pool::Pool;
+use crate::initializer::Initializer;
+use crate::job::Job;
+use crate::local::Local;
+use crate::pool::{Call, Pool};
 use crate::retry::Retry;
 use crate::table::Terms;
-use crate::task::{Slot, Task};
+use crate::task::Task;
 use multiproc_channel::Message;
 use multiproc_process::{Args, cpu_count};
 use std::any::Any;
@@ -45,6 +47,15 @@ pub struct PoolBuilder {
     env: Vec<(String, String)>,
     shutdown_timeout: Duration,
     grace: Duration,
+    place: Place,
+}
+
+/// Where calls run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Processes,
+    Threads,
+    Inline,
 }
 
 impl Default for PoolBuilder {
@@ -78,6 +89,7 @@ impl PoolBuilder {
             env: Vec::new(),
             shutdown_timeout: Duration::from_secs(30),
             grace: Duration::from_millis(500),
+            place: Place::Processes,
         }
     }
 
@@ -226,6 +238,18 @@ impl PoolBuilder {
         self
     }
 
+    /// Makes it a pool of threads: see [`ThreadPool`](crate::ThreadPool).
+    pub fn threads(mut self) -> PoolBuilder {
+        self.place = Place::Threads;
+        self
+    }
+
+    /// Makes it run each call in its caller: see [`Pool::inline`].
+    pub fn inline(mut self) -> PoolBuilder {
+        self.place = Place::Inline;
+        self
+    }
+
     /// Starts the pool. Its workers are being started when this returns; [`Pool::ready`] waits until they are.
     ///
     /// # Errors
@@ -246,11 +270,10 @@ impl PoolBuilder {
         let name = self.name.unwrap_or_else(|| format!("Pool-{}", POOLS.fetch_add(1, Ordering::Relaxed)));
         let hard = self.hard_memory_limit.or(self.memory_limit.map(|soft| soft.saturating_mul(2)));
         let memory_limit = hard.map(|hard| MemoryLimit { soft: self.memory_limit.unwrap_or(u64::MAX), hard });
-        let home = Home::start(Settings {
+        let settings = Settings {
             name,
             workers,
-            initializer: self.initializer.transpose()?,
-            context: self.context.transpose()?,
+            first: [self.context, self.initializer].into_iter().flatten().collect::<Result<_, _>>()?,
             max_tasks_per_worker: self.max_tasks_per_worker,
             task_timeout: self.task_timeout,
             retry: self.retry.map(Arc::new),
@@ -263,8 +286,14 @@ impl PoolBuilder {
             env: self.env,
             shutdown_timeout: self.shutdown_timeout,
             grace: self.grace,
-        })?;
-        Ok(Pool::of(home))
+        };
+        let inline = std::env::var_os("MULTIPROC_INLINE").is_some_and(|value| value == "1");
+        match self.place {
+            _ if inline => Ok(Pool::of_local(Local::start(settings, true)?)),
+            Place::Inline => Ok(Pool::of_local(Local::start(settings, true)?)),
+            Place::Threads => Ok(Pool::of_local(Local::start(settings, false)?)),
+            Place::Processes => Ok(Pool::of(Home::start(settings)?)),
+        }
     }
 }
 
@@ -291,7 +320,7 @@ pub struct TaskBuilder<'a> {
 
 impl<'a> TaskBuilder<'a> {
     pub(crate) fn new(pool: &'a Pool) -> TaskBuilder<'a> {
-        let terms = pool.home().usual_terms().map(|terms| *terms).unwrap_or_default();
+        let terms = pool.home().and_then(|home| home.usual_terms()).map(|terms| *terms).unwrap_or_default();
         TaskBuilder { pool, terms, retry: None }
     }
 
@@ -327,9 +356,7 @@ impl<'a> TaskBuilder<'a> {
         if let Some(retry) = self.retry {
             self.terms.retry = Some(Arc::new(retry));
         }
-        let home = self.pool.home();
-        let slot = Arc::new(Slot::<R>::new(home.clone()));
-        let id = home.submit(slot.clone(), Job::call::<A, R>(f)?.head(), Some(Box::new(self.terms)), &args)?;
-        Ok(Task::new(slot, id))
+        let head = Job::call::<A, R>(f)?.head();
+        self.pool.start(Call { head, terms: Some(Box::new(self.terms)), args, here: move |args| A::call(f, args) })
     }
 }

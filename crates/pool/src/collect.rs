@@ -1,160 +1,94 @@
-//! Collecting what the workers tell: one thread at a time does it, for all.
-//!
-//! Whoever waits for a task leads, if nobody does: it takes what is told, gives each task its outcome, and goes on until its own has one. Then it
-//! passes the lead on to one of those who wait meanwhile. So a lone `join` costs one wake, by the worker itself.
+//! Collecting what the workers tell: each task gets its outcome, each question its answer. Stands on [`crate::lead`].
 
+use crate::backend::Backend;
 use crate::home::{Home, lock};
+use crate::lead::Collector;
 use crate::table::Ending;
-use crate::wire::{self, Again, AnswerHead, Out, TaskId, Tell, TellHead};
+use crate::wire::{self, Again, AnswerHead, Out, Outbox, TaskHead, TaskId, Tell, TellHead};
 use crate::{error::TaskError, panics::Panic};
 use multiproc_channel::message;
 use multiproc_channel::sealed::{Sealed, Within};
 use multiproc_channel::{Bincode, Message};
 use multiproc_shm::scope::References;
-use std::thread::{self, Thread};
-use std::time::{Duration, Instant};
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::Instant;
 
-/// Who collects, and who waits to.
-#[derive(Debug, Default)]
-pub(crate) struct Lead {
-    led: bool,
-    waiting: Vec<Waiting>,
-    /// What somebody has put among the things told, to know when it is come to.
-    marks: Vec<u64>,
-    next_mark: u64,
-}
-
-#[derive(Debug)]
-struct Waiting {
-    thread: Thread,
-    /// It waits for something that any task may bring about, and looks after each.
-    any: bool,
-}
-
-impl Lead {
-    pub(crate) fn is_led(&self) -> bool {
-        self.led
-    }
-}
-
-/// The lead, passed on when it is dropped.
-struct Leading<'a>(&'a Home);
-
-impl Drop for Leading<'_> {
-    fn drop(&mut self) {
-        lock(&self.0.lead).led = false;
-        self.0.pass_on();
-    }
-}
-
-fn left(deadline: Option<Instant>) -> Option<Option<Duration>> {
-    let Some(deadline) = deadline else { return Some(None) };
-    let left = deadline.saturating_duration_since(Instant::now());
-    (!left.is_zero()).then_some(Some(left))
-}
-
-impl Home {
-    /// Collects, or waits for who does, until `done`; false when the time has come first. Whatever makes `done` true unparks this thread.
-    pub(crate) fn drive(&self, done: &dyn Fn() -> bool, deadline: Option<Instant>) -> bool {
-        self.drive_as(done, deadline, false)
+impl Backend for Home {
+    fn drive(&self, done: &dyn Fn() -> bool, deadline: Option<Instant>, any: bool) -> bool {
+        self.lead.drive(self, done, deadline, any)
     }
 
-    /// As [`drive`](Home::drive), for what any task's outcome may bring about.
-    pub(crate) fn drive_any(&self, done: &dyn Fn() -> bool, deadline: Option<Instant>) -> bool {
-        self.drive_as(done, deadline, true)
+    fn collect(&self) {
+        self.collect_if_alone();
     }
 
-    fn drive_as(&self, done: &dyn Fn() -> bool, deadline: Option<Instant>, any: bool) -> bool {
-        let mut enlisted = false;
-        let answer = loop {
-            if done() {
-                break true;
-            }
-            let Some(time) = left(deadline) else { break false };
-            let mut lead = lock(&self.lead);
-            if lead.led {
-                let me = thread::current();
-                if !lead.waiting.iter().any(|waiting| waiting.thread.id() == me.id()) {
-                    lead.waiting.push(Waiting { thread: me, any });
-                    enlisted = true;
-                    // `done` is to be asked again: what makes it true from now on unparks this thread.
-                    continue;
-                }
-                drop(lead);
-                match time {
-                    Some(time) => thread::park_timeout(time),
-                    None => thread::park(),
-                }
-                continue;
-            }
-            lead.led = true;
-            drop(lead);
-            let _leading = Leading(self);
-            while !done() {
-                let Some(time) = left(deadline) else { break };
-                self.collect(wire::within(time));
-            }
-        };
-        if enlisted {
-            let me = thread::current().id();
-            lock(&self.lead).waiting.retain(|waiting| waiting.thread.id() != me);
-            // It may have been chosen to lead.
-            self.pass_on();
-        }
-        answer
-    }
-
-    /// Takes the lead if nobody has it, and collects what is there.
-    pub(crate) fn collect_if_alone(&self) {
-        let mut lead = lock(&self.lead);
-        if lead.led {
-            return;
-        }
-        lead.led = true;
-        drop(lead);
-        let _leading = Leading(self);
-        while self.collect(Within::Now) {}
-    }
-
-    fn pass_on(&self) {
-        let lead = lock(&self.lead);
-        if !lead.led {
-            match lead.waiting.first() {
-                Some(waiting) => waiting.thread.unpark(),
-                None if self.interest.load(std::sync::atomic::Ordering::SeqCst) > 0 => _ = self.bell.set(),
-                None => {}
-            }
+    fn take_interest(&self) {
+        if self.interest.fetch_add(1, Ordering::SeqCst) == 0 {
+            let _ = self.bell.set();
         }
     }
 
-    /// Wakes those who wait for what any task may bring about.
-    pub(crate) fn look_around(&self) {
-        lock(&self.lead).waiting.iter().filter(|waiting| waiting.any).for_each(|waiting| waiting.thread.unpark());
+    fn lose_interest(&self) {
+        self.interest.fetch_sub(1, Ordering::SeqCst);
     }
 
-    /// Everything that was told before this call has been taken notice of when it returns.
-    pub(crate) fn catch_up(&self) {
-        let mark = {
-            let mut lead = lock(&self.lead);
-            lead.next_mark += 1;
-            let mark = lead.next_mark;
-            lead.marks.push(mark);
-            mark
-        };
-        let out = Out(TellHead::new(Tell::Nothing, 0, mark, 0), &());
-        while self.tell.try_put_ref(&out).is_err_and(|e| e.is_full() || e.is_would_block()) {
-            self.collect_if_alone();
-            thread::yield_now();
-        }
-        self.drive_any(&|| !lock(&self.lead).marks.contains(&mark), None);
+    fn stop(&self, id: TaskId, gently: bool) {
+        self.stop_task(id, gently);
     }
 
-    /// Takes one thing that was told; false when nothing was.
+    fn is_running(&self, id: TaskId) -> bool {
+        lock(&self.crew).who_runs(id).is_some()
+    }
+
+    fn progress(&self, id: TaskId) -> Option<f64> {
+        let crew = lock(&self.crew);
+        let level = crew.who_runs(id)?.desk.running(id)?;
+        Some(level.progress())
+    }
+}
+
+impl Collector for Home {
     fn collect(&self, within: Within) -> bool {
         // An error is time that is up, or shared memory that refuses, of which everybody else tells.
         let Ok(sealed) = self.tells.get_sealed(within) else { return false };
         self.heed(&sealed);
         true
+    }
+
+    fn nobody_leads(&self) {
+        if self.interest.load(Ordering::SeqCst) > 0 {
+            let _ = self.bell.set();
+        }
+    }
+}
+
+impl Home {
+    /// Collects, or waits for who does, until something that any task's outcome may bring about.
+    pub(crate) fn drive_any(&self, done: &dyn Fn() -> bool, deadline: Option<Instant>) -> bool {
+        self.lead.drive(self, done, deadline, true)
+    }
+
+    /// Takes the lead if nobody has it, and collects what is there.
+    pub(crate) fn collect_if_alone(&self) {
+        self.lead.collect_if_alone(self);
+    }
+
+    /// Wakes those who wait for what any task may bring about.
+    pub(crate) fn look_around(&self) {
+        self.lead.look_around();
+    }
+
+    /// Everything that was told before this call has been taken notice of when it returns.
+    pub(crate) fn catch_up(&self) {
+        let mark = self.next_mark.fetch_add(1, Ordering::Relaxed) + 1;
+        lock(&self.marks).push(mark);
+        let out = Out(TellHead::new(Tell::Nothing, 0, mark, 0), &());
+        while self.tell.try_put_ref(&out).is_err_and(|e| e.is_full() || e.is_would_block()) {
+            self.collect_if_alone();
+            thread::yield_now();
+        }
+        self.drive_any(&|| !lock(&self.marks).contains(&mark), None);
     }
 
     fn heed(&self, sealed: &Sealed) {
@@ -171,7 +105,7 @@ impl Home {
     fn heed_told(&self, head: TellHead, rest: &[u8], references: &References) -> Option<()> {
         let words = |rest| decode::<String>(self, rest, references);
         match head.tell()? {
-            Tell::Nothing => lock(&self.lead).marks.retain(|mark| *mark != head.id),
+            Tell::Nothing => lock(&self.marks).retain(|mark| *mark != head.id),
             Tell::Ready => self.has_begun(head.worker),
             Tell::Value => {
                 let entry = lock(&self.table).remove(head.id)?;
@@ -196,6 +130,15 @@ impl Home {
                 let yes = u64::from(context.is_some());
                 let _ = answers.put_ref(&Again(AnswerHead { id: head.id, yes }, bytes, &references));
             }
+            Tell::Client => self.heed_client(head.worker, decode::<Outbox>(self, rest, references)?),
+            Tell::Submit => {
+                let (task, args) = wire::split::<TaskHead>(rest)?;
+                self.heed_submitted(head, task, args, references);
+            }
+            Tell::Stop => self.stop_remote(head.worker, head.id, head.number == 1),
+            Tell::Blocked => self.heed_blocked(head.worker, head.number as u32, head.id),
+            Tell::Unblocked => self.heed_unblocked(head.worker),
+            Tell::Failed => {}
         }
         Some(())
     }
@@ -207,7 +150,7 @@ impl Home {
         let Some(entry) = table.get(id) else { return false };
         if entry.cancelled {
             table.remove(id);
-            self.cancelled.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
+            self.cancelled.fetch_sub(1, Ordering::SeqCst);
             return false;
         }
         // An attempt that has failed; or it lies, started, on the desk of another, who has died: that will be its outcome, or another attempt.

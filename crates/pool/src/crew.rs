@@ -133,7 +133,7 @@ impl Member {
 impl Home {
     /// Starts one more worker.
     pub(crate) fn hire(&self) -> Result<(), PoolError> {
-        let Settings { name, initializer, context, max_tasks_per_worker, threads_per_worker, cpus, env, .. } = &self.settings;
+        let Settings { name, first, max_tasks_per_worker, threads_per_worker, cpus, env, .. } = &self.settings;
         let index = {
             let mut crew = lock(&self.crew);
             crew.next_index += 1;
@@ -154,7 +154,7 @@ impl Home {
             answers: answers.receiver()?,
             bell: self.bell.clone(),
             cancelled: self.cancelled.clone(),
-            first: [context, initializer].into_iter().flatten().cloned().collect(),
+            first: first.clone(),
             max_tasks: *max_tasks_per_worker,
             cpus,
         };

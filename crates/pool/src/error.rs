@@ -2,6 +2,7 @@
 
 use crate::panics::Panic;
 use multiproc_process::{ProcessError, Signal};
+use serde::{Deserialize, Serialize};
 use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
@@ -62,6 +63,12 @@ pub enum TaskError {
     /// Its value did not decode here.
     #[error("the task's value could not be decoded: {0}")]
     Undecodable(String),
+    /// Whoever waits for it, in a worker of the same pool, would wait for ever: all workers wait for tasks that none of them can begin.
+    #[error("the task cannot begin: {circle}")]
+    WouldDeadlock {
+        /// Who waits for what.
+        circle: String,
+    },
     /// The outcome has been given out already.
     #[error("the task's outcome has been given out already")]
     AlreadyJoined,
@@ -126,7 +133,7 @@ pub struct PoolError {
     source: Option<Arc<dyn StdError + Send + Sync>>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum PoolErrorKind {
     Closed,
     Full,
@@ -147,6 +154,10 @@ impl PoolError {
         source: impl StdError + Send + Sync + 'static,
     ) -> PoolError {
         PoolError { kind, text: text.into(), source: Some(Arc::new(source)) }
+    }
+
+    pub(crate) fn kind(&self) -> PoolErrorKind {
+        self.kind
     }
 
     /// The pool has been closed or terminated.

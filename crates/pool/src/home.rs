@@ -3,23 +3,26 @@
 //! Nobody is told more than he asks for: a thread that waits for a task collects what the workers tell, for all tasks ([`crate::collect`]), and only
 //! when nobody waits, and somebody wants to be called, does the pool's own thread ([`crate::supervise`]). That one sees to deaths, times and staff.
 //!
-//! Locks, in the order in which they are taken: `crew`, then `table`; `lead`, `later`, `contexts` alone. No code of the user's runs under any.
+//! Locks, in the order in which they are taken: `crew`, then `table`; all others alone. No code of the user's runs under any.
 
 use crate::crew::Crew;
 use crate::error::{PoolError, PoolErrorKind, TaskError};
-use crate::job::{Encoded, Initializer};
+use crate::initializer::Initializer;
+use crate::job::Encoded;
+use crate::lead::Lead;
+use crate::remote::Remotes;
 use crate::retry::Retry;
 use crate::stop::Stop;
+use crate::supervise;
 use crate::table::{Ending, Entry, Pending, Saved, Table, Terms};
 use crate::wire::{Inbox, Out, Outbox, Packet, TaskHead, TaskId, Tell, TellHead, Wire};
-use crate::{collect, supervise};
 use multiproc_channel::{Message, PutError, Queue};
 use multiproc_shm::Arena;
 use multiproc_sync::{Atomic, Event};
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -31,9 +34,8 @@ const TELLS: usize = 4096;
 pub(crate) struct Settings {
     pub(crate) name: String,
     pub(crate) workers: usize,
-    pub(crate) initializer: Option<Initializer>,
-    /// Keeps what tasks find by `pool_context`.
-    pub(crate) context: Option<Initializer>,
+    /// What each worker does first, in order.
+    pub(crate) first: Vec<Initializer>,
     pub(crate) max_tasks_per_worker: Option<u64>,
     pub(crate) task_timeout: Option<Duration>,
     pub(crate) retry: Option<Arc<Retry>>,
@@ -75,12 +77,19 @@ pub(crate) struct Home {
     pub(crate) bell: Event,
     pub(crate) cancelled: Atomic<u64>,
     pub(crate) table: Mutex<Table>,
-    pub(crate) lead: Mutex<collect::Lead>,
+    pub(crate) lead: Lead,
+    /// What somebody has put among the things told, to know when it is come to.
+    pub(crate) marks: Mutex<Vec<u64>>,
+    pub(crate) next_mark: AtomicU64,
     pub(crate) crew: Mutex<Crew>,
     /// Tasks that are tried again, and when.
     pub(crate) later: Mutex<Vec<(Instant, TaskId)>>,
     /// Tasks that were asked to stop while they ran.
     pub(crate) stops: Mutex<Vec<Stop>>,
+    pub(crate) remotes: Mutex<Remotes>,
+    /// The next client's number.
+    pub(crate) client_numbers: Atomic<u32>,
+    pub(crate) me: Weak<Home>,
     contexts: Mutex<HashMap<u64, Arc<Encoded>>>,
     next_context: AtomicU64,
     state: AtomicU32,
@@ -110,18 +119,26 @@ impl Home {
         let arena = Arena::of_the_tree()?;
         let tells = Queue::<Packet, Wire>::builder().capacity(TELLS).build()?;
         let target = settings.workers;
-        let home = Arc::new(Home {
+        let tasks = Queue::<Packet, Wire>::builder().unbounded().build()?;
+        let (tell, tells) = (tells.sender()?, tells.receiver()?);
+        let (bell, cancelled, client_numbers) = (Event::new()?, Atomic::new(0)?, Atomic::new(1)?);
+        let home = Arc::new_cyclic(|me| Home {
             arena,
-            tasks: Queue::<Packet, Wire>::builder().unbounded().build()?,
-            tell: tells.sender()?,
-            tells: tells.receiver()?,
-            bell: Event::new()?,
-            cancelled: Atomic::new(0)?,
+            tasks,
+            tell,
+            tells,
+            bell,
+            cancelled,
             table: Mutex::default(),
-            lead: Mutex::default(),
+            lead: Lead::default(),
+            marks: Mutex::default(),
+            next_mark: AtomicU64::new(0),
             crew: Mutex::default(),
             later: Mutex::default(),
             stops: Mutex::default(),
+            remotes: Mutex::default(),
+            client_numbers,
+            me: me.clone(),
             contexts: Mutex::default(),
             next_context: AtomicU64::new(1),
             state: AtomicU32::new(OPEN),
@@ -296,20 +313,9 @@ impl Home {
 
     /// Wakes whoever collects, to look around.
     pub(crate) fn nudge(&self) {
-        if lock(&self.lead).is_led() {
+        if self.lead.is_led() {
             // Full: whoever collects is awake.
             let _ = self.tell.try_put_ref(&Out(TellHead::new(Tell::Nothing, 0, 0, 0), &()));
         }
-    }
-
-    /// Has the pool's thread collect while nobody waits, until as often taken back.
-    pub(crate) fn take_interest(&self) {
-        if self.interest.fetch_add(1, Ordering::SeqCst) == 0 {
-            let _ = self.bell.set();
-        }
-    }
-
-    pub(crate) fn lose_interest(&self) {
-        self.interest.fetch_sub(1, Ordering::SeqCst);
     }
 }

@@ -11,14 +11,9 @@ use multiproc_channel::{Bincode, Buffer, Message, message};
 use multiproc_process::Args;
 use multiproc_shm::Arena;
 use multiproc_sys::image;
-use serde::de::{self, Deserializer};
-use serde::ser::{self, Serializer};
 use serde::{Deserialize, Serialize};
-use std::fmt;
-use std::marker::PhantomData;
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 
 /// The generic part of a task.
 type RunFn = fn(&Run<'_>);
@@ -30,14 +25,14 @@ pub(crate) struct Job {
     function: u64,
 }
 
-fn offset_of(address: *const ()) -> Result<u64, PoolError> {
+pub(crate) fn offset_of(address: *const ()) -> Result<u64, PoolError> {
     let offset = image::main_program().offset_of(address as usize);
     offset
         .map(|offset| offset as u64)
         .ok_or_else(|| PoolError::new(PoolErrorKind::Invalid, "the function to run is not part of the main program's code"))
 }
 
-fn address_of(offset: u64) -> Option<*const ()> {
+pub(crate) fn address_of(offset: u64) -> Option<*const ()> {
     image::main_program().address_of(usize::try_from(offset).ok()?).map(std::ptr::with_exposed_provenance)
 }
 
@@ -59,6 +54,11 @@ impl Job {
     /// As [`chunk`](Job::chunk), with a context.
     pub(crate) fn chunk_with<C: Message + Send + Sync, T: Message, R: Message>(f: fn(&C, T) -> R) -> Result<Job, PoolError> {
         Job::new(run_chunk_with::<C, T, R>, f as *const ())
+    }
+
+    /// As [`chunk_with`](Job::chunk_with), with the context among the arguments.
+    pub(crate) fn chunk_carrying<C: Message, T: Message, R: Message>(f: fn(&C, T) -> R) -> Result<Job, PoolError> {
+        Job::new(run_chunk_carrying::<C, T, R>, f as *const ())
     }
 
     pub(crate) fn head(self) -> TaskHead {
@@ -100,12 +100,17 @@ pub(crate) struct Chunk<R> {
 }
 
 fn run_elements<T: Message, R: Message>(run: &Run<'_>, call: impl Fn(T) -> R) {
-    let Some(elements) = run.arguments::<Vec<T>>() else { return };
+    let Some((elements,)) = run.arguments::<(Vec<T>,)>() else { return };
+    run.tell_value(&each(elements, || run.shall_stop(), call));
+}
+
+/// Calls `call` with each of `elements`, up to the first that fails, or until it shall stop.
+pub(crate) fn each<T, R>(elements: Vec<T>, shall_stop: impl Fn() -> bool, call: impl Fn(T) -> R) -> Chunk<R> {
     let mut chunk = Chunk { values: Vec::with_capacity(elements.len()), panic: None };
     let mut elements = elements.into_iter();
     let done = catch_unwind(AssertUnwindSafe(|| {
         let _ = elements.try_for_each(|element| {
-            if run.shall_stop() {
+            if shall_stop() {
                 return ControlFlow::Break(());
             }
             chunk.values.push(call(element));
@@ -113,7 +118,7 @@ fn run_elements<T: Message, R: Message>(run: &Run<'_>, call: impl Fn(T) -> R) {
         });
     }));
     chunk.panic = done.err().map(|panic| Panic::taken(&*panic));
-    run.tell_value(&chunk);
+    chunk
 }
 
 fn run_chunk<T: Message, R: Message>(run: &Run<'_>) {
@@ -129,84 +134,11 @@ fn run_chunk_with<C: Message + Send + Sync, T: Message, R: Message>(run: &Run<'_
     run_elements(run, |element| f(&context, element));
 }
 
-/// What each worker does first: a function with its arguments, which are encoded anew for each worker.
-#[derive(Clone)]
-pub(crate) struct Initializer {
-    run: u64,
-    function: u64,
-    side: Side,
-}
-
-#[derive(Clone)]
-enum Side {
-    /// In the pool.
-    Sends(Arc<EncodeInto>),
-    /// In the worker: decoded.
-    Runs(Arc<dyn Fn() + Send + Sync>),
-}
-
-type EncodeInto = dyn Fn(&'static Arena) -> Result<Vec<u8>, String> + Send + Sync;
-type DecodeFn = fn(*const (), &[u8]) -> Result<Arc<dyn Fn() + Send + Sync>, String>;
-
-fn decode_initializer<A: Args + Clone + Send + Sync>(
-    function: *const (),
-    bytes: &[u8],
-) -> Result<Arc<dyn Fn() + Send + Sync>, String> {
-    // SAFETY: the sender took both addresses from the same call with the same types, in the same file.
-    let f = unsafe { A::at::<()>(function) };
-    let args = <Bincode as multiproc_channel::Codec<A>>::decode(bytes).map_err(|e| e.to_string())?;
-    Ok(Arc::new(move || A::call(f, args.clone())))
-}
-
-impl Initializer {
-    pub(crate) fn new<A: Args + Clone + Send + Sync>(args: A, f: A::Fn<()>) -> Result<Initializer, PoolError> {
-        let decode: DecodeFn = decode_initializer::<A>;
-        let encode = move |_: &'static Arena| {
-            let mut bytes = Buffer::new();
-            // The scope that is open is that of the worker's own arguments, so handles travel with those.
-            <Bincode as multiproc_channel::Codec<A>>::encode(&args, &mut bytes).map_err(|e| e.to_string())?;
-            Ok(bytes.into_vec())
-        };
-        Ok(Initializer {
-            run: offset_of(decode as *const ())?,
-            function: offset_of(A::address(f))?,
-            side: Side::Sends(Arc::new(encode)),
-        })
-    }
-
-    pub(crate) fn run(&self) {
-        if let Side::Runs(run) = &self.side {
-            run();
-        }
-    }
-}
-
-impl fmt::Debug for Initializer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Initializer").finish_non_exhaustive()
-    }
-}
-
-impl Serialize for Initializer {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Side::Sends(encode) = &self.side else { return Err(ser::Error::custom("an initializer has arrived")) };
-        let arena = Arena::of_the_tree().map_err(ser::Error::custom)?;
-        let bytes = encode(arena).map_err(ser::Error::custom)?;
-        (self.run, self.function, bytes).serialize(serializer)
-    }
-}
-
-impl<'de> Deserialize<'de> for Initializer {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Initializer, D::Error> {
-        let (run, function, bytes) = <(u64, u64, Vec<u8>)>::deserialize(deserializer)?;
-        let (Some(decode), Some(f)) = (address_of(run), address_of(function)) else {
-            return Err(de::Error::custom("the initializer is not part of this program's code"));
-        };
-        // SAFETY: the offset is that of a `DecodeFn`, taken by the pool in the same file, and lies in its code.
-        let decode = unsafe { std::mem::transmute::<*const (), DecodeFn>(decode) };
-        let side = Side::Runs(decode(f, &bytes).map_err(de::Error::custom)?);
-        Ok(Initializer { run, function, side })
-    }
+fn run_chunk_carrying<C: Message, T: Message, R: Message>(run: &Run<'_>) {
+    // SAFETY: the address was taken from an `fn(&C, T) -> R` where this function was instantiated.
+    let f = unsafe { std::mem::transmute::<*const (), fn(&C, T) -> R>(function(run)) };
+    let Some((context, elements)) = run.arguments::<(C, Vec<T>)>() else { return };
+    run.tell_value(&each(elements, || run.shall_stop(), |element| f(&context, element)));
 }
 
 /// A context on its way: encoded once by the pool, decoded once by each worker.
@@ -214,7 +146,14 @@ pub(crate) fn encode_context<C: Message>(arena: &'static Arena, context: &C) -> 
     let mut bytes = Buffer::new();
     let outgoing = message::encode::<C, Bincode>(arena, context, &mut bytes)
         .map_err(|e| PoolError::because(PoolErrorKind::Codec, "the context cannot travel", e))?;
-    Ok(Encoded { bytes: bytes.into_vec(), references: outgoing.references().to_vec(), _outgoing: PhantomData })
+    Ok(Encoded { bytes: bytes.into_vec(), references: outgoing.references().to_vec() })
+}
+
+impl Encoded {
+    pub(crate) fn decode<C: Message>(&self, arena: &'static Arena) -> Result<C, PoolError> {
+        message::decode::<C, Bincode>(arena, &self.bytes, &self.references)
+            .map_err(|e| PoolError::because(PoolErrorKind::Codec, "the context cannot travel", e))
+    }
 }
 
 /// Bytes with their references, to be sent any number of times.
@@ -222,5 +161,4 @@ pub(crate) fn encode_context<C: Message>(arena: &'static Arena, context: &C) -> 
 pub(crate) struct Encoded {
     pub(crate) bytes: Vec<u8>,
     pub(crate) references: multiproc_shm::scope::References,
-    _outgoing: PhantomData<()>,
 }

@@ -1,14 +1,16 @@
 //! One function for many elements: [`Pool::map`] in chunks, [`Pool::imap`] one by one as the consumer asks.
 
 use crate::error::TaskError;
-use crate::job::{Chunk, Job, encode_context};
-use crate::pool::Pool;
-use crate::task::{Slot, Task};
+use crate::job::{Chunk, Job, each, encode_context};
+use crate::pool::{Call, Pool};
+use crate::task::Task;
 use crate::waiting::{Ended, Place};
 use crate::wire::TaskHead;
 use crate::{PoolError, home::Home};
 use multiproc_channel::Message;
+use multiproc_shm::Arena;
 use std::collections::VecDeque;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,12 +42,12 @@ impl Pool {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[doc(alias = "starmap")]
-    pub fn map<T: Message, R: Message + Send>(
+    pub fn map<T: Message + Send, R: Message + Send>(
         &self,
         items: impl IntoIterator<Item = T>,
         f: fn(T) -> R,
     ) -> Result<Vec<R>, TaskError> {
-        self.map_job(items, Job::chunk(f)?.head(), None)
+        self.map_plain(items, None, f)
     }
 
     /// As [`map`](Pool::map), in chunks of `length` elements.
@@ -53,13 +55,13 @@ impl Pool {
     /// # Errors
     /// As [`map`](Pool::map).
     #[doc(alias = "chunksize")]
-    pub fn map_chunks<T: Message, R: Message + Send>(
+    pub fn map_chunks<T: Message + Send, R: Message + Send>(
         &self,
         items: impl IntoIterator<Item = T>,
         length: usize,
         f: fn(T) -> R,
     ) -> Result<Vec<R>, TaskError> {
-        self.map_job(items, Job::chunk(f)?.head(), Some(length.max(1)))
+        self.map_plain(items, Some(length.max(1)), f)
     }
 
     /// As [`map`](Pool::map), for a function that is also given `context`: what a closure would capture. It is encoded once, and decoded once in each worker.
@@ -75,16 +77,33 @@ impl Pool {
     /// assert_eq!(sum, [50, 9]);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn map_with<C: Message + Send + Sync, T: Message, R: Message + Send>(
+    pub fn map_with<C: Message + Send + Sync, T: Message + Send, R: Message + Send>(
         &self,
         context: &C,
         items: impl IntoIterator<Item = T>,
         f: fn(&C, T) -> R,
     ) -> Result<Vec<R>, TaskError> {
-        let home = self.home();
-        let id = home.keep_context(encode_context(home.arena, context)?);
-        let _forget = Forget(home, id);
-        self.map_job(items, TaskHead { context: id, ..Job::chunk_with(f)?.head() }, None)
+        let arena = Arena::of_the_tree().map_err(PoolError::from)?;
+        let encoded = encode_context(arena, context)?;
+        if let Some(home) = self.home() {
+            let id = home.keep_context(encoded);
+            let _forget = Forget(home, id);
+            let head = TaskHead { context: id, ..Job::chunk_with(f)?.head() };
+            return self.map_job(items, None, |chunk| self.start(Call { head, terms: None, args: (chunk,), here: no_context }));
+        }
+        if self.is_local() {
+            // The copy that a worker would have.
+            let context = Arc::new(encoded.decode::<C>(arena)?);
+            let head = Job::chunk_with(f)?.head();
+            let here = move |(chunk,): (Vec<T>,)| each(chunk, is_cancelled, |item| f(&context, item));
+            return self.map_job(items, None, |chunk| self.start(Call { head, terms: None, args: (chunk,), here: here.clone() }));
+        }
+        // The pool of another process keeps nothing for this one: it goes with each chunk.
+        let head = Job::chunk_carrying(f)?.head();
+        let here = move |(context, chunk): (C, Vec<T>)| each(chunk, is_cancelled, |item| f(&context, item));
+        self.map_job(items, None, |chunk| {
+            self.start(Call { head, terms: None, args: (encoded.decode::<C>(arena)?, chunk), here })
+        })
     }
 
     /// Calls `f` with each element in the workers; each one's own outcome, in order.
@@ -133,7 +152,7 @@ impl Pool {
         items: I,
         f: fn(T) -> R,
     ) -> Imap<'_, I::IntoIter, R> {
-        Imap { feed: Feed::new(self, items.into_iter(), Job::call::<(T,), R>(f)), out: VecDeque::new() }
+        Imap { feed: Feed::new(self, items.into_iter(), f), out: VecDeque::new() }
     }
 
     /// As [`imap`](Pool::imap), in the order in which they are done.
@@ -151,16 +170,29 @@ impl Pool {
         items: I,
         f: fn(T) -> R,
     ) -> ImapUnordered<'_, I::IntoIter, R> {
-        let feed = Feed::new(self, items.into_iter(), Job::call::<(T,), R>(f));
+        let feed = Feed::new(self, items.into_iter(), f);
         ImapUnordered { feed, out: Vec::new(), ended: Arc::default() }
     }
 
-    fn map_job<T: Message, R: Message + Send>(
+    fn map_plain<T: Message + Send, R: Message + Send>(
         &self,
         items: impl IntoIterator<Item = T>,
-        head: TaskHead,
         length: Option<usize>,
+        f: fn(T) -> R,
     ) -> Result<Vec<R>, TaskError> {
+        let head = Job::chunk(f)?.head();
+        let here = move |(chunk,): (Vec<T>,)| each(chunk, is_cancelled, f);
+        self.map_job(items, length, |chunk| self.start(Call { head, terms: None, args: (chunk,), here }))
+    }
+
+    /// Sends the elements in chunks by `start`, and puts the values together.
+    fn map_job<T: Message + Send, R: Message + Send>(
+        &self,
+        items: impl IntoIterator<Item = T>,
+        length: Option<usize>,
+        start: impl Fn(Vec<T>) -> Result<Task<Chunk<R>>, PoolError>,
+    ) -> Result<Vec<R>, TaskError> {
+        let backend = self.backend();
         let mut items = items.into_iter().fuse();
         let workers = self.workers().max(1);
         // Of a short input each worker has several chunks, whatever they take.
@@ -168,7 +200,7 @@ impl Pool {
         let mut next = length.unwrap_or(1);
         let mut values = Vec::with_capacity(items.size_hint().0.min(MAX_CHUNK));
         let mut out: VecDeque<(usize, Task<Chunk<R>>)> = VecDeque::new();
-        let stop = |out: &VecDeque<(usize, Task<Chunk<R>>)>| out.iter().for_each(|(_, task)| self.home().stop(task.id, true));
+        let stop = |out: &VecDeque<(usize, Task<Chunk<R>>)>| out.iter().for_each(|(_, task)| backend.stop(task.id, true));
         loop {
             while out.len() < AHEAD * workers {
                 let chunk: Vec<T> = items.by_ref().take(next).collect();
@@ -176,7 +208,7 @@ impl Pool {
                     break;
                 }
                 let count = chunk.len();
-                match self.submit_head(head, &(chunk,)) {
+                match start(chunk) {
                     Ok(task) => out.push_back((count, task)),
                     Err(e) => {
                         stop(&out);
@@ -207,13 +239,16 @@ impl Pool {
             }
         }
     }
+}
 
-    fn submit_head<A: Message, R: Message + Send>(&self, head: TaskHead, args: &A) -> Result<Task<R>, PoolError> {
-        let home = self.home();
-        let slot = Arc::new(Slot::<R>::new(home.clone()));
-        let id = home.submit(slot.clone(), head, home.usual_terms(), args)?;
-        Ok(Task::new(slot, id))
-    }
+/// Whether the task that this thread runs shall stop.
+fn is_cancelled() -> bool {
+    crate::current_task().is_some_and(|task| task.is_cancelled())
+}
+
+/// What runs in a worker, which has the context.
+fn no_context<T, R>((elements,): (Vec<T>,)) -> Chunk<R> {
+    unreachable!("{} elements run in a worker", elements.len())
 }
 
 struct Forget<'a>(&'a Home, u64);
@@ -225,35 +260,32 @@ impl Drop for Forget<'_> {
 }
 
 /// Where elements come from, and what is done with them.
-#[derive(Debug)]
-struct Feed<'p, I> {
+struct Feed<'p, I: Iterator, R> {
     pool: &'p Pool,
     items: std::iter::Fuse<I>,
-    job: Result<Job, PoolError>,
+    f: fn(I::Item) -> R,
     /// Elements that are out at most.
     window: usize,
 }
 
-impl<'p, I: Iterator> Feed<'p, I>
+impl<'p, I: Iterator, R: Message + Send> Feed<'p, I, R>
 where
     I::Item: Message + Send,
 {
-    fn new(pool: &'p Pool, items: I, job: Result<Job, PoolError>) -> Feed<'p, I> {
-        Feed { pool, items: items.fuse(), job, window: 4 * pool.workers() }
+    fn new(pool: &'p Pool, items: I, f: fn(I::Item) -> R) -> Feed<'p, I, R> {
+        Feed { pool, items: items.fuse(), f, window: 4 * pool.workers() }
     }
 
-    fn next<R: Message + Send>(&mut self) -> Option<Result<Task<R>, TaskError>> {
+    fn next(&mut self) -> Option<Result<Task<R>, TaskError>> {
         let item = self.items.next()?;
-        let task = self.job.clone().and_then(|job| self.pool.submit_head(job.head(), &(item,)));
-        Some(task.map_err(TaskError::from))
+        Some(self.pool.submit((item,), self.f).map_err(TaskError::from))
     }
 }
 
 /// Values in the order of their elements: see [`Pool::imap`].
-#[derive(Debug)]
 #[must_use = "nothing is computed until values are asked for"]
-pub struct Imap<'p, I, R> {
-    feed: Feed<'p, I>,
+pub struct Imap<'p, I: Iterator, R> {
+    feed: Feed<'p, I, R>,
     out: VecDeque<Result<Task<R>, TaskError>>,
 }
 
@@ -272,17 +304,22 @@ where
     }
 }
 
-impl<I, R> Drop for Imap<'_, I, R> {
+impl<I: Iterator, R> fmt::Debug for Imap<'_, I, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Imap").field("out", &self.out.len()).finish_non_exhaustive()
+    }
+}
+
+impl<I: Iterator, R> Drop for Imap<'_, I, R> {
     fn drop(&mut self) {
         self.out.iter().flatten().for_each(Task::cancel);
     }
 }
 
 /// Values in the order in which they are done: see [`Pool::imap_unordered`].
-#[derive(Debug)]
 #[must_use = "nothing is computed until values are asked for"]
-pub struct ImapUnordered<'p, I, R> {
-    feed: Feed<'p, I>,
+pub struct ImapUnordered<'p, I: Iterator, R> {
+    feed: Feed<'p, I, R>,
     /// What is out; places are used again.
     out: Vec<Option<Task<R>>>,
     ended: Arc<Ended>,
@@ -316,13 +353,19 @@ where
         if self.out.iter().all(Option::is_none) {
             return None;
         }
-        self.feed.pool.home().drive_any(&|| !self.ended.is_empty(), None);
+        self.feed.pool.backend().drive(&|| !self.ended.is_empty(), None, true);
         let place = self.ended.take()?;
         self.out[place].take().map(Task::join)
     }
 }
 
-impl<I, R> Drop for ImapUnordered<'_, I, R> {
+impl<I: Iterator, R> fmt::Debug for ImapUnordered<'_, I, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ImapUnordered").field("out", &self.out.len()).finish_non_exhaustive()
+    }
+}
+
+impl<I: Iterator, R> Drop for ImapUnordered<'_, I, R> {
     fn drop(&mut self) {
         self.out.iter().flatten().for_each(Task::cancel);
     }

@@ -21,31 +21,37 @@ pub(crate) struct Stop {
 
 impl Home {
     /// Asks a task to stop. One that waits has its outcome at once, and never runs.
-    pub(crate) fn stop(&self, id: TaskId, gently: bool) {
-        let crew = lock(&self.crew);
-        // Counted first: a worker says on its desk that it starts the task, and then looks at the count.
-        self.cancelled.fetch_add(1, Ordering::SeqCst);
-        let running = crew.who_runs(id).and_then(|member| member.desk.running(id));
-        if let Some(level) = running {
-            self.cancelled.fetch_sub(1, Ordering::SeqCst);
+    pub(crate) fn stop_task(&self, id: TaskId, gently: bool) {
+        if !self.withdraw(id, TaskError::Cancelled) {
+            let crew = lock(&self.crew);
+            let Some(level) = crew.who_runs(id).and_then(|member| member.desk.running(id)) else { return };
             level.ask_to_stop(id);
             drop(crew);
             if !gently {
                 lock(&self.stops).push(Stop { id, at: Instant::now() + self.settings.grace, told: false });
                 let _ = self.bell.set();
             }
-            return;
+        }
+    }
+
+    /// Gives a task that waits this outcome, so that it never runs; false when it runs, or has run.
+    pub(crate) fn withdraw(&self, id: TaskId, why: TaskError) -> bool {
+        let crew = lock(&self.crew);
+        // Counted first: a worker says on its desk that it starts the task, and then looks at the count.
+        self.cancelled.fetch_add(1, Ordering::SeqCst);
+        if crew.who_runs(id).is_some() {
+            self.cancelled.fetch_sub(1, Ordering::SeqCst);
+            return false;
         }
         let pending = lock(&self.table).cancel(id);
         drop(crew);
-        match pending {
-            Some(pending) => {
-                pending.end(Ending::Failed(TaskError::Cancelled));
-                self.nudge();
-                self.look_around();
-            }
-            None => _ = self.cancelled.fetch_sub(1, Ordering::SeqCst),
-        }
+        let Some(pending) = pending else {
+            self.cancelled.fetch_sub(1, Ordering::SeqCst);
+            return false;
+        };
+        pending.end(Ending::Failed(why));
+        self.nudge();
+        self.look_around();
         // Between two attempts it lies in no queue, and no worker will meet it.
         let mut later = lock(&self.later);
         if let Some(at) = later.iter().position(|(_, waiting)| *waiting == id) {
@@ -55,6 +61,7 @@ impl Home {
                 self.cancelled.fetch_sub(1, Ordering::SeqCst);
             }
         }
+        true
     }
 
     /// Tells workers more plainly whose task was asked to stop and goes on.

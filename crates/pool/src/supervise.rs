@@ -79,7 +79,7 @@ fn sleep(home: &Home, next: &Next) {
     let processes: Vec<Arc<Process<_>>> = lock(&home.crew).members.iter().filter_map(|member| member.process.clone()).collect();
     let mut items: Vec<&dyn WaitOn> = vec![&home.bell];
     items.extend(processes.iter().map(|process| -> &dyn WaitOn { &**process }));
-    if home.interest.load(Ordering::SeqCst) > 0 && !lock(&home.lead).is_led() {
+    if home.interest.load(Ordering::SeqCst) > 0 && !home.lead.is_led() {
         items.push(&home.tells);
     }
     let slept = match next.0 {
@@ -155,6 +155,8 @@ impl Home {
     /// Starts workers that are missing, and lets go of those that are too many.
     fn staff(&self, next: &mut Next) {
         let target = self.target.load(Ordering::SeqCst);
+        // Workers that wait for tasks and can run nothing meanwhile are made up for, up to as many again.
+        let target = target + self.blocked().min(target);
         let open = self.open_tasks();
         let wanted = match self.settings.idle_timeout {
             Some(_) => target.min(open.max(self.kept(next))),

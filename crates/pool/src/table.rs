@@ -38,19 +38,25 @@ pub(crate) struct Terms {
 #[derive(Debug)]
 pub(crate) struct Saved {
     bytes: Vec<u8>,
-    outgoing: Outgoing,
+    references: References,
+    /// Holds what would otherwise move with the message.
+    _outgoing: Outgoing,
 }
 
 impl Saved {
     pub(crate) fn new<A: Message>(arena: &'static Arena, args: &A) -> Result<Saved, multiproc_channel::CodecError> {
         let mut bytes = Buffer::new();
         let outgoing = message::encode::<A, Bincode>(arena, args, &mut bytes)?;
-        Ok(Saved { bytes: bytes.into_vec(), outgoing })
+        Ok(Saved { bytes: bytes.into_vec(), references: outgoing.references().to_vec(), _outgoing: outgoing })
+    }
+
+    /// What another process has encoded.
+    pub(crate) fn of(bytes: Vec<u8>, references: References) -> Saved {
+        Saved { bytes, references, _outgoing: Outgoing::default() }
     }
 
     pub(crate) fn put(&self, head: TaskHead, tasks: &Queue<Packet, Wire>) -> Result<(), PutError<()>> {
-        let references = self.outgoing.references().to_vec();
-        tasks.put_ref(&Again(head, &self.bytes, &references))
+        tasks.put_ref(&Again(head, &self.bytes, &self.references))
     }
 }
 
@@ -135,6 +141,11 @@ impl Table {
         let pending = entry.pending.clone();
         self.open -= 1;
         Some(pending)
+    }
+
+    /// Tasks without an outcome.
+    pub(crate) fn ids(&self) -> impl Iterator<Item = TaskId> {
+        self.places.iter().filter_map(|place| place.entry.as_ref()).map(|entry| entry.head.id)
     }
 
     /// All tasks without an outcome, removed.

@@ -1,12 +1,14 @@
 //! [`Task`]: a call that a pool has been given, and its outcome when it has one.
 
+use crate::backend::Backend;
 use crate::callbacks;
 use crate::error::TaskError;
-use crate::home::{Home, lock};
+use crate::home::lock;
 use crate::panics::Panic;
 use crate::table::{Ending, Pending};
 use crate::wire::TaskId;
 use multiproc_channel::{Bincode, Message, message};
+use multiproc_shm::Arena;
 use std::fmt;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -19,7 +21,7 @@ use std::time::{Duration, Instant};
 
 /// Where a task's outcome arrives.
 pub(crate) struct Slot<R> {
-    home: Arc<Home>,
+    backend: Arc<dyn Backend>,
     done: AtomicBool,
     /// Without a value. Relaxed: written before `done`.
     failed: AtomicBool,
@@ -43,12 +45,12 @@ pub(crate) trait Listener<R>: Send {
 }
 
 impl<R> Slot<R> {
-    pub(crate) fn new(home: Arc<Home>) -> Slot<R> {
+    pub(crate) fn new(backend: Arc<dyn Backend>) -> Slot<R> {
         let state = State { outcome: None, ran: 0, threads: Vec::new(), waker: None, listener: None };
-        Slot { home, done: AtomicBool::new(false), failed: AtomicBool::new(false), state: Mutex::new(state) }
+        Slot { backend, done: AtomicBool::new(false), failed: AtomicBool::new(false), state: Mutex::new(state) }
     }
 
-    fn settle(&self, outcome: Result<R, TaskError>, ran: u64) {
+    pub(crate) fn settle(&self, outcome: Result<R, TaskError>, ran: u64) {
         let mut state = lock(&self.state);
         state.outcome = Some(outcome);
         state.ran = ran;
@@ -72,11 +74,13 @@ impl<R: Message + Send> Pending for Slot<R> {
         match how {
             Ending::Failed(why) => self.settle(Err(why), 0),
             Ending::Value(bytes, references, ran) => {
-                let decoded =
-                    catch_unwind(AssertUnwindSafe(|| message::decode::<R, Bincode>(self.home.arena, bytes, references)));
+                let decoded = catch_unwind(AssertUnwindSafe(|| -> Result<R, String> {
+                    let arena = Arena::of_the_tree().map_err(|e| e.to_string())?;
+                    message::decode::<R, Bincode>(arena, bytes, references).map_err(|e| e.to_string())
+                }));
                 let value = match decoded {
                     Ok(Ok(value)) => Ok(value),
-                    Ok(Err(e)) => Err(TaskError::Undecodable(e.to_string())),
+                    Ok(Err(why)) => Err(TaskError::Undecodable(why)),
                     Err(panic) => Err(TaskError::Undecodable(Panic::taken(&*panic).message)),
                 };
                 self.settle(value, ran);
@@ -113,8 +117,8 @@ impl<R> Task<R> {
         Task { slot, id, wanted: false }
     }
 
-    pub(crate) fn home(&self) -> &Arc<Home> {
-        &self.slot.home
+    pub(crate) fn backend(&self) -> &Arc<dyn Backend> {
+        &self.slot.backend
     }
 
     pub(crate) fn is_settled(&self) -> bool {
@@ -140,7 +144,7 @@ impl<R> Task<R> {
             return true;
         }
         self.wake_here();
-        self.home().drive(&done, deadline)
+        self.backend().drive(&done, deadline, false)
     }
 
     /// Waits for the outcome and leaves it.
@@ -198,7 +202,7 @@ impl<R> Task<R> {
     pub fn is_done(&self) -> bool {
         let done = || self.is_settled();
         if !done() {
-            self.home().collect_if_alone();
+            self.backend().collect();
         }
         done()
     }
@@ -211,14 +215,12 @@ impl<R> Task<R> {
     /// Whether a worker runs it at this moment.
     #[doc(alias = "running")]
     pub fn is_running(&self) -> bool {
-        !self.slot.done.load(Ordering::Acquire) && lock(&self.home().crew).who_runs(self.id).is_some()
+        !self.slot.done.load(Ordering::Acquire) && self.backend().is_running(self.id)
     }
 
     /// What the task has last said of its progress by [`CurrentTask::set_progress`](crate::CurrentTask::set_progress); `None` while it does not run.
     pub fn progress(&self) -> Option<f64> {
-        let crew = lock(&self.home().crew);
-        let level = crew.who_runs(self.id)?.desk.running(self.id)?;
-        Some(level.progress())
+        self.backend().progress(self.id)
     }
 
     /// Ends the task.
@@ -228,7 +230,7 @@ impl<R> Task<R> {
     /// value; otherwise its outcome is [`TaskError::Cancelled`]. Does not wait for it.
     pub fn cancel(&self) {
         if !self.is_done() {
-            self.home().stop(self.id, false);
+            self.backend().stop(self.id, false);
         }
     }
 }
@@ -250,9 +252,9 @@ impl<R: Send + 'static> Task<R> {
     #[doc(alias = "add_done_callback")]
     #[doc(alias = "callback")]
     pub fn on_done(self, f: impl FnOnce(Result<R, TaskError>) + Send + 'static) {
-        let home = self.home().clone();
-        home.take_interest();
-        self.listen(Callback { f: Some(f), home });
+        let backend = self.backend().clone();
+        backend.take_interest();
+        self.listen(Callback { f: Some(f), backend });
     }
 
     pub(crate) fn listen(&self, listener: impl Listener<R> + 'static) {
@@ -268,12 +270,12 @@ impl<R: Send + 'static> Task<R> {
 
 struct Callback<F> {
     f: Option<F>,
-    home: Arc<Home>,
+    backend: Arc<dyn Backend>,
 }
 
 impl<R: Send + 'static, F: FnOnce(Result<R, TaskError>) + Send + 'static> Listener<R> for Callback<F> {
     fn ended(&mut self, outcome: &mut Option<Result<R, TaskError>>) {
-        self.home.lose_interest();
+        self.backend.lose_interest();
         if let (Some(f), Some(outcome)) = (self.f.take(), outcome.take()) {
             callbacks::call(Box::new(move || f(outcome)));
         }
@@ -284,7 +286,7 @@ impl<R> Task<R> {
     fn want(&mut self) {
         if !self.wanted {
             self.wanted = true;
-            self.home().take_interest();
+            self.backend().take_interest();
         }
     }
 }
@@ -292,7 +294,7 @@ impl<R> Task<R> {
 impl<R> Drop for Task<R> {
     fn drop(&mut self) {
         if self.wanted {
-            self.home().lose_interest();
+            self.backend().lose_interest();
         }
     }
 }

@@ -1,7 +1,8 @@
 //! Waiting for several tasks: [`wait_tasks`] and [`as_completed`].
 
+use crate::backend::{Backend, distinct, drive_all};
 use crate::error::TaskError;
-use crate::home::{Home, lock};
+use crate::home::lock;
 use crate::task::{Listener, Task};
 use std::collections::VecDeque;
 use std::fmt;
@@ -58,48 +59,9 @@ pub fn wait_tasks<R>(tasks: &[Task<R>], when: ReturnWhen, timeout: Option<Durati
             }
     });
     tasks.iter().for_each(Task::wake_here);
-    let homes: Vec<_> = tasks.iter().map(|task| task.home().clone()).collect();
-    drive_all(homes, &|| lock(&enough)(tasks), deadline.flatten());
+    let backends: Vec<_> = tasks.iter().map(|task| task.backend().clone()).collect();
+    drive_all(backends, &|| lock(&enough)(tasks), deadline.flatten());
     tasks.iter().enumerate().filter(|(_, task)| task.is_settled()).map(|(at, _)| at).collect()
-}
-
-/// Waits until `done` says so; whatever makes it do so unparks this thread.
-fn drive_all(mut homes: Vec<Arc<Home>>, done: &dyn Fn() -> bool, deadline: Option<Instant>) -> bool {
-    homes.sort_by_key(Arc::as_ptr);
-    homes.dedup_by(|a, b| Arc::ptr_eq(a, b));
-    match &homes[..] {
-        [] => done(),
-        [home] => home.drive_any(done, deadline),
-        // Nobody can lead in two pools: their own threads collect.
-        several => {
-            let _interest = several.iter().map(Interest::new).collect::<Vec<_>>();
-            loop {
-                if done() {
-                    return true;
-                }
-                match deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
-                    None => thread::park(),
-                    Some(Duration::ZERO) => return false,
-                    Some(left) => thread::park_timeout(left),
-                }
-            }
-        }
-    }
-}
-
-struct Interest<'a>(&'a Home);
-
-impl<'a> Interest<'a> {
-    fn new(home: &'a Arc<Home>) -> Interest<'a> {
-        home.take_interest();
-        Interest(home)
-    }
-}
-
-impl Drop for Interest<'_> {
-    fn drop(&mut self) {
-        self.0.lose_interest();
-    }
 }
 
 /// The outcomes of `tasks` as they come, each with the position of its task.
@@ -124,14 +86,13 @@ impl Drop for Interest<'_> {
 /// ```
 pub fn as_completed<R: Send + 'static>(tasks: impl IntoIterator<Item = Task<R>>) -> AsCompleted<R> {
     let tasks: Vec<_> = tasks.into_iter().map(Some).collect();
-    let mut homes: Vec<_> = tasks.iter().flatten().map(|task| task.home().clone()).collect();
-    homes.sort_by_key(Arc::as_ptr);
-    homes.dedup_by(|a, b| Arc::ptr_eq(a, b));
+    let mut backends: Vec<_> = tasks.iter().flatten().map(|task| task.backend().clone()).collect();
+    distinct(&mut backends);
     let ended = Arc::new(Ended::default());
     for (at, task) in tasks.iter().enumerate() {
         task.iter().for_each(|task| task.listen(Place(at, ended.clone())));
     }
-    AsCompleted { left: tasks.len(), tasks, homes, ended }
+    AsCompleted { left: tasks.len(), tasks, backends, ended }
 }
 
 /// Places of what has ended, in order, and who waits for the next.
@@ -167,7 +128,7 @@ impl<R> Listener<R> for Place {
 #[must_use = "an iterator does nothing until it is asked"]
 pub struct AsCompleted<R> {
     tasks: Vec<Option<Task<R>>>,
-    homes: Vec<Arc<Home>>,
+    backends: Vec<Arc<dyn Backend>>,
     ended: Arc<Ended>,
     left: usize,
 }
@@ -194,7 +155,7 @@ impl<R> AsCompleted<R> {
             return None;
         }
         *lock(&self.ended.waiting) = Some(thread::current());
-        if !drive_all(self.homes.clone(), &|| !self.ended.is_empty(), deadline) {
+        if !drive_all(self.backends.clone(), &|| !self.ended.is_empty(), deadline) {
             return None;
         }
         let at = self.ended.take()?;

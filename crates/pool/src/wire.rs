@@ -4,10 +4,8 @@
 //! its head says what it is.
 
 use bytemuck::{Pod, Zeroable};
-use multiproc_channel::sealed::Within;
 use multiproc_channel::{Bincode, Buffer, Codec, CodecError, EncodeRef, Message, Receiver, Sender};
 use multiproc_shm::scope::{self, References};
-use std::time::Duration;
 
 /// What the queues carry, by name; never made.
 #[derive(Debug)]
@@ -60,12 +58,28 @@ pub(crate) enum Tell {
     Ask = 6,
     /// It lacks this context.
     Context = 7,
+    /// A process that will submit tasks: where it is told their outcomes.
+    Client = 8,
+    /// A task that a client submits.
+    Submit = 9,
+    /// A client's task shall stop.
+    Stop = 10,
+    /// A worker waits for a task, and can run nothing meanwhile.
+    Blocked = 11,
+    /// It does not any more.
+    Unblocked = 12,
+    /// To a client: its task has ended without a value.
+    Failed = 13,
 }
 
 impl Tell {
     fn from_word(word: u32) -> Option<Tell> {
-        use Tell::{Ask, Context, Nothing, Panicked, Ready, Unreadable, Unsendable, Value};
-        [Nothing, Ready, Value, Panicked, Unreadable, Unsendable, Ask, Context].into_iter().find(|tell| *tell as u32 == word)
+        use Tell::*;
+        let all = [
+            Nothing, Ready, Value, Panicked, Unreadable, Unsendable, Ask, Context, Client, Submit, Stop, Blocked, Unblocked,
+            Failed,
+        ];
+        all.get(word as usize).copied()
     }
 }
 
@@ -89,6 +103,15 @@ impl TellHead {
     pub(crate) fn tell(&self) -> Option<Tell> {
         Tell::from_word(self.tell)
     }
+}
+
+/// In front of the arguments of a task that a client submits.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub(crate) struct SubmitHead {
+    /// From which client, and the id that it gives the task.
+    pub(crate) tell: TellHead,
+    pub(crate) task: TaskHead,
 }
 
 /// What a pool answers a worker that has asked, in front of what it gives.
@@ -137,9 +160,4 @@ impl<H: Pod> EncodeRef<Again<'_, H>, Packet> for Wire {
         into.append(bytemuck::bytes_of(head))?;
         into.append(bytes)
     }
-}
-
-/// `None` waits for ever.
-pub(crate) fn within(time: Option<Duration>) -> Within {
-    time.map_or(Within::Ever, Within::Time)
 }

@@ -9,7 +9,9 @@
 //! | having acknowledged | nothing | nothing |
 
 use crate::desk::{Desk, Level, MAX_DEPTH};
-use crate::job::{self, Initializer};
+use crate::initializer::Initializer;
+use crate::job;
+use crate::local::{self, Open};
 use crate::panics::{self, Panic};
 use crate::wire::{self, AnswerHead, Inbox, Out, Outbox, TaskHead, Tell, TellHead};
 use multiproc_channel::sealed::{SealedLease, Within};
@@ -23,6 +25,7 @@ use serde::{Deserialize, Serialize};
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::thread::{self, ThreadId};
 
 /// How much more likely than the coordinator the kernel's OOM killer is to choose a worker.
 const OOM_SCORE: i32 = 300;
@@ -53,6 +56,8 @@ static WORKER: OnceLock<Worker> = OnceLock::new();
 #[derive(Debug)]
 pub(crate) struct Worker {
     setup: Setup,
+    /// The thread that takes tasks.
+    thread: ThreadId,
     contexts: Mutex<Vec<(u64, Arc<dyn Any + Send + Sync>)>>,
 }
 
@@ -74,14 +79,51 @@ pub(crate) fn work(setup: Setup) -> Left {
     }
     panics::remember_places();
     setup.first.iter().for_each(Initializer::run);
-    let worker = WORKER.get_or_init(|| Worker { setup, contexts: Mutex::default() });
+    let worker = WORKER.get_or_init(|| Worker { setup, thread: thread::current().id(), contexts: Mutex::default() });
     worker.setup.desk.set_ready();
     let _ = worker.put(Tell::Ready, 0, 0, &());
     let _ = worker.setup.bell.set();
     worker.serve()
 }
 
+/// The worker whose tasks this thread runs.
+pub(crate) fn this_thread() -> Option<&'static Worker> {
+    WORKER.get().filter(|worker| worker.thread == thread::current().id())
+}
+
 impl Worker {
+    pub(crate) fn index(&self) -> u32 {
+        self.setup.index
+    }
+
+    pub(crate) fn tasks(&self) -> &Inbox {
+        &self.setup.tasks
+    }
+
+    /// Whether it is a worker of the pool that is told things there.
+    pub(crate) fn tells_to(&self, tell: &Outbox) -> bool {
+        self.setup.tells.id() == tell.id()
+    }
+
+    /// Whether one more task fits on its desk.
+    pub(crate) fn has_room(&self) -> bool {
+        self.setup.desk.depth() < MAX_DEPTH
+    }
+
+    /// Runs a task, on top of those on its desk, if one waits.
+    pub(crate) fn run_another(&self) -> bool {
+        if self.setup.desk.shall_leave() {
+            return false;
+        }
+        match self.setup.tasks.lease_sealed(Within::Now) {
+            Ok(lease) => {
+                self.take(lease);
+                true
+            }
+            Err(_) => false,
+        }
+    }
+
     fn serve(&self) -> Left {
         let mut ran = 0;
         loop {
@@ -297,32 +339,60 @@ impl Run<'_> {
 }
 
 /// The task that this thread runs, seen from inside: see [`current_task`].
-#[derive(Clone, Copy, Debug)]
-pub struct CurrentTask {
-    depth: usize,
+#[derive(Clone, Debug)]
+pub struct CurrentTask(Where);
+
+#[derive(Clone, Debug)]
+enum Where {
+    Desk(Level<'static>),
+    Here(Arc<Open>),
 }
 
-/// The task that is being run, in a worker of a pool: `None` elsewhere.
+/// The task that this process runs, or in a pool of threads this thread: `None` elsewhere.
+///
+/// # Examples
+/// ```
+/// use multiproc::{Pool, current_task};
+///
+/// let pool = Pool::new(1)?;
+/// let task = pool.submit((), || {
+///     let me = current_task().unwrap();
+///     me.set_progress(0.5);
+///     while !me.is_cancelled() {
+///         std::thread::sleep(std::time::Duration::from_millis(1));
+///     }
+///     String::from("stopped in time")
+/// });
+/// let task = task?;
+/// while task.progress() != Some(0.5) {
+///     std::thread::yield_now();
+/// }
+/// task.cancel();
+/// assert_eq!(task.join()?, "stopped in time");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn current_task() -> Option<CurrentTask> {
-    let worker = WORKER.get()?;
-    let depth = worker.setup.desk.depth().checked_sub(1)?;
-    Some(CurrentTask { depth })
+    if let Some(here) = local::here() {
+        return Some(CurrentTask(Where::Here(here)));
+    }
+    let desk = &WORKER.get()?.setup.desk;
+    Some(CurrentTask(Where::Desk(desk.level(desk.depth().checked_sub(1)?))))
 }
 
 impl CurrentTask {
-    fn level(&self) -> Option<Level<'static>> {
-        WORKER.get().map(|worker| worker.setup.desk.level(self.depth))
-    }
-
     /// Whether the task has been [cancelled](crate::Task::cancel) and should return soon.
     pub fn is_cancelled(&self) -> bool {
-        self.level().is_some_and(|level| level.shall_stop())
+        match &self.0 {
+            Where::Desk(level) => level.shall_stop(),
+            Where::Here(task) => task.shall_stop(),
+        }
     }
 
     /// What [`Task::progress`](crate::Task::progress) shows from now on, 0.0 to 1.0 say.
     pub fn set_progress(&self, progress: f64) {
-        if let Some(level) = self.level() {
-            level.set_progress(progress);
+        match &self.0 {
+            Where::Desk(level) => level.set_progress(progress),
+            Where::Here(task) => task.set_progress(progress),
         }
     }
 }
