@@ -162,7 +162,7 @@ impl Collector for Client {
         }
     }
 
-    fn nobody_leads(&self) {}
+    fn nobody_leads(&self, _: bool) {}
 }
 
 impl Backend for Client {

@@ -64,7 +64,8 @@ impl<R> Slot<R> {
         drop(state);
         threads.iter().for_each(Thread::unpark);
         if let Some(waker) = waker {
-            waker.wake();
+            // Code of the user's, on whichever thread collects.
+            let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
         }
     }
 }
