@@ -165,7 +165,7 @@ impl Drop for Acting<'_> {
 }
 
 impl Barrier {
-    /// A barrier for so many threads. Takes about 4 KiB of the arena.
+    /// A barrier for so many threads. Takes 8 KiB of the arena.
     ///
     /// # Errors
     /// No parties at all, or more than 65,535; or the arena is full.
