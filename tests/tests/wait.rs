@@ -99,7 +99,11 @@ fn all_that_are_ready_are_returned_in_order() {
     assert_eq!(wait(&items[..50]).unwrap(), [3, 49]);
     // Twice the same.
     assert_eq!(wait(&[&queues[3], &queues[4], &queues[3]]).unwrap(), [0, 2]);
+    // Of nothing, only time can pass.
     assert_eq!(wait(&[]).unwrap(), []);
+    let start = Instant::now();
+    assert_eq!(wait_timeout(&[], Duration::from_millis(30)).unwrap(), []);
+    assert!(start.elapsed() >= Duration::from_millis(30));
 }
 
 #[test]

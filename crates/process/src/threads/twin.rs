@@ -3,8 +3,11 @@
 //! Nothing of it is in shared memory, and no other process sees it. A thread of this process cannot be killed alone; what it had locked when it ended, by a guard
 //! that was forgotten, the kernel reports as it does for a process.
 
+use crate::child::ENDS;
 use crate::error::Error;
 use crate::replaceable::Replaceable;
+use multiproc_shm::Arena;
+use multiproc_shm::watching::{Seen, Watched, Watchlist};
 use multiproc_sys::clock::Deadline;
 use multiproc_sys::robust;
 use std::cell::RefCell;
@@ -159,6 +162,7 @@ impl Twin {
     fn end(self: &Arc<Twin>, state: State) {
         *lock(&self.state) = state;
         self.changed.notify_all();
+        ENDS.kick(u32::MAX);
         self.leave();
     }
 
@@ -211,4 +215,21 @@ impl Twin {
         }
         Some(ended)
     }
+}
+
+impl Watched for Twin {
+    fn arena(&self) -> Option<&'static Arena> {
+        None
+    }
+
+    /// Of a thread that has remained in another process nobody tells, and waiting for it fails at once.
+    fn is_ready(&self, _seen: &Seen) -> bool {
+        !self.is_alive()
+    }
+
+    fn watch(&self, _seen: &mut Seen, list: &mut Watchlist) {
+        list.watch(None, &ENDS);
+    }
+
+    fn woken(&self, _seen: &Seen) {}
 }
