@@ -155,7 +155,8 @@ fn report(arena: &Arena, object: Object, standing: &mut Standing) -> Result<(), 
 /// A number of permits that processes and threads share. A handle is two words, cheap to clone, and travels in arguments, results and messages.
 ///
 /// # Crash safety
-/// The permits of a process that dies come back, and [`take_recovered`](Semaphore::take_recovered) counts them.
+/// The permits of a process that dies come back, and [`take_recovered`](Semaphore::take_recovered) counts them. Whoever waits gets its permit before those who come later, so a
+/// *stopped* process (SIGSTOP) that waits holds up others, also who would not wait, until it continues.
 ///
 /// # Python
 /// `multiprocessing.Semaphore` and [`BoundedSemaphore`]: a permit is a value that is given back by dropping it, so there is nothing
