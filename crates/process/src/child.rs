@@ -32,9 +32,9 @@ const DYING: Duration = Duration::from_millis(1);
 /// A program may discard a ring: see [`bell`].
 const RING_AGAIN: Duration = Duration::from_secs(1);
 
-/// Kicked when any child's end is told, or that of a thread in the shape of one: who waits for them among other things sleeps on one word for all of them. In private memory, so nobody can die and
+/// Kicked when any child's end is told: who waits for processes among other things sleeps on one word for all of them. In private memory, so nobody can die and
 /// leave somebody asleep here.
-pub(crate) static ENDS: WaitWord = WaitWord::new();
+static ENDS: WaitWord = WaitWord::new();
 
 /// A child as this process knows it; shared by its handle and the keeper.
 #[derive(Debug)]

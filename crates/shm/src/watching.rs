@@ -36,7 +36,7 @@ const FEW: usize = 64;
 /// |---|---|
 /// | `Queue`, `Receiver` | `get` would not wait: a message is there, a lease has come back, or the end has come: closed, or nobody left who could put |
 /// | `Connection`, `PipeReceiver` | `recv` would not wait: a message is there, or the news that none will come |
-/// | `Process`, `threads::Process` | it has ended and `join` would not wait |
+/// | `Process`, also of `threads` | it has ended and `join` would not wait; of a thread, its function has |
 /// | `Event` | it is set, or has been since the wait began |
 /// | a file, a socket, an [`OwnedFd`](std::os::fd::OwnedFd) | reading would not wait: poll(2) calls it readable, hung up or broken |
 pub trait WaitOn {

@@ -3,10 +3,11 @@
 //! Nothing of it is in shared memory, and no other process sees it. A thread of this process cannot be killed alone; what it had locked when it ended, by a guard
 //! that was forgotten, the kernel reports as it does for a process.
 
-use crate::child::ENDS;
 use crate::error::Error;
 use crate::replaceable::Replaceable;
+use crate::tree;
 use multiproc_shm::Arena;
+use multiproc_shm::raw::WaitWord;
 use multiproc_shm::watching::{Seen, Watched, Watchlist};
 use multiproc_sys::clock::Deadline;
 use multiproc_sys::robust;
@@ -17,6 +18,9 @@ use std::thread::{self, JoinHandle, ThreadId};
 
 /// As a process's main thread has it. Address space only, until it is used.
 const STACK: usize = 8 << 20;
+
+/// Kicked when a thread's function has ended: who waits for threads among other things sleeps on one word for all of them.
+static ENDS: WaitWord = WaitWord::new();
 
 /// How far a thread has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -219,10 +223,10 @@ impl Twin {
 
 impl Watched for Twin {
     fn arena(&self) -> Option<&'static Arena> {
-        None
+        tree::existing()
     }
 
-    /// Of a thread that has remained in another process nobody tells, and waiting for it fails at once.
+    /// Waiting for one that has remained in another process fails at once.
     fn is_ready(&self, _seen: &Seen) -> bool {
         !self.is_alive()
     }
