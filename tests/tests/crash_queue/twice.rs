@@ -8,6 +8,7 @@ use crate::stage::{Order, Stage};
 use crate::table::{BYTES, Line, MAX_STEPS, Table, each_step, wanted};
 use multiproc::{Queue, testing};
 use std::collections::BTreeMap;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 /// Whoever acknowledges the last message dies at one step, the joiner that the kernel wakes for it at another; a second joiner goes on.
@@ -78,10 +79,20 @@ fn a_joiner_dies_with_the_wake_in_hand() {
     assert!(table.failures().is_empty(), "see the table");
 }
 
+/// Set in the process that plays the half of the pairs in which somebody cleans up between the deaths.
+const CLEANED_BETWEEN: &str = "CRASH_QUEUE_CLEANED_BETWEEN";
+
+/// In two processes, each with an arena of its own.
 #[test]
 fn who_repairs_dies_as_well() {
     let _one = alone();
     Watchdog::start(Duration::from_secs(120));
+    let clean = std::env::var_os(CLEANED_BETWEEN).is_some();
+    let other_half = (!clean).then(|| {
+        let mut again = Command::new(std::env::current_exe().unwrap());
+        again.args(["who_repairs_dies_as_well", "--nocapture"]).env(CLEANED_BETWEEN, "");
+        again.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    });
     let mut stage = Stage::new();
     let mut table = Table(Vec::new());
     let inline = Form::Inline;
@@ -106,33 +117,36 @@ fn who_repairs_dies_as_well() {
         (Op::Shrink(inline), Op::ShrinkByLease),
     ];
     for (first, second) in pairs {
-        for clean in [false, true] {
-            let name = format!("{first:?} then {second:?}{}", if clean { ", cleaned between" } else { "" });
-            // To go to the edge takes its time.
-            if !wanted(&name) || clean && first.is_at_edge() {
-                continue;
-            }
-            let mut sum = Line::default();
-            for k1 in 1..MAX_STEPS {
-                let mut first_died = true;
-                let (_, line) = each_step(format!("{name} at {k1}"), |k2| {
-                    let died = play(&stage, Scene::Alone, &[(first, k1), (second, k2)], clean)?;
-                    first_died = died[0];
-                    Ok(died[1])
-                });
-                sum.steps += line.steps;
-                sum.deaths += line.deaths;
-                if !line.failures.is_empty() {
-                    stage = stage.renewed();
-                }
-                sum.failures.extend(line.failures.into_iter().map(|f| format!("first at {k1}, {f}")));
-                if !first_died {
-                    break;
-                }
-            }
-            table.0.push((name, sum));
+        let name = format!("{first:?} then {second:?}{}", if clean { ", cleaned between" } else { "" });
+        if !wanted(&name) {
+            continue;
         }
+        let mut sum = Line::default();
+        for k1 in 1..MAX_STEPS {
+            let mut first_died = true;
+            let (_, line) = each_step(format!("{name} at {k1}"), |k2| {
+                let died = play(&stage, Scene::Alone, &[(first, k1), (second, k2)], clean)?;
+                first_died = died[0];
+                Ok(died[1])
+            });
+            sum.steps += line.steps;
+            sum.deaths += line.deaths;
+            if !line.failures.is_empty() {
+                stage = stage.renewed();
+            }
+            sum.failures.extend(line.failures.into_iter().map(|f| format!("first at {k1}, {f}")));
+            if !first_died {
+                break;
+            }
+        }
+        table.0.push((name, sum));
     }
     table.print();
+    if let Some(other_half) = other_half {
+        let out = other_half.wait_with_output().unwrap();
+        let text = String::from_utf8_lossy(&out.stdout);
+        println!("{text}");
+        assert!(out.status.success() && text.contains("1 passed"), "{}", String::from_utf8_lossy(&out.stderr));
+    }
     assert!(table.failures().is_empty(), "see the table");
 }
