@@ -8,6 +8,7 @@ use multiproc_tests::watch;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsFd;
+use std::sync::Barrier;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -98,7 +99,11 @@ fn all_that_are_ready_are_returned_in_order() {
     assert_eq!(wait(&items[..50]).unwrap(), [3, 49]);
     // Twice the same.
     assert_eq!(wait(&[&queues[3], &queues[4], &queues[3]]).unwrap(), [0, 2]);
+    // Of nothing, only time can pass.
     assert_eq!(wait(&[]).unwrap(), []);
+    let start = Instant::now();
+    assert_eq!(wait_timeout(&[], Duration::from_millis(30)).unwrap(), []);
+    assert!(start.elapsed() >= Duration::from_millis(30));
 }
 
 #[test]
@@ -239,6 +244,46 @@ fn relays() -> usize {
     let name = |entry: std::fs::DirEntry| std::fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
     let tasks = std::fs::read_dir("/proc/self/task").unwrap();
     tasks.map(|task| name(task.unwrap())).filter(|name| name.starts_with("multiproc-wait")).count()
+}
+
+#[test]
+fn many_that_wait_at_once_leave_no_descriptors() {
+    let _alone = alone();
+    // Others count the relays of this process.
+    let (before, after) = Process::spawn((), || {
+        wait_together(1);
+        let before = descriptors();
+        wait_together(6);
+        // Those that are not kept go with their threads.
+        eventually(LONG, || descriptors() <= before);
+        (before, descriptors())
+    })
+    .unwrap()
+    .join()
+    .unwrap();
+    assert!(after <= before, "{before} {after}");
+}
+
+fn descriptors() -> usize {
+    std::fs::read_dir("/proc/self/fd").unwrap().count()
+}
+
+/// More threads than relays are kept wait so that each needs one, and give them back at the same time, `count` times.
+fn wait_together(count: usize) {
+    const THREADS: usize = 48;
+    let together = Barrier::new(THREADS);
+    thread::scope(|s| {
+        for _ in 0..THREADS {
+            s.spawn(|| {
+                let queue = Queue::<u32>::bounded(1).unwrap();
+                let (reader, _writer) = std::io::pipe().unwrap();
+                for _ in 0..count {
+                    assert_eq!(wait_timeout(&[&queue, &reader], Duration::from_millis(30)).unwrap(), []);
+                    together.wait();
+                }
+            });
+        }
+    });
 }
 
 #[test]

@@ -24,6 +24,7 @@ use multiproc_sys::poll::poll_readable;
 use multiproc_sys::{crash, membarrier, robust, spin};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// Looking at more than this takes longer than spinning is worth.
@@ -35,7 +36,7 @@ const FEW: usize = 64;
 /// |---|---|
 /// | `Queue`, `Receiver` | `get` would not wait: a message is there, a lease has come back, or the end has come: closed, or nobody left who could put |
 /// | `Connection`, `PipeReceiver` | `recv` would not wait: a message is there, or the news that none will come |
-/// | `Process` | it has ended and `join` would not wait |
+/// | `Process`, also of `threads` | it has ended and `join` would not wait; of a thread, its function has |
 /// | `Event` | it is set, or has been since the wait began |
 /// | a file, a socket, an [`OwnedFd`](std::os::fd::OwnedFd) | reading would not wait: poll(2) calls it readable, hung up or broken |
 pub trait WaitOn {
@@ -159,7 +160,7 @@ impl Watchlist {
 /// Waits until any of `items` is ready, and returns the positions of all that are, in order.
 ///
 /// Nothing is taken: between `wait` and `get` somebody else may be quicker, so take what is ready by `try_get`, `try_recv` or `try_join`. All that are ready are
-/// returned, not only the first, so none is starved by those before it. Of no items at all none is ready, and `wait` returns at once.
+/// returned, not only the first, so none is starved by those before it. Of no items at all none is ready: `wait` returns at once, and with a time-out when that is up.
 ///
 /// Any number of threads of any number of processes may wait for the same things, and all are told. Connections count as used by this process from the
 /// first wait on, as from the first `recv`. An item may be given twice.
@@ -235,7 +236,14 @@ fn wait_within(items: &[&dyn WaitOn], deadline: Option<Deadline>) -> Result<Vec<
             Source::Descriptor(_) => return Items::sorted(items).wait(deadline),
         }
     }
-    if !ready.is_empty() || items.is_empty() || deadline.is_some_and(Deadline::passed) {
+    if items.is_empty() {
+        // Not at once, which would make a busy loop of one around it.
+        while let Some(left) = deadline.map(Deadline::remaining).filter(|left| !left.is_zero()) {
+            thread::sleep(left);
+        }
+        return Ok(ready);
+    }
+    if !ready.is_empty() || deadline.is_some_and(Deadline::passed) {
         return Ok(ready);
     }
     Items::sorted(items).wait(deadline)

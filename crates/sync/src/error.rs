@@ -145,7 +145,7 @@ pub enum BarrierError {
         /// The process that took part and has ended, if that is why.
         died: Option<u32>,
     },
-    /// Time was up, and with that the barrier is broken for the others.
+    /// Time was up, and with that the barrier is broken for those who have come to the same round.
     TimedOut,
     /// Shared memory refused.
     Shared(ShmError),

@@ -16,6 +16,7 @@
 //! While nobody waits, taking needs no lock: see `raw::ledger`. Who finds somebody in the gate, or no permit, goes through the gate, so no one who waits is passed
 //! over by those who come later.
 
+use crate::beneath::SLOTS;
 use crate::describe::{InSlot, Waiters, close};
 use crate::error::AcquireError;
 use crate::handle::handle;
@@ -37,8 +38,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// Processes of a tree: the roster's bound.
-const SLOTS: usize = 1024;
 /// Owned permits of one semaphore that can be out at the same time.
 const MAX_OWNED: usize = 1024;
 /// How often who would not wait looks again, about a microsecond.
@@ -155,7 +154,8 @@ fn report(arena: &Arena, object: Object, standing: &mut Standing) -> Result<(), 
 /// A number of permits that processes and threads share. A handle is two words, cheap to clone, and travels in arguments, results and messages.
 ///
 /// # Crash safety
-/// The permits of a process that dies come back, and [`take_recovered`](Semaphore::take_recovered) counts them.
+/// The permits of a process that dies come back, and [`take_recovered`](Semaphore::take_recovered) counts them. Whoever waits gets its permit before those who come later, so a
+/// *stopped* process (SIGSTOP) that waits holds up others, also who would not wait, until it continues.
 ///
 /// # Python
 /// `multiprocessing.Semaphore` and [`BoundedSemaphore`]: a permit is a value that is given back by dropping it, so there is nothing
