@@ -9,9 +9,9 @@
 //! The lock belongs to the process, not to the descriptor: children do not inherit it, and a process does not see its own. Closing *any*
 //! descriptor of the file in the process gives it up. See fcntl(2), "Advisory record locking".
 
+use libc::flock;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
-use libc::flock;
 use std::io;
 use std::os::fd::BorrowedFd;
 
@@ -42,6 +42,7 @@ pub fn is_taken(file: BorrowedFd<'_>, at: u32) -> io::Result<bool> {
 }
 
 #[cfg(test)]
+#[allow(unsafe_code)]
 mod tests {
     use super::*;
     use crate::memfd;
