@@ -412,6 +412,10 @@ macro_rules! getting {
             fn source(&self) -> Source<'_> {
                 Source::Object(&self.ring)
             }
+
+            fn is_idle(&self) -> bool {
+                self.ring.is_idle()
+            }
         }
 
         impl<T, C: Codec<T>> $Name<T, C> {

@@ -35,13 +35,21 @@ const FEW: usize = 64;
 /// |---|---|
 /// | `Queue`, `Receiver` | `get` would not wait: a message is there, a lease has come back, or the end has come: closed, or nobody left who could put |
 /// | `Connection`, `PipeReceiver` | `recv` would not wait: a message is there, or the news that none will come |
-/// | `Process` | it has ended and `join` would not wait |
+/// | `DeadLetters` | `get` would not wait: one is there, or none can come any more |
+/// | `Process`, also of `threads` | it has ended and `join` would not wait; of a thread, its function has |
 /// | `Event` | it is set, or has been since the wait began |
 /// | a file, a socket, an [`OwnedFd`](std::os::fd::OwnedFd) | reading would not wait: poll(2) calls it readable, hung up or broken |
 pub trait WaitOn {
     /// What there is to look at.
     #[doc(hidden)]
     fn source(&self) -> Source<'_>;
+
+    /// Whether it is certainly not ready: the first look at each of many, most of which are idle, and so worth a short way. False decides nothing.
+    #[doc(hidden)]
+    #[inline]
+    fn is_idle(&self) -> bool {
+        false
+    }
 }
 
 /// See [`WaitOn::source`]; it has no name outside of multiproc's own crates, so nobody else implements the trait.
@@ -229,6 +237,9 @@ pub fn wait_deadline(items: &[&dyn WaitOn], deadline: Instant) -> Result<Vec<usi
 fn wait_within(items: &[&dyn WaitOn], deadline: Option<Deadline>) -> Result<Vec<usize>, Error> {
     let mut ready = Vec::new();
     for (i, item) in items.iter().enumerate() {
+        if item.is_idle() {
+            continue;
+        }
         match item.source() {
             Source::Object(object) if object.is_ready(&Seen::default()) => ready.push(i),
             Source::Object(_) => {}
