@@ -286,7 +286,7 @@ macro_rules! handle {
 
             /// How many messages were lost since the last call, because a process died between taking one and returning it from `get`.
             ///
-            /// Each is also a `tracing` event. Messages under lease are not lost but delivered again.
+            /// Each is also a `tracing` event. Messages under lease are not lost but delivered again, of which an event tells as well.
             pub fn take_losses(&self) -> u32 {
                 if robust::forked() {
                     return 0;
