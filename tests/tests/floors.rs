@@ -2,16 +2,25 @@
 
 use std::process::Command;
 
-const FLOORS: [(&str, &[&str]); 7] = [
+const FLOORS: [(&str, &[&str]); 8] = [
     ("multiproc-sys", &[]),
     ("multiproc-shm", &["multiproc-sys"]),
     ("multiproc-sync", &["multiproc-sys", "multiproc-shm"]),
     ("multiproc-channel", &["multiproc-sys", "multiproc-shm"]),
     ("multiproc-process", &["multiproc-sys", "multiproc-shm", "multiproc-sync", "multiproc-channel"]),
+    ("multiproc-pool", &["multiproc-sys", "multiproc-shm", "multiproc-sync", "multiproc-channel", "multiproc-process"]),
     ("multiproc-named", &["multiproc-sys"]),
     (
         "multiproc",
-        &["multiproc-sys", "multiproc-shm", "multiproc-sync", "multiproc-channel", "multiproc-process", "multiproc-named"],
+        &[
+            "multiproc-sys",
+            "multiproc-shm",
+            "multiproc-sync",
+            "multiproc-channel",
+            "multiproc-process",
+            "multiproc-pool",
+            "multiproc-named",
+        ],
     ),
 ];
 

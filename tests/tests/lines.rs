@@ -170,9 +170,9 @@ fn carriage_returns_are_kept_unless_they_end_a_line() {
 #[test]
 fn nobody_waits_for_lines_through_closed_descriptors() {
     let _watched = watch(120);
-    for _ in 0..20 {
-        let (text, status) = Scene::play(env!("CARGO_BIN_EXE_trees"), "lines through closed descriptors").end();
-        assert!(status.success());
+    for scene in ["lines through closed descriptors"; 20].into_iter().chain(["descriptors closed between two streams"]) {
+        let (text, status) = Scene::play(env!("CARGO_BIN_EXE_trees"), scene).end();
+        assert!(status.success(), "{scene}: {status}");
         assert!(text.starts_with("joined"), "{text}");
     }
 }

@@ -15,6 +15,8 @@ mod pipe;
 pub mod queue;
 mod ring;
 mod scratch;
+#[doc(hidden)]
+pub mod sealed;
 mod view;
 
 pub use builder::{QueueBuilder, WhenFull};

@@ -219,6 +219,15 @@ impl Arrival {
         self.block = Some(OwnBlock::new(self.arena, block));
     }
 
+    pub(crate) fn arena(&self) -> &'static Arena {
+        self.arena
+    }
+
+    /// Where a large message lies.
+    pub(crate) fn block(&self) -> Option<BlockId> {
+        self.block.as_ref().map(OwnBlock::id)
+    }
+
     /// The value.
     #[inline]
     pub(crate) fn open<T, C: Codec<T>>(&self) -> Result<T, OpenFailed> {

@@ -88,7 +88,7 @@ impl Ring {
     }
 
     #[inline]
-    fn put_value<B: ?Sized, T, C: EncodeRef<B, T>>(&self, value: &B, patience: Patience) -> Result<(), PutFailed> {
+    pub(crate) fn put_value<B: ?Sized, T, C: EncodeRef<B, T>>(&self, value: &B, patience: Patience) -> Result<(), PutFailed> {
         let mut parcel = Parcel::new(self.arena(), self.max_message());
         parcel.pack::<B, T, C>(self.arena(), value)?;
         self.put(&mut parcel, patience)?;

@@ -158,6 +158,11 @@ pub use multiproc_channel::{
 #[doc(inline)]
 pub use multiproc_named::{Item, ShareableList, SharedMemory, SharedMemoryError};
 #[doc(inline)]
+pub use multiproc_pool::{
+    AsCompleted, CurrentTask, Imap, ImapUnordered, Pool, PoolBuilder, PoolError, ReturnWhen, Task, TaskBuilder, TaskError,
+    ThreadPool, as_completed, current_task, pool_context, wait_tasks,
+};
+#[doc(inline)]
 pub use multiproc_process::{
     Args, Builder, ChildEnd, ChildInfo, Error, Lines, MemoryUsage, Process, ProcessError, ProcessInfo, Run, Shutdown, Signal,
     StartMethod, Stdio, active_children, after_fork_child, cpu_count, current_process, exit_grace, init, memory_usage,

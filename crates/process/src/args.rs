@@ -18,7 +18,7 @@ mod sealed {
 )]
 pub trait Args: Message + sealed::Sealed {
     /// The functions that take these arguments and return `R`.
-    type Fn<R: 'static>: Copy + Send + 'static;
+    type Fn<R: 'static>: Copy + Send + Sync + 'static;
 
     /// Calls `f` with the elements of the tuple.
     #[doc(hidden)]

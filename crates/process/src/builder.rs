@@ -16,9 +16,9 @@ use multiproc_shm::arena::SlotId;
 use multiproc_shm::blocks::{BlockId, BlockState};
 use multiproc_shm::{Arena, Held, record};
 use multiproc_sys::crash;
+use multiproc_sys::stream;
 use multiproc_sys::tie::Tie;
 use std::ffi::{CString, OsStr, OsString};
-use std::io::PipeReader;
 use std::marker::PhantomData;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -218,7 +218,7 @@ type Ends = (Stream, Ours);
 enum Ours {
     None,
     Fd(OwnedFd),
-    Lines(PipeReader, Lines),
+    Lines(stream::Stream, Lines),
 }
 
 impl Ours {

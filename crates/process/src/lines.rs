@@ -12,9 +12,10 @@ use crate::error::{Error, Kind};
 use crate::replaceable::Replaceable;
 use multiproc_sys::clock::Deadline;
 use multiproc_sys::poll::{Kick, poll_readable};
-use multiproc_sys::{signal, stream};
+use multiproc_sys::signal;
+use multiproc_sys::stream::Stream as PipeEnd;
 use std::fmt;
-use std::io::{self, PipeReader, Read};
+use std::io;
 use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -45,7 +46,7 @@ impl fmt::Debug for Lines {
 }
 
 struct Stream {
-    pipe: PipeReader,
+    pipe: PipeEnd,
     child: Arc<Child>,
     callback: Callback,
     /// Read and not yet delivered, and how much of it is known to hold no end of line.
@@ -96,14 +97,13 @@ pub(crate) fn prepare() -> Result<(), Error> {
 }
 
 /// A pipe for a child to write to.
-pub(crate) fn pipe() -> io::Result<(PipeReader, io::PipeWriter)> {
+pub(crate) fn pipe() -> io::Result<(PipeEnd, io::PipeWriter)> {
     let (reader, writer) = io::pipe()?;
-    stream::set_nonblocking(&reader)?;
-    Ok((reader, writer))
+    Ok((PipeEnd::new(reader)?, writer))
 }
 
 /// Has the lines of a child's stream delivered.
-pub(crate) fn follow(child: &Arc<Child>, pipe: PipeReader, Lines(callback): Lines) {
+pub(crate) fn follow(child: &Arc<Child>, pipe: PipeEnd, Lines(callback): Lines) {
     let Some(deliverer) = DELIVERER.get() else { return };
     let callback = callback.into_inner().unwrap_or_else(PoisonError::into_inner);
     let stream = Stream { pipe, child: child.clone(), callback, held: Vec::new(), searched: 0, told: false };
@@ -146,8 +146,6 @@ fn deliver(deliverer: &'static Deliverer) {
                 let new = deliverer.new.lock().unwrap_or_else(PoisonError::into_inner).take();
                 streams.extend(new.into_iter().flatten());
                 streams.iter().filter(|stream| !stream.told).for_each(|stream| stream.child.line_end_delivered());
-                // The numbers may be other files' by now: they are not closed.
-                streams.into_iter().for_each(|stream| std::mem::forget(stream.pipe));
                 return;
             }
             // Only a lack of kernel memory; what is ready stays so.
@@ -179,7 +177,7 @@ impl Stream {
         // Asked before anything is read: all that the dead child has written lies in the pipe.
         let last = !self.told && self.child.end_is_announced();
         let mut left = match last {
-            true => stream::bytes_held(&self.pipe).unwrap_or(0),
+            true => self.pipe.bytes_held().unwrap_or(0),
             false if ready => chunk.len(),
             false => return true,
         };

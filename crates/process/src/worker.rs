@@ -122,7 +122,7 @@ pub(crate) fn live(marker: Marker) -> Option<()> {
     // At once, and by this thread until the keeper has set its own: stopped before that, the process would outlive its parent.
     let _ = signal::set_parent_death_signal(KILL);
     let arena = inherit::claim(marker.arena).ok()?;
-    let parent = PidFd::from_owned(inherit::claim(marker.parent).ok()?);
+    let parent = PidFd::from_owned(inherit::claim(marker.parent).ok()?).ok()?;
     // Never closed: that this process ends, or becomes another program, does it.
     let _ = inherit::claim(marker.tie).map(std::mem::forget);
     let arena = match tree::inherit(arena, marker.slot) {

@@ -204,6 +204,12 @@ fn enter(held: &Arc<Held>, leaving: Option<Leaving>) -> Result<u32, &'static str
     Ok(position)
 }
 
+/// Enters the references of a message that is passed on as it came, encoded; to be called before anything else is encoded, since the bytes name
+/// their positions.
+pub fn pass_on(references: &[Arc<Held>]) -> Result<(), &'static str> {
+    references.iter().try_for_each(|held| enter(held, None).map(drop))
+}
+
 /// Serialises a handle.
 pub fn serialize<S: Serializer>(held: &Arc<Held>, serializer: S) -> Result<S::Ok, S::Error> {
     match enter(held, None) {

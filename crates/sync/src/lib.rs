@@ -2,7 +2,7 @@
 //!
 //! Internal to multiproc, no semver promise. Reading order: [`error`] -> `handle`, `describe` and `events` (what all handles have in common) -> `raw` (the words) ->
 //! [`lock`] -> [`rlock`] -> [`value`] -> [`array`](mod@array) -> [`atomic`] -> [`event`] -> [`semaphore`] -> [`permit`] -> [`signal_semaphore`] ->
-//! [`condition`] -> [`barrier`] -> [`shared_vec`] -> [`frozen`].
+//! [`condition`] -> [`barrier`] -> [`shared_vec`] -> [`frozen`]; `words` for floors above.
 
 pub mod array;
 pub mod atomic;
@@ -22,6 +22,8 @@ pub mod semaphore;
 pub mod shared_vec;
 pub mod signal_semaphore;
 pub mod value;
+#[doc(hidden)]
+pub mod words;
 
 pub use array::{Array, ArrayGuard, ArrayRecovery};
 pub use atomic::{Atomic, AtomicPrimitive};
@@ -75,4 +77,5 @@ pub static KINDS: &[&Kind] = &[
     &condition::CONDITION,
     &barrier::BARRIER,
     &shared_vec::SHARED_VEC,
+    &words::WORDS,
 ];

@@ -1,28 +1,27 @@
 //! Signals that the program has asked to hear of: a handler that writes to a pipe, and the pipe's other end.
 //!
-//! The handler does nothing but write number and sender, so it is async-signal-safe. In a process that a plain fork() made of this one the
-//! signal has its default effect: it was not meant for us. See sigaction(2), signal-safety(7).
+//! The handler does nothing but write number and sender, to the pipe if that is still ours, so it is async-signal-safe. In a process that a
+//! plain fork() made of this one the signal has its default effect: it was not meant for us. See sigaction(2), signal-safety(7).
 #![allow(unsafe_code)]
 
 use crate::clock::now_nanos;
 use crate::memfd;
+use crate::own_fd::OwnFd;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::unistd::pipe2;
 use std::ffi::{c_int, c_void};
 use std::io;
 use std::mem;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::ptr;
-use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
 
-/// Where the handler writes; -1 for nowhere. Release and Acquire pair, though a handler that saw an old -1 would be right as well.
-static PIPE: AtomicI32 = AtomicI32::new(-1);
+/// Where the handler writes, for good.
+static WRITER: OnceLock<OwnFd> = OnceLock::new();
 /// Whose handler it is.
 static OWNER: AtomicU32 = AtomicU32::new(0);
-/// The writing end, for good.
-static WRITER: Mutex<Option<OwnedFd>> = Mutex::new(None);
 
 /// A signal that has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,7 +36,7 @@ pub struct Arrival {
 
 /// The end that is read. One for each process.
 #[derive(Debug)]
-pub struct Caught(OwnedFd);
+pub struct Caught(OwnFd);
 
 impl Caught {
     /// Opens the pipe; `None` when that was done before.
@@ -45,8 +44,7 @@ impl Caught {
     /// # Errors
     /// EMFILE or ENFILE without free descriptors.
     pub fn open() -> io::Result<Option<Caught>> {
-        let mut writer = WRITER.lock().unwrap_or_else(PoisonError::into_inner);
-        if writer.is_some() {
+        if WRITER.get().is_some() {
             return Ok(None);
         }
         let (read, write) = pipe2(OFlag::O_CLOEXEC)?;
@@ -54,16 +52,15 @@ impl Caught {
         // A handler never waits: when thousands of signals are unread, no further one tells anything new.
         crate::stream::set_nonblocking(&write)?;
         OWNER.store(std::process::id(), Ordering::Release);
-        PIPE.store(write.as_raw_fd(), Ordering::Release);
-        *writer = Some(write);
-        Ok(Some(Caught(read)))
+        let caught = Caught(OwnFd::new(read)?);
+        Ok(WRITER.set(OwnFd::new(write)?).is_ok().then_some(caught))
     }
 
     /// Waits for the next signal; `None` only if the pipe is broken.
     pub fn next(&self) -> Option<Arrival> {
         let mut record = [0; 16];
         loop {
-            match nix::unistd::read(&self.0, &mut record) {
+            match nix::unistd::read(self.0.as_fd(), &mut record) {
                 // Records are written whole and read whole.
                 Ok(16) => {
                     let [a, b, c, d, e, f, g, h, at @ ..] = record;
@@ -123,8 +120,10 @@ extern "C" fn on_signal(signal: c_int, info: *mut libc::siginfo_t, _: *mut c_voi
     record[..4].copy_from_slice(&signal.to_ne_bytes());
     record[4..8].copy_from_slice(&sender.to_ne_bytes());
     record[8..].copy_from_slice(&now_nanos().to_ne_bytes());
-    // SAFETY: the array is valid for its length; a full pipe is an error that tells nothing new.
-    unsafe { libc::write(PIPE.load(Ordering::Acquire), record.as_ptr().cast(), record.len()) };
+    if let Some(Ok(writer)) = WRITER.get().map(OwnFd::get) {
+        // A full pipe is an error that tells nothing new.
+        let _ = nix::unistd::write(writer, &record);
+    }
     error.set();
 }
 

@@ -22,6 +22,7 @@ pub mod inherit;
 pub mod limits;
 pub mod membarrier;
 pub mod memfd;
+pub mod memory;
 pub mod named;
 pub mod own_fd;
 pub mod pidfd;

@@ -7,6 +7,7 @@
 #![allow(unsafe_code)]
 
 use crate::memfd;
+use crate::own_fd::OwnFd;
 use crate::poll::poll_readable;
 use crate::probe::{self, Feature};
 use nix::errno::Errno;
@@ -20,7 +21,7 @@ use std::time::Duration;
 
 /// A descriptor for a process. Readable in poll(2) once the process is dead.
 #[derive(Debug)]
-pub struct PidFd(OwnedFd);
+pub struct PidFd(OwnFd);
 
 /// What is known about how a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,7 +71,7 @@ impl PidFd {
         let fd = Errno::result(fd)? as i32;
         // SAFETY: the kernel has just made this descriptor, nobody else owns it.
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-        Ok(PidFd(memfd::move_high(fd)?))
+        Ok(PidFd(OwnFd::new(memfd::move_high(fd)?)?))
     }
 
     /// Names the child that was started with the pid `pid` and that this process does not wait for otherwise.
@@ -106,18 +107,22 @@ impl PidFd {
     }
 
     /// Takes a descriptor that is a pidfd.
-    pub fn from_owned(fd: OwnedFd) -> PidFd {
-        PidFd(fd)
+    ///
+    /// # Errors
+    /// Those of fstat(2).
+    pub fn from_owned(fd: OwnedFd) -> io::Result<PidFd> {
+        Ok(PidFd(OwnFd::new(fd)?))
     }
 
     /// Sends the signal `sig`; 0 only checks.
     ///
     /// # Errors
-    /// ESRCH if the process is dead and reaped, EPERM if it belongs to another user.
+    /// ESRCH if the process is dead and reaped, EPERM if it belongs to another user, EBADF when the program has closed the descriptor.
     pub fn send_signal(&self, sig: i32) -> io::Result<()> {
         let info = ptr::null::<libc::siginfo_t>();
+        let fd = self.0.get()?.as_raw_fd();
         // SAFETY: a null siginfo asks the kernel to fill one in as kill(2) does.
-        let sent = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, self.0.as_raw_fd(), sig, info, 0) };
+        let sent = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, sig, info, 0) };
         Errno::result(sent)?;
         Ok(())
     }
@@ -157,7 +162,7 @@ impl PidFd {
     }
 
     fn wait(&self, options: i32) -> nix::Result<ExitEvidence> {
-        let id = self.0.as_raw_fd() as libc::id_t;
+        let id = self.0.as_fd().as_raw_fd() as libc::id_t;
         // SAFETY: siginfo_t is plain data, zeros are a value of it.
         let mut info: libc::siginfo_t = unsafe { mem::zeroed() };
         loop {
@@ -200,7 +205,7 @@ impl PidFd {
         let mut info: libc::pidfd_info = unsafe { mem::zeroed() };
         info.mask = u64::from(libc::PIDFD_INFO_EXIT);
         // SAFETY: the request names the size of `info`, which the kernel fills in.
-        let asked = unsafe { libc::ioctl(self.0.as_raw_fd(), libc::PIDFD_GET_INFO, &raw mut info) };
+        let asked = unsafe { libc::ioctl(self.0.as_fd().as_raw_fd(), libc::PIDFD_GET_INFO, &raw mut info) };
         Errno::result(asked)?;
         let known = info.mask & u64::from(libc::PIDFD_INFO_EXIT) != 0;
         Ok(known.then(|| ExitEvidence::from_wait_status(info.exit_code)))

@@ -5,12 +5,13 @@
 //! the process is known by its pidfd all the same. See pipe(2), poll(2).
 
 use crate::memfd;
+use crate::own_fd::OwnFd;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// The parent's end; readable in poll(2) once the tie is broken.
 #[derive(Debug)]
-pub struct Tie(OwnedFd);
+pub struct Tie(OwnFd);
 
 impl Tie {
     /// A tie, and the end of it for the child: at least 10 and close-on-exec.
@@ -19,7 +20,7 @@ impl Tie {
     /// EMFILE or ENFILE without two free descriptors.
     pub fn new() -> io::Result<(Tie, OwnedFd)> {
         let (parents, childs) = io::pipe()?;
-        Ok((Tie(memfd::move_high(parents.into())?), memfd::move_high(childs.into())?))
+        Ok((Tie(OwnFd::new(memfd::move_high(parents.into())?)?), memfd::move_high(childs.into())?))
     }
 }
 

@@ -1,6 +1,6 @@
 //! Plays scenes of process trees and their ends for `tests/trees.rs` and `tests/shutdown.rs`.
 
-use multiproc::{Process, Queue, Receiver, Sender, Signal, Stdio, exit_grace, shutdown, shutdown_on};
+use multiproc::{Event, Process, Queue, Receiver, Sender, Signal, Stdio, exit_grace, shutdown, shutdown_on};
 use multiproc_tests::is_gone;
 use std::io::Write;
 use std::time::Duration;
@@ -19,6 +19,7 @@ fn main() {
         "late at exit" => late_at_exit(),
         "lines at exit" => lines_at_exit(),
         "lines through closed descriptors" => lines_through_closed_descriptors(),
+        "descriptors closed between two streams" => descriptors_closed_between_two_streams(),
         "report" => report(),
         "handlers" => handlers(),
         "uncaught" => uncaught(),
@@ -171,6 +172,30 @@ fn lines_through_closed_descriptors() {
     // SAFETY: closes what others own, which is the point; nothing of it is used by number afterwards but by multiproc.
     unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, 0) };
     let joined = child.join();
+    say(format_args!("joined {joined:?}"));
+}
+
+/// Both streams have something to read, and what is told of the first closes the second.
+fn descriptors_closed_between_two_streams() {
+    let (written, seen) = (Event::new().unwrap(), Event::new().unwrap());
+    let (both, end) = (written.clone(), seen.clone());
+    let stdout = Stdio::lines(move |_, line| {
+        if line == "first" {
+            return both.wait().unwrap();
+        }
+        // SAFETY: closes what others own, which is the point; nothing of it is used by number afterwards but by multiproc.
+        unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, 0) };
+        end.set().unwrap();
+    });
+    let builder = Process::builder().stdout(stdout).stderr(Stdio::lines(|_, _| ()));
+    let child = builder.spawn((written, seen), |written: Event, seen: Event| {
+        println!("first");
+        println!("second");
+        eprintln!("third");
+        written.set().unwrap();
+        seen.wait().unwrap();
+    });
+    let joined = child.unwrap().join();
     say(format_args!("joined {joined:?}"));
 }
 

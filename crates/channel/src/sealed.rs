@@ -1,0 +1,151 @@
+//! Messages that are taken now and decoded later, or never: [`Sealed`] and [`SealedLease`].
+//!
+//! For floors above that send different types through one queue: the beginning of the message says what the rest is, and so what decodes it. The
+//! bytes lie where they came: in the block of a large message, or of a lease.
+
+use crate::codec::{Codec, EncodeRef};
+use crate::error::{GetError, PutError};
+use crate::message::Arrival;
+use crate::queue::{Receiver, Sender, until};
+use crate::ring::lease::Leased;
+use crate::ring::{Patience, Ring};
+use crate::view;
+use multiproc_shm::scope::References;
+use multiproc_shm::{Arena, Error};
+use multiproc_sys::robust;
+use std::time::Duration;
+
+/// How long to wait for a sealed message.
+#[derive(Clone, Copy, Debug)]
+pub enum Within {
+    /// Not at all.
+    Now,
+    /// So long.
+    Time(Duration),
+    /// For ever.
+    Ever,
+}
+
+impl Within {
+    fn patience(self) -> Patience {
+        match self {
+            Within::Now => Patience::None,
+            Within::Time(time) => until(time),
+            Within::Ever => Patience::Until(None),
+        }
+    }
+}
+
+/// A message that has been got and not decoded.
+#[derive(Debug)]
+pub struct Sealed(Arrival);
+
+impl Sealed {
+    /// Lends out the bytes, with the references that handles in them take from.
+    ///
+    /// # Errors
+    /// The shared memory is corrupted.
+    pub fn open<R>(&self, look: impl FnOnce(&[u8], &References) -> R) -> Result<R, Error> {
+        self.0.look(look)
+    }
+}
+
+/// A message on lease that has not been decoded: see [`Lease`](crate::Lease).
+#[derive(Debug)]
+#[must_use = "a lease that is dropped is delivered again"]
+pub struct SealedLease {
+    ring: Ring,
+    leased: Option<Leased>,
+    references: References,
+    life: u32,
+}
+
+impl SealedLease {
+    /// As [`Sealed::open`].
+    ///
+    /// # Errors
+    /// The shared memory is corrupted.
+    pub fn open<R>(&self, look: impl FnOnce(&[u8], &References) -> R) -> Result<R, Error> {
+        let Some(leased) = &self.leased else { return Err(Error::Corrupted(&"a lease without a message")) };
+        view::with_payload(self.arena(), leased.block, |bytes| look(bytes, &self.references))
+    }
+
+    /// As [`Lease::attempt`](crate::Lease::attempt).
+    pub fn attempt(&self) -> u32 {
+        self.leased.as_ref().map_or(1, |leased| leased.attempt)
+    }
+
+    /// As [`Lease::ack`](crate::Lease::ack).
+    pub fn ack(mut self) {
+        if let Some(leased) = self.leased.take().filter(|_| robust::life() == self.life) {
+            // Fails only in corrupted memory, of which the next operation tells.
+            let _ = self.ring.acknowledge(&leased);
+        }
+    }
+
+    fn arena(&self) -> &'static Arena {
+        self.ring.arena()
+    }
+}
+
+impl Drop for SealedLease {
+    fn drop(&mut self) {
+        // In a process made by fork() the lease is the parent's.
+        if robust::life() == self.life
+            && let Some(leased) = self.leased.take()
+        {
+            let _ = self.ring.give_back(&leased);
+        }
+    }
+}
+
+impl<T, C> Receiver<T, C> {
+    /// As [`get`](Receiver::get), without decoding.
+    ///
+    /// # Errors
+    /// As [`get`](Receiver::get).
+    #[doc(hidden)]
+    pub fn get_sealed(&self, within: Within) -> Result<Sealed, GetError> {
+        let ring = &self.ring;
+        let mut arrival = Arrival::new(ring.arena());
+        let got = ring.get(ring.arena().who()?, &mut arrival, within.patience(), false);
+        // Last: a death before this is a message lost.
+        ring.hand_over();
+        got.map(|()| Sealed(arrival))
+    }
+
+    /// As [`lease`](Receiver::lease), without decoding.
+    ///
+    /// # Errors
+    /// As [`lease`](Receiver::lease).
+    #[doc(hidden)]
+    pub fn lease_sealed(&self, within: Within) -> Result<SealedLease, GetError> {
+        let (leased, references) = self.ring.lease(within.patience())?;
+        let lease = SealedLease { ring: self.ring.clone(), leased: Some(leased), references, life: robust::life() };
+        self.ring.hand_over();
+        Ok(lease)
+    }
+}
+
+impl<T, C: Codec<T>> Sender<T, C> {
+    /// As [`put_ref`](Sender::put_ref), without waiting for room.
+    ///
+    /// # Errors
+    /// As [`try_put`](Sender::try_put).
+    #[doc(hidden)]
+    pub fn try_put_ref<B: ?Sized>(&self, value: &B) -> Result<(), PutError<()>>
+    where
+        C: EncodeRef<B, T>,
+    {
+        self.ring.put_value::<B, T, C>(value, Patience::None).map_err(|why| PutError::new((), why))
+    }
+}
+
+impl Arrival {
+    fn look<R>(&self, look: impl FnOnce(&[u8], &References) -> R) -> Result<R, Error> {
+        match self.block() {
+            None => Ok(look(&self.bytes, &self.references)),
+            Some(block) => view::with_payload(self.arena(), block, |bytes| look(bytes, &self.references)),
+        }
+    }
+}

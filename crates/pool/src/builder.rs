@@ -1,0 +1,362 @@
+//! Settings for a pool, and for one task.
+
+use crate::error::{PoolError, PoolErrorKind, TaskError};
+use crate::home::{Home, MemoryLimit, Settings};
+use crate::initializer::Initializer;
+use crate::job::Job;
+use crate::local::Local;
+use crate::pool::{Call, Pool};
+use crate::retry::Retry;
+use crate::table::Terms;
+use crate::task::Task;
+use multiproc_channel::Message;
+use multiproc_process::{Args, cpu_count};
+use std::any::Any;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+/// Settings for a [`Pool`]; [`build`](PoolBuilder::build) starts it.
+///
+/// # Examples
+/// ```
+/// use multiproc::Pool;
+/// use std::time::Duration;
+///
+/// let pool = Pool::builder().workers(2).name("parse").task_timeout(Duration::from_secs(5)).retries(1).build()?;
+/// assert_eq!(pool.map(0..4, |x: u64| x * x)?, [0, 1, 4, 9]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+#[must_use]
+pub struct PoolBuilder {
+    workers: Option<usize>,
+    name: Option<String>,
+    initializer: Option<Result<Initializer, PoolError>>,
+    context: Option<Result<Initializer, PoolError>>,
+    max_tasks_per_worker: Option<u64>,
+    task_timeout: Option<Duration>,
+    retry: Option<Retry>,
+    queue_bound: Option<usize>,
+    fails_when_full: bool,
+    memory_limit: Option<u64>,
+    hard_memory_limit: Option<u64>,
+    threads_per_worker: Option<usize>,
+    idle_timeout: Option<Duration>,
+    cpus: Vec<usize>,
+    env: Vec<(String, String)>,
+    shutdown_timeout: Duration,
+    grace: Duration,
+    place: Place,
+}
+
+/// Where calls run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Processes,
+    Threads,
+    Inline,
+}
+
+impl Default for PoolBuilder {
+    fn default() -> PoolBuilder {
+        PoolBuilder::new()
+    }
+}
+
+fn retry(retry: &mut Option<Retry>) -> &mut Retry {
+    retry.get_or_insert(Retry { times: 0, backoff: Duration::ZERO, only_if: None })
+}
+
+impl PoolBuilder {
+    /// The default settings.
+    pub fn new() -> PoolBuilder {
+        PoolBuilder {
+            workers: None,
+            name: None,
+            initializer: None,
+            context: None,
+            max_tasks_per_worker: None,
+            task_timeout: None,
+            retry: None,
+            queue_bound: None,
+            fails_when_full: false,
+            memory_limit: None,
+            hard_memory_limit: None,
+            threads_per_worker: None,
+            idle_timeout: None,
+            cpus: Vec::new(),
+            env: Vec::new(),
+            shutdown_timeout: Duration::from_secs(30),
+            grace: Duration::from_millis(500),
+            place: Place::Processes,
+        }
+    }
+
+    /// How many workers. Default: [`cpu_count`].
+    #[doc(alias = "processes")]
+    #[doc(alias = "max_workers")]
+    pub fn workers(mut self, workers: usize) -> PoolBuilder {
+        self.workers = Some(workers);
+        self
+    }
+
+    /// Workers are called this, with a number. Default: `Pool-1` and so on.
+    pub fn name(mut self, name: impl Into<String>) -> PoolBuilder {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// Has each worker call `f(args..)` before its first task.
+    ///
+    /// If it panics the worker has not begun. After three in a row nothing more is tried: all tasks end with [`PoolError::is_broken`].
+    ///
+    /// # Examples
+    /// ```
+    /// use multiproc::{Atomic, Pool};
+    ///
+    /// let started = Atomic::new(0u32)?;
+    /// let pool = Pool::builder().workers(2).initializer((started.clone(),), |started: Atomic<u32>| _ = started.add(1)).build()?;
+    /// pool.ready(std::time::Duration::from_secs(10));
+    /// assert_eq!(started.get(), 2);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[doc(alias = "initargs")]
+    pub fn initializer<A: Args + Clone + Send + Sync>(mut self, args: A, f: A::Fn<()>) -> PoolBuilder {
+        self.initializer = Some(Initializer::new(args, f));
+        self
+    }
+
+    /// Gives each worker a copy of `context`, which its tasks find by [`pool_context`]. It is encoded for each worker, and decoded once there.
+    ///
+    /// # Examples
+    /// ```
+    /// use multiproc::{Pool, pool_context};
+    ///
+    /// let pool = Pool::builder().workers(1).context(&vec![10u64, 20, 30]).build()?;
+    /// let third = pool.apply((2,), |n: usize| pool_context::<Vec<u64>>().unwrap()[n])?;
+    /// assert_eq!(third, 30);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn context<C: Message + Clone + Send + Sync>(mut self, context: &C) -> PoolBuilder {
+        self.context = Some(Initializer::new((context.clone(),), keep_context::<C>));
+        self
+    }
+
+    /// A worker is replaced when it has run so many tasks.
+    #[doc(alias = "maxtasksperchild")]
+    #[doc(alias = "max_tasks_per_child")]
+    pub fn max_tasks_per_worker(mut self, tasks: u64) -> PoolBuilder {
+        self.max_tasks_per_worker = Some(tasks);
+        self
+    }
+
+    /// A task that runs for longer is ended with its worker, which is replaced: [`TaskError::TimedOut`].
+    pub fn task_timeout(mut self, timeout: Duration) -> PoolBuilder {
+        self.task_timeout = Some(timeout);
+        self
+    }
+
+    /// A task that panics, or whose worker dies or is killed while the task runs, is tried so many times more. Default: 0.
+    ///
+    /// Its arguments are kept for that. Only an attempt that has been started counts: what a dead worker had taken and not begun is always given to another.
+    pub fn retries(mut self, times: u32) -> PoolBuilder {
+        retry(&mut self.retry).times = times;
+        self
+    }
+
+    /// The pause before a task is tried again, doubled from attempt to attempt, and at most a minute. Default: none.
+    pub fn backoff(mut self, pause: Duration) -> PoolBuilder {
+        retry(&mut self.retry).backoff = pause;
+        self
+    }
+
+    /// Only failures for which `f` is true are tried again.
+    pub fn only_if(mut self, f: impl Fn(&TaskError) -> bool + Send + Sync + 'static) -> PoolBuilder {
+        retry(&mut self.retry).only_if = Some(Box::new(f));
+        self
+    }
+
+    /// [`submit`](Pool::submit) waits while so many tasks are waiting and running.
+    pub fn queue_bound(mut self, tasks: usize) -> PoolBuilder {
+        self.queue_bound = Some(tasks);
+        self
+    }
+
+    /// At the [`queue_bound`](PoolBuilder::queue_bound), [`submit`](Pool::submit) fails with [`PoolError::is_full`] instead of waiting.
+    pub fn fail_when_full(mut self) -> PoolBuilder {
+        self.fails_when_full = true;
+        self
+    }
+
+    /// Bytes of private memory that a worker may use: beyond it, it is replaced after its task; beyond twice as much, it is killed within 200 ms, and its task ends with
+    /// [`TaskError::MemoryLimit`]. Memory that is shared with the tree does not count.
+    pub fn memory_limit_per_worker(mut self, bytes: u64) -> PoolBuilder {
+        self.memory_limit = Some(bytes);
+        self
+    }
+
+    /// The bound beyond which a worker is killed, if it is not to be twice [`memory_limit_per_worker`](PoolBuilder::memory_limit_per_worker).
+    pub fn hard_memory_limit_per_worker(mut self, bytes: u64) -> PoolBuilder {
+        self.hard_memory_limit = Some(bytes);
+        self
+    }
+
+    /// Tells the usual libraries in the workers (rayon, OpenMP, OpenBLAS, MKL) to use so many threads, by the variables that they read.
+    pub fn threads_per_worker(mut self, threads: usize) -> PoolBuilder {
+        self.threads_per_worker = Some(threads);
+        self
+    }
+
+    /// Workers are started when there are tasks for them, and leave when they have had none for so long.
+    pub fn idle_timeout(mut self, timeout: Duration) -> PoolBuilder {
+        self.idle_timeout = Some(timeout);
+        self
+    }
+
+    /// Has each worker run on one of these processors, in turn.
+    pub fn cpus(mut self, cpus: impl IntoIterator<Item = usize>) -> PoolBuilder {
+        self.cpus = cpus.into_iter().collect();
+        self
+    }
+
+    /// Sets a variable in the workers' environment.
+    pub fn env(mut self, key: impl Into<String>, value: impl Into<String>) -> PoolBuilder {
+        self.env.push((key.into(), value.into()));
+        self
+    }
+
+    /// How long the drop of the last handle waits for tasks to be finished before it terminates the pool. Default: 30 s.
+    pub fn shutdown_timeout(mut self, timeout: Duration) -> PoolBuilder {
+        self.shutdown_timeout = timeout;
+        self
+    }
+
+    /// How long a task, or a worker, that is asked to end is given before it is told more plainly: by SIGTERM, then by SIGKILL. Default: 500 ms.
+    pub fn grace(mut self, grace: Duration) -> PoolBuilder {
+        self.grace = grace;
+        self
+    }
+
+    /// Makes it a pool of threads: see [`ThreadPool`](crate::ThreadPool).
+    pub fn threads(mut self) -> PoolBuilder {
+        self.place = Place::Threads;
+        self
+    }
+
+    /// Makes it run each call in its caller: see [`Pool::inline`].
+    pub fn inline(mut self) -> PoolBuilder {
+        self.place = Place::Inline;
+        self
+    }
+
+    /// Starts the pool. Its workers are being started when this returns; [`Pool::ready`] waits until they are.
+    ///
+    /// # Errors
+    /// A number is 0 that may not be; a worker cannot be started.
+    pub fn build(self) -> Result<Pool, PoolError> {
+        static POOLS: AtomicU32 = AtomicU32::new(1);
+        let invalid = |text| Err(PoolError::new(PoolErrorKind::Invalid, text));
+        let workers = self.workers.unwrap_or_else(cpu_count);
+        if workers == 0 {
+            return invalid("a pool has at least one worker");
+        }
+        if self.max_tasks_per_worker == Some(0) {
+            return invalid("a worker runs at least one task");
+        }
+        if self.queue_bound == Some(0) {
+            return invalid("a pool takes at least one task");
+        }
+        let name = self.name.unwrap_or_else(|| format!("Pool-{}", POOLS.fetch_add(1, Ordering::Relaxed)));
+        let hard = self.hard_memory_limit.or(self.memory_limit.map(|soft| soft.saturating_mul(2)));
+        let memory_limit = hard.map(|hard| MemoryLimit { soft: self.memory_limit.unwrap_or(u64::MAX), hard });
+        let settings = Settings {
+            name,
+            workers,
+            first: [self.context, self.initializer].into_iter().flatten().collect::<Result<_, _>>()?,
+            max_tasks_per_worker: self.max_tasks_per_worker,
+            task_timeout: self.task_timeout,
+            retry: self.retry.map(Arc::new),
+            queue_bound: self.queue_bound,
+            fails_when_full: self.fails_when_full,
+            memory_limit,
+            threads_per_worker: self.threads_per_worker,
+            idle_timeout: self.idle_timeout,
+            cpus: self.cpus,
+            env: self.env,
+            shutdown_timeout: self.shutdown_timeout,
+            grace: self.grace,
+        };
+        let inline = std::env::var_os("MULTIPROC_INLINE").is_some_and(|value| value == "1");
+        match self.place {
+            _ if inline => Ok(Pool::of_local(Local::start(settings, true)?)),
+            Place::Inline => Ok(Pool::of_local(Local::start(settings, true)?)),
+            Place::Threads => Ok(Pool::of_local(Local::start(settings, false)?)),
+            Place::Processes => Ok(Pool::of(Home::start(settings)?)),
+        }
+    }
+}
+
+/// The context of this worker's pool.
+static CONTEXT: OnceLock<Arc<dyn Any + Send + Sync>> = OnceLock::new();
+
+fn keep_context<C: Send + Sync + 'static>(context: C) {
+    let _ = CONTEXT.set(Arc::new(context));
+}
+
+/// In a worker: what its pool was given by [`PoolBuilder::context`], if that is a `C`.
+pub fn pool_context<C: Send + Sync + 'static>() -> Option<Arc<C>> {
+    CONTEXT.get()?.clone().downcast().ok()
+}
+
+/// Settings for one task, beyond its pool's: see [`Pool::task`].
+#[derive(Debug)]
+#[must_use]
+pub struct TaskBuilder<'a> {
+    pool: &'a Pool,
+    terms: Terms,
+    retry: Option<Retry>,
+}
+
+impl<'a> TaskBuilder<'a> {
+    pub(crate) fn new(pool: &'a Pool) -> TaskBuilder<'a> {
+        let terms = pool.home().and_then(|home| home.usual_terms()).map(|terms| *terms).unwrap_or_default();
+        TaskBuilder { pool, terms, retry: None }
+    }
+
+    /// As [`PoolBuilder::task_timeout`].
+    pub fn timeout(mut self, timeout: Duration) -> TaskBuilder<'a> {
+        self.terms.timeout = Some(timeout);
+        self
+    }
+
+    /// As [`PoolBuilder::retries`].
+    pub fn retries(mut self, times: u32) -> TaskBuilder<'a> {
+        retry(&mut self.retry).times = times;
+        self
+    }
+
+    /// As [`PoolBuilder::backoff`].
+    pub fn backoff(mut self, pause: Duration) -> TaskBuilder<'a> {
+        retry(&mut self.retry).backoff = pause;
+        self
+    }
+
+    /// As [`PoolBuilder::only_if`].
+    pub fn only_if(mut self, f: impl Fn(&TaskError) -> bool + Send + Sync + 'static) -> TaskBuilder<'a> {
+        retry(&mut self.retry).only_if = Some(Box::new(f));
+        self
+    }
+
+    /// Submits the call: see [`Pool::submit`].
+    ///
+    /// # Errors
+    /// As [`Pool::submit`].
+    pub fn submit<A: Args + Send, R: Message + Send>(mut self, args: A, f: A::Fn<R>) -> Result<Task<R>, PoolError> {
+        if let Some(retry) = self.retry {
+            self.terms.retry = Some(Arc::new(retry));
+        }
+        let head = Job::call::<A, R>(f)?.head();
+        self.pool.start(Call { head, terms: Some(Box::new(self.terms)), args, here: move |args| A::call(f, args) })
+    }
+}

@@ -1,0 +1,229 @@
+//! A pool in another process than the one that made it: what is submitted here goes through that one, and comes back.
+//!
+//! A worker that waits for a task of its own pool runs others meanwhile, one on top of another; so a task may submit to the pool that it runs in.
+
+use crate::backend::Backend;
+use crate::error::{PoolError, PoolErrorKind, TaskError};
+use crate::home::lock;
+use crate::lead::{Collector, Lead, left};
+use crate::table::{Ending, Entry, Pending, Table};
+use crate::told::Told;
+use crate::wire::{self, Inbox, Out, Outbox, Packet, SubmitHead, TaskHead, TaskId, Tell, TellHead, Wire};
+use crate::worker::{self, Worker};
+use multiproc_channel::sealed::{Sealed, Within};
+use multiproc_channel::{Bincode, Message, Queue, message};
+use multiproc_shm::Arena;
+use multiproc_shm::watching::{WaitOn, wait, wait_timeout};
+use multiproc_sync::{Atomic, Event};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::sync::{Arc, Mutex, Once, Weak};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Pools that a process keeps its connection to.
+const KEPT: usize = 8;
+/// While another thread of this worker leads, its first one looks this often whether there is a task to run.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// Where a pool is.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Address {
+    pub(crate) name: String,
+    pub(crate) workers: usize,
+    pub(crate) tell: Outbox,
+    pub(crate) bell: Event,
+    /// The next client's number.
+    pub(crate) numbers: Atomic<u32>,
+}
+
+/// This process's connection to a pool of another one.
+pub(crate) struct Client {
+    address: Address,
+    number: u32,
+    told: Inbox,
+    lead: Lead,
+    table: Mutex<Table>,
+    me: Weak<Client>,
+    /// The thread that collects for who does not wait.
+    collects: Once,
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").field("pool", &self.address.name).field("number", &self.number).finish_non_exhaustive()
+    }
+}
+
+static CLIENTS: Mutex<Vec<Arc<Client>>> = Mutex::new(Vec::new());
+
+impl Client {
+    /// The connection to the pool at `address`.
+    pub(crate) fn of(address: Address) -> Result<Arc<Client>, PoolError> {
+        let mut clients = lock(&CLIENTS);
+        if let Some(known) = clients.iter().find(|client| client.address.tell.id() == address.tell.id()) {
+            return Ok(known.clone());
+        }
+        // What comes back waits here as long as nobody collects it; the pool must not wait for that.
+        let replies = Queue::<Packet, Wire>::builder().unbounded().build()?;
+        let number = address.numbers.add(1);
+        let told = replies.receiver()?;
+        let client = Arc::new_cyclic(|me| Client {
+            number,
+            told,
+            lead: Lead::default(),
+            table: Mutex::default(),
+            me: me.clone(),
+            collects: Once::new(),
+            address,
+        });
+        client.tell(&Out(TellHead::new(Tell::Client, number, 0, 0), &replies.sender()?))?;
+        if clients.len() >= KEPT {
+            clients.remove(0);
+        }
+        clients.push(client.clone());
+        Ok(client)
+    }
+
+    pub(crate) fn address(&self) -> &Address {
+        &self.address
+    }
+
+    fn tell<B>(&self, what: &B) -> Result<(), PoolError>
+    where
+        Wire: multiproc_channel::EncodeRef<B, Packet>,
+    {
+        let told = self.address.tell.put_ref(what).map_err(|e| {
+            let kind = match () {
+                () if e.is_codec() => PoolErrorKind::Codec,
+                () if e.is_disconnected() => PoolErrorKind::Closed,
+                () => PoolErrorKind::System,
+            };
+            PoolError::because(kind, "the task was not submitted", e)
+        });
+        let _ = self.address.bell.set();
+        told
+    }
+
+    pub(crate) fn submit<A: Message>(&self, pending: Arc<dyn Pending>, task: TaskHead, args: &A) -> Result<TaskId, PoolError> {
+        let id = lock(&self.table).enter(Entry { pending, terms: None, head: task, cancelled: false });
+        let head = SubmitHead { tell: TellHead::new(Tell::Submit, self.number, id, 0), task };
+        self.tell(&Out(head, args)).inspect_err(|_| _ = lock(&self.table).remove(id))?;
+        Ok(id)
+    }
+
+    fn heed(&self, sealed: &Sealed) {
+        let _ = sealed.open(|bytes, references| {
+            let (head, rest) = wire::split::<TellHead>(bytes)?;
+            let entry = lock(&self.table).remove(head.id)?;
+            match head.tell()? {
+                Tell::Value => entry.pending.end(Ending::Value(rest, references, head.number)),
+                _ => {
+                    let arena = Arena::of_the_tree().ok()?;
+                    let told = message::decode::<Told, Bincode>(arena, rest, references);
+                    let why = told.map_or_else(|e| TaskError::Undecodable(e.to_string()), TaskError::from);
+                    entry.pending.end(Ending::Failed(why));
+                }
+            }
+            Some(())
+        });
+        self.lead.look_around();
+    }
+
+    /// The worker that this thread is the first of, if it is one of this pool and may take further tasks.
+    fn helper(&self) -> Option<&'static Worker> {
+        worker::this_thread().filter(|worker| worker.tells_to(&self.address.tell))
+    }
+
+    /// Waits for an answer, or runs another task of the pool meanwhile.
+    fn help(&self, worker: &Worker, within: Within) -> bool {
+        if let Ok(sealed) = self.told.get_sealed(Within::Now) {
+            self.heed(&sealed);
+            return true;
+        }
+        if worker.run_another() {
+            return true;
+        }
+        let items: [&dyn WaitOn; 2] = [&self.told, worker.tasks()];
+        let _ = match within {
+            Within::Time(time) => wait_timeout(&items, time),
+            _ => wait(&items),
+        };
+        true
+    }
+}
+
+impl Collector for Client {
+    fn collect(&self, within: Within) -> bool {
+        match self.helper() {
+            // Who only looks runs nothing.
+            Some(worker) if worker.has_room() && !matches!(within, Within::Now) => self.help(worker, within),
+            _ => self.told.get_sealed(within).inspect(|sealed| self.heed(sealed)).is_ok(),
+        }
+    }
+
+    fn nobody_leads(&self) {}
+}
+
+impl Backend for Client {
+    fn drive(&self, done: &dyn Fn() -> bool, deadline: Option<Instant>, any: bool) -> bool {
+        let Some(worker) = self.helper() else { return self.lead.drive(self, done, deadline, any) };
+        if !worker.has_room() {
+            // Nothing more fits on its desk: the pool grows, or says that all wait.
+            let first = lock(&self.table).ids().next().unwrap_or(0);
+            let _blocked = Blocked::new(self, worker.index(), first);
+            return self.lead.drive(self, done, deadline, any);
+        }
+        // Nobody else would run what this thread waits for, if there is no other worker: so it does not only wait.
+        while !done() && self.lead.is_led() {
+            let Some(time) = left(deadline) else { return false };
+            if !worker.run_another() {
+                let _ = wait_timeout(&[worker.tasks()], time.map_or(LOOK, |time| time.min(LOOK)));
+            }
+        }
+        self.lead.drive(self, done, deadline, any)
+    }
+
+    fn collect(&self) {
+        self.lead.collect_if_alone(self);
+    }
+
+    fn take_interest(&self) {
+        let Some(me) = self.me.upgrade() else { return };
+        self.collects.call_once(|| {
+            // Without it, whoever waits collects: only a callback comes late.
+            let _ =
+                thread::Builder::new().name("multiproc-pool".into()).spawn(move || me.lead.drive(&*me, &|| false, None, true));
+        });
+    }
+
+    fn lose_interest(&self) {}
+
+    fn stop(&self, id: TaskId, gently: bool) {
+        let _ = self.tell(&Out(TellHead::new(Tell::Stop, self.number, id, u64::from(gently)), &()));
+    }
+
+    fn is_running(&self, _: TaskId) -> bool {
+        false
+    }
+
+    fn progress(&self, _: TaskId) -> Option<f64> {
+        None
+    }
+}
+
+/// Says to the pool that this worker waits and cannot run anything, until it is dropped.
+struct Blocked<'a>(&'a Client, u32);
+
+impl<'a> Blocked<'a> {
+    fn new(client: &'a Client, worker: u32, id: TaskId) -> Blocked<'a> {
+        let _ = client.tell(&Out(TellHead::new(Tell::Blocked, worker, id, u64::from(client.number)), &()));
+        Blocked(client, worker)
+    }
+}
+
+impl Drop for Blocked<'_> {
+    fn drop(&mut self) {
+        let _ = self.0.tell(&Out(TellHead::new(Tell::Unblocked, self.1, 0, 0), &()));
+    }
+}

@@ -1,0 +1,163 @@
+//! Collecting what the workers tell: each task gets its outcome, each question its answer. Stands on [`crate::lead`].
+
+use crate::backend::Backend;
+use crate::home::{Home, lock};
+use crate::lead::Collector;
+use crate::table::Ending;
+use crate::wire::{self, Again, AnswerHead, Out, Outbox, TaskHead, TaskId, Tell, TellHead};
+use crate::{error::TaskError, panics::Panic};
+use multiproc_channel::message;
+use multiproc_channel::sealed::{Sealed, Within};
+use multiproc_channel::{Bincode, Message};
+use multiproc_shm::scope::References;
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::Instant;
+
+impl Backend for Home {
+    fn drive(&self, done: &dyn Fn() -> bool, deadline: Option<Instant>, any: bool) -> bool {
+        self.lead.drive(self, done, deadline, any)
+    }
+
+    fn collect(&self) {
+        self.collect_if_alone();
+    }
+
+    fn take_interest(&self) {
+        if self.interest.fetch_add(1, Ordering::SeqCst) == 0 {
+            let _ = self.bell.set();
+        }
+    }
+
+    fn lose_interest(&self) {
+        self.interest.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    fn stop(&self, id: TaskId, gently: bool) {
+        self.stop_task(id, gently);
+    }
+
+    fn is_running(&self, id: TaskId) -> bool {
+        lock(&self.crew).who_runs(id).is_some()
+    }
+
+    fn progress(&self, id: TaskId) -> Option<f64> {
+        let crew = lock(&self.crew);
+        let level = crew.who_runs(id)?.desk.running(id)?;
+        Some(level.progress())
+    }
+}
+
+impl Collector for Home {
+    fn collect(&self, within: Within) -> bool {
+        // An error is time that is up, or shared memory that refuses, of which everybody else tells.
+        let Ok(sealed) = self.tells.get_sealed(within) else { return false };
+        self.heed(&sealed);
+        true
+    }
+
+    fn nobody_leads(&self) {
+        if self.interest.load(Ordering::SeqCst) > 0 {
+            let _ = self.bell.set();
+        }
+    }
+}
+
+impl Home {
+    /// Collects, or waits for who does, until something that any task's outcome may bring about.
+    pub(crate) fn drive_any(&self, done: &dyn Fn() -> bool, deadline: Option<Instant>) -> bool {
+        self.lead.drive(self, done, deadline, true)
+    }
+
+    /// Takes the lead if nobody has it, and collects what is there.
+    pub(crate) fn collect_if_alone(&self) {
+        self.lead.collect_if_alone(self);
+    }
+
+    /// Wakes those who wait for what any task may bring about.
+    pub(crate) fn look_around(&self) {
+        self.lead.look_around();
+    }
+
+    /// Everything that was told before this call has been taken notice of when it returns.
+    pub(crate) fn catch_up(&self) {
+        let mark = self.next_mark.fetch_add(1, Ordering::Relaxed) + 1;
+        lock(&self.marks).push(mark);
+        let out = Out(TellHead::new(Tell::Nothing, 0, mark, 0), &());
+        while self.tell.try_put_ref(&out).is_err_and(|e| e.is_full() || e.is_would_block()) {
+            self.collect_if_alone();
+            thread::yield_now();
+        }
+        self.drive_any(&|| !lock(&self.marks).contains(&mark), None);
+    }
+
+    fn heed(&self, sealed: &Sealed) {
+        let heeded = sealed.open(|bytes, references| {
+            let (head, rest) = wire::split::<TellHead>(bytes)?;
+            self.heed_told(head, rest, references)
+        });
+        if !matches!(heeded, Ok(Some(()))) {
+            // Only a worker that writes where it may not: its end will be the task's.
+        }
+        self.look_around();
+    }
+
+    fn heed_told(&self, head: TellHead, rest: &[u8], references: &References) -> Option<()> {
+        let words = |rest| decode::<String>(self, rest, references);
+        match head.tell()? {
+            Tell::Nothing => lock(&self.marks).retain(|mark| *mark != head.id),
+            Tell::Ready => self.has_begun(head.worker),
+            Tell::Value => {
+                let entry = lock(&self.table).remove(head.id)?;
+                if !entry.cancelled {
+                    entry.pending.end(Ending::Value(rest, references, head.number));
+                }
+            }
+            Tell::Panicked => {
+                let panic = decode::<Panic>(self, rest, references)?;
+                self.fail(head.id, panic.into());
+            }
+            Tell::Unreadable => _ = self.fail(head.id, TaskError::Unreadable(words(rest)?)),
+            Tell::Unsendable => _ = self.fail(head.id, TaskError::Unsendable(words(rest)?)),
+            Tell::Ask => {
+                let yes = self.may_run(head.worker, head.id, head.number);
+                let _ = self.answers_of(head.worker)?.put_ref(&Out(AnswerHead { id: head.id, yes: u64::from(yes) }, &()));
+            }
+            Tell::Context => {
+                let answers = self.answers_of(head.worker)?;
+                let context = self.context(head.id);
+                let (bytes, references) = context.as_ref().map_or((&[][..], Vec::new()), |c| (&c.bytes, c.references.clone()));
+                let yes = u64::from(context.is_some());
+                let _ = answers.put_ref(&Again(AnswerHead { id: head.id, yes }, bytes, &references));
+            }
+            Tell::Client => self.heed_client(head.worker, decode::<Outbox>(self, rest, references)?),
+            Tell::Submit => {
+                let (task, args) = wire::split::<TaskHead>(rest)?;
+                self.heed_submitted(head, task, args, references);
+            }
+            Tell::Stop => self.stop_remote(head.worker, head.id, head.number == 1),
+            Tell::Blocked => self.heed_blocked(head.worker, head.number as u32, head.id),
+            Tell::Unblocked => self.heed_unblocked(head.worker),
+            Tell::Failed => {}
+        }
+        Some(())
+    }
+
+    /// Whether `worker` shall run a task that it has found in the queue, and that was given out before, or may have been cancelled.
+    fn may_run(&self, worker: u32, id: TaskId, tries: u64) -> bool {
+        let crew = lock(&self.crew);
+        let mut table = lock(&self.table);
+        let Some(entry) = table.get(id) else { return false };
+        if entry.cancelled {
+            table.remove(id);
+            self.cancelled.fetch_sub(1, Ordering::SeqCst);
+            return false;
+        }
+        // An attempt that has failed; or it lies, started, on the desk of another, who has died: that will be its outcome, or another attempt.
+        entry.head.tries == tries && !crew.others(worker).any(|member| member.desk.running(id).is_some())
+    }
+}
+
+fn decode<T: Message>(home: &Home, bytes: &[u8], references: &References) -> Option<T> {
+    message::decode::<T, Bincode>(home.arena, bytes, references).ok()
+}

@@ -1,0 +1,298 @@
+//! The workers of a pool, as the pool knows them: hired, asked to leave, killed, buried.
+
+use crate::desk::Desk;
+use crate::error::{PoolError, PoolErrorKind, TaskError};
+use crate::home::{CLOSED, Home, Settings, TERMINATED, lock};
+use crate::table::Ending;
+use crate::wire::{Outbox, Packet, TaskId, Wire};
+use crate::worker::{Left, Setup, work};
+use multiproc_channel::Queue;
+use multiproc_process::{Process, ProcessError, Signal};
+use multiproc_sys::memory;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+/// So many workers in a row that fail to begin are enough.
+const FAILURES: u32 = 3;
+/// What a worker is asked, it asks one thing at a time.
+const ANSWERS: usize = 16;
+/// Variables by which the usual libraries learn how many threads they may use.
+const THREAD_VARIABLES: [&str; 6] = [
+    "RAYON_NUM_THREADS",
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+];
+
+/// Why the pool has killed a worker, and for which task.
+#[derive(Clone, Debug)]
+pub(crate) enum Verdict {
+    TimedOut(TaskId, Duration),
+    MemoryLimit { used: u64, limit: u64 },
+    Cancelled(TaskId),
+}
+
+pub(crate) struct Member {
+    pub(crate) index: u32,
+    /// `None` while it is being started: it may take a task, and ask, before its start has returned.
+    pub(crate) process: Option<Arc<Process<Left>>>,
+    pub(crate) desk: Desk,
+    answers: Outbox,
+    pub(crate) verdict: Option<Verdict>,
+    /// It has been asked to leave, and does not count any more.
+    pub(crate) leaving: bool,
+    pub(crate) is_ready: bool,
+    /// Since when it is seen without a task.
+    pub(crate) idle_since: Option<Instant>,
+    /// When its last task was started, as of the last look.
+    pub(crate) last_start: u64,
+}
+
+#[derive(Default)]
+pub(crate) struct Crew {
+    pub(crate) members: Vec<Member>,
+    next_index: u32,
+    /// Workers that have ended before they had begun, in a row.
+    failures: u32,
+    /// Workers before this one are to be replaced, one at a time.
+    pub(crate) recycle_before: u32,
+    /// OOM kills that were known when the last worker was buried.
+    oom_kills: Option<u64>,
+    /// Not earlier than this, after a start that has failed.
+    pub(crate) next_start: Option<Instant>,
+}
+
+impl fmt::Debug for Crew {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Crew").field("members", &self.members.len()).finish_non_exhaustive()
+    }
+}
+
+impl Crew {
+    /// Workers that stay.
+    pub(crate) fn staff(&self) -> usize {
+        self.members.iter().filter(|member| !member.leaving).count()
+    }
+
+    pub(crate) fn others(&self, than: u32) -> impl Iterator<Item = &Member> {
+        self.members.iter().filter(move |member| member.index != than)
+    }
+
+    pub(crate) fn who_runs(&self, id: TaskId) -> Option<&Member> {
+        self.members.iter().find(|member| member.desk.running(id).is_some())
+    }
+
+    /// From the next one hired on.
+    pub(crate) fn recycle(&mut self) {
+        self.recycle_before = self.next_index;
+    }
+}
+
+impl Member {
+    /// Asks it to leave: at once when it has no task, else after that.
+    pub(crate) fn retire(&mut self) {
+        self.leaving = true;
+        self.desk.ask_to_leave();
+        // A worker that has taken a task by now sees the word, and gives the task back.
+        if self.desk.is_idle() {
+            self.signal(Signal::TERM);
+        }
+    }
+
+    pub(crate) fn pid(&self) -> Option<u32> {
+        self.process.as_ref().map(|process| process.pid())
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        if let Some(process) = &self.process {
+            // One that has ended needs none.
+            let _ = process.signal(signal);
+        }
+    }
+
+    pub(crate) fn has_ended(&self) -> bool {
+        self.process.as_ref().is_some_and(|process| !process.is_alive())
+    }
+
+    /// Ends it by SIGTERM, which it may have set aside.
+    pub(crate) fn terminate(&mut self, verdict: Verdict) {
+        self.verdict.get_or_insert(verdict);
+        self.signal(Signal::TERM);
+    }
+
+    pub(crate) fn kill(&mut self, verdict: Verdict) {
+        self.verdict.get_or_insert(verdict);
+        self.signal(Signal::KILL);
+    }
+}
+
+impl Home {
+    /// Starts one more worker.
+    pub(crate) fn hire(&self) -> Result<(), PoolError> {
+        let Settings { name, first, max_tasks_per_worker, threads_per_worker, cpus, env, .. } = &self.settings;
+        let index = {
+            let mut crew = lock(&self.crew);
+            crew.next_index += 1;
+            crew.oom_kills = crew.oom_kills.or_else(memory::oom_kills);
+            crew.next_index - 1
+        };
+        let answers = Queue::<Packet, Wire>::builder().capacity(ANSWERS).build()?;
+        let desk = Desk::new()?;
+        let cpus = match cpus.len() {
+            0 => Vec::new(),
+            n => vec![cpus[index as usize % n]],
+        };
+        let setup = Setup {
+            index,
+            desk: desk.clone(),
+            tasks: self.tasks.receiver()?,
+            tells: self.tell.clone(),
+            answers: answers.receiver()?,
+            bell: self.bell.clone(),
+            cancelled: self.cancelled.clone(),
+            first: first.clone(),
+            max_tasks: *max_tasks_per_worker,
+            cpus,
+        };
+        let mut builder = Process::builder().name(format!("{name}-{index}")).daemon(true);
+        if let Some(threads) = threads_per_worker {
+            builder = THREAD_VARIABLES.iter().fold(builder, |builder, variable| builder.env(variable, threads.to_string()));
+        }
+        let builder = env.iter().fold(builder, |builder, (key, value)| builder.env(key, value));
+        let member = Member {
+            index,
+            process: None,
+            desk,
+            answers: answers.sender()?,
+            verdict: None,
+            leaving: false,
+            is_ready: false,
+            idle_since: None,
+            last_start: 0,
+        };
+        lock(&self.crew).members.push(member);
+        let spawned = builder.spawn((setup,), work);
+        let mut crew = lock(&self.crew);
+        let at = crew.members.iter().position(|member| member.index == index);
+        match (spawned, at) {
+            (Ok(process), Some(at)) => crew.members[at].process = Some(Arc::new(process)),
+            (Err(e), Some(at)) => {
+                crew.members.remove(at);
+                return Err(e.into());
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Ends all workers at once.
+    pub(crate) fn dismiss_all(&self) {
+        for member in &lock(&self.crew).members {
+            member.signal(Signal::KILL);
+        }
+    }
+
+    pub(crate) fn signal_all(&self, signal: Signal) {
+        for member in &lock(&self.crew).members {
+            member.signal(signal);
+        }
+    }
+
+    /// A worker has begun.
+    pub(crate) fn has_begun(&self, worker: u32) {
+        let mut crew = lock(&self.crew);
+        crew.failures = 0;
+        if let Some(member) = crew.members.iter_mut().find(|member| member.index == worker) {
+            member.is_ready = true;
+        }
+    }
+
+    /// How a worker is answered.
+    pub(crate) fn answers_of(&self, worker: u32) -> Option<Outbox> {
+        lock(&self.crew).members.iter().find(|member| member.index == worker).map(|member| member.answers.clone())
+    }
+
+    /// Settles what a worker that has ended leaves behind.
+    pub(crate) fn bury(&self, index: u32) {
+        // Dead, and a moment later cleaned up after, so that its lease is given to another.
+        let process =
+            lock(&self.crew).members.iter().find(|member| member.index == index).and_then(|member| member.process.clone());
+        process.map(|process| process.wait());
+        // What it has told is true, whatever lies on its desk.
+        self.catch_up();
+        let mut crew = lock(&self.crew);
+        let Some(at) = crew.members.iter().position(|member| member.index == index) else { return };
+        let kills = memory::oom_kills();
+        let killed_for_memory = kills > crew.oom_kills;
+        crew.oom_kills = kills.or(crew.oom_kills);
+        // Tasks that it had started; those that it had only taken are delivered again.
+        let started: Vec<TaskId> =
+            crew.members[at].desk.levels().filter(|level| level.is_started()).map(|level| level.task()).collect();
+        let member = &crew.members[at];
+        let pid = member.pid().unwrap_or(0);
+        let (verdict, began) = (member.verdict.clone(), member.desk.is_ready());
+        drop(crew);
+        let cause = Arc::new(self.how_it_ended(index));
+        let out_of_memory =
+            killed_for_memory && verdict.is_none() && matches!(*cause, ProcessError::Signaled { signal: Signal::KILL, .. });
+        for id in started {
+            let why = match &verdict {
+                Some(Verdict::TimedOut(task, after)) if *task == id => TaskError::TimedOut { after: *after },
+                Some(Verdict::MemoryLimit { used, limit }) => TaskError::MemoryLimit { used: *used, limit: *limit },
+                Some(Verdict::Cancelled(task)) if *task == id => TaskError::Cancelled,
+                _ => {
+                    TaskError::WorkerDied { pid, cause: cause.clone(), started: true, out_of_memory, attempts: self.attempts(id) }
+                }
+            };
+            self.fail(id, why);
+        }
+        // Only now: until here, whoever is delivered one of these tasks again is told to leave it.
+        let mut crew = lock(&self.crew);
+        crew.members.retain(|member| member.index != index);
+        let failed = !began && self.state() < TERMINATED && !matches!(*cause, ProcessError::Signaled { .. });
+        if failed {
+            crew.failures += 1;
+            crew.next_start = Some(Instant::now() + Duration::from_millis(10 << crew.failures.min(6)));
+            if crew.failures >= FAILURES {
+                let text = format!("the pool's workers cannot begin: {cause}");
+                drop(crew);
+                self.give_up(PoolError::new(PoolErrorKind::Broken, text));
+            }
+        }
+    }
+
+    fn how_it_ended(&self, index: u32) -> ProcessError {
+        let mut crew = lock(&self.crew);
+        let member = crew.members.iter_mut().find(|member| member.index == index);
+        // The pool's thread has the only other handle, while it sleeps.
+        let joined = member.and_then(|member| Arc::get_mut(member.process.as_mut()?)).map(Process::try_join);
+        drop(crew);
+        match joined {
+            Some(Err(e)) => e,
+            // It left of its own accord.
+            _ => ProcessError::AlreadyJoined { name: format!("{}-{index}", self.settings.name) },
+        }
+    }
+
+    /// No worker can be started: nothing more comes of any task.
+    pub(crate) fn give_up(&self, why: PoolError) {
+        lock(&self.broken).get_or_insert(why.clone());
+        self.advance(CLOSED);
+        self.end_all(&|| TaskError::Refused(why.clone()));
+    }
+
+    /// Ends all tasks that have no outcome.
+    pub(crate) fn end_all(&self, why: &dyn Fn() -> TaskError) {
+        let all = lock(&self.table).drain();
+        self.cancelled.store(0, Ordering::SeqCst);
+        for entry in all {
+            entry.pending.end(Ending::Failed(why()));
+        }
+        self.nudge();
+        self.look_around();
+    }
+}

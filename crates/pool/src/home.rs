@@ -1,0 +1,321 @@
+//! A pool in the process that made it: what its threads share.
+//!
+//! Nobody is told more than he asks for: a thread that waits for a task collects what the workers tell, for all tasks ([`crate::collect`]), and only
+//! when nobody waits, and somebody wants to be called, does the pool's own thread ([`crate::supervise`]). That one sees to deaths, times and staff.
+//!
+//! Locks, in the order in which they are taken: `crew`, then `table`; all others alone. No code of the user's runs under any.
+
+use crate::crew::Crew;
+use crate::error::{PoolError, PoolErrorKind, TaskError};
+use crate::initializer::Initializer;
+use crate::job::Encoded;
+use crate::lead::Lead;
+use crate::remote::Remotes;
+use crate::retry::Retry;
+use crate::stop::Stop;
+use crate::supervise;
+use crate::table::{Ending, Entry, Pending, Saved, Table, Terms};
+use crate::wire::{Inbox, Out, Outbox, Packet, TaskHead, TaskId, Tell, TellHead, Wire};
+use multiproc_channel::{Message, PutError, Queue};
+use multiproc_shm::Arena;
+use multiproc_sync::{Atomic, Event};
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// What workers tell waits here until somebody collects it.
+const TELLS: usize = 4096;
+
+/// What a pool was built with.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) name: String,
+    pub(crate) workers: usize,
+    /// What each worker does first, in order.
+    pub(crate) first: Vec<Initializer>,
+    pub(crate) max_tasks_per_worker: Option<u64>,
+    pub(crate) task_timeout: Option<Duration>,
+    pub(crate) retry: Option<Arc<Retry>>,
+    pub(crate) queue_bound: Option<usize>,
+    pub(crate) fails_when_full: bool,
+    pub(crate) memory_limit: Option<MemoryLimit>,
+    pub(crate) threads_per_worker: Option<usize>,
+    pub(crate) idle_timeout: Option<Duration>,
+    pub(crate) cpus: Vec<usize>,
+    pub(crate) env: Vec<(String, String)>,
+    pub(crate) shutdown_timeout: Duration,
+    pub(crate) grace: Duration,
+}
+
+/// Bytes of private memory of a worker.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct MemoryLimit {
+    /// Beyond it, it is replaced after its task.
+    pub(crate) soft: u64,
+    /// Beyond it, it is killed.
+    pub(crate) hard: u64,
+}
+
+/// Values of `state`.
+pub(crate) const OPEN: u32 = 0;
+/// No more tasks are taken; those that were are finished.
+pub(crate) const CLOSED: u32 = 1;
+/// What has no outcome is cancelled, and the workers are ended.
+pub(crate) const TERMINATED: u32 = 2;
+/// No worker is left, and none will be started.
+pub(crate) const FINISHED: u32 = 3;
+
+pub(crate) struct Home {
+    pub(crate) settings: Settings,
+    pub(crate) arena: &'static Arena,
+    pub(crate) tasks: Queue<Packet, Wire>,
+    pub(crate) tells: Inbox,
+    pub(crate) tell: Outbox,
+    pub(crate) bell: Event,
+    pub(crate) cancelled: Atomic<u64>,
+    pub(crate) table: Mutex<Table>,
+    pub(crate) lead: Lead,
+    /// What somebody has put among the things told, to know when it is come to.
+    pub(crate) marks: Mutex<Vec<u64>>,
+    pub(crate) next_mark: AtomicU64,
+    pub(crate) crew: Mutex<Crew>,
+    /// Tasks that are tried again, and when.
+    pub(crate) later: Mutex<Vec<(Instant, TaskId)>>,
+    /// Tasks that were asked to stop while they ran.
+    pub(crate) stops: Mutex<Vec<Stop>>,
+    pub(crate) remotes: Mutex<Remotes>,
+    /// The next client's number.
+    pub(crate) client_numbers: Atomic<u32>,
+    pub(crate) me: Weak<Home>,
+    contexts: Mutex<HashMap<u64, Arc<Encoded>>>,
+    next_context: AtomicU64,
+    state: AtomicU32,
+    /// Workers the pool shall have.
+    pub(crate) target: AtomicUsize,
+    /// Workers are missing that the next task would need.
+    pub(crate) short_handed: AtomicBool,
+    /// Those who want to be called without waiting for a task: then the pool's thread collects.
+    pub(crate) interest: AtomicUsize,
+    /// Why no worker can be started.
+    pub(crate) broken: Mutex<Option<PoolError>>,
+    pub(crate) thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl fmt::Debug for Home {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Home").field("name", &self.settings.name).finish_non_exhaustive()
+    }
+}
+
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Home {
+    pub(crate) fn start(settings: Settings) -> Result<Arc<Home>, PoolError> {
+        let arena = Arena::of_the_tree()?;
+        let tells = Queue::<Packet, Wire>::builder().capacity(TELLS).build()?;
+        let target = settings.workers;
+        let tasks = Queue::<Packet, Wire>::builder().unbounded().build()?;
+        let (tell, tells) = (tells.sender()?, tells.receiver()?);
+        let (bell, cancelled, client_numbers) = (Event::new()?, Atomic::new(0)?, Atomic::new(1)?);
+        let home = Arc::new_cyclic(|me| Home {
+            arena,
+            tasks,
+            tell,
+            tells,
+            bell,
+            cancelled,
+            table: Mutex::default(),
+            lead: Lead::default(),
+            marks: Mutex::default(),
+            next_mark: AtomicU64::new(0),
+            crew: Mutex::default(),
+            later: Mutex::default(),
+            stops: Mutex::default(),
+            remotes: Mutex::default(),
+            client_numbers,
+            me: me.clone(),
+            contexts: Mutex::default(),
+            next_context: AtomicU64::new(1),
+            state: AtomicU32::new(OPEN),
+            target: AtomicUsize::new(target),
+            short_handed: AtomicBool::new(settings.idle_timeout.is_some()),
+            interest: AtomicUsize::new(0),
+            broken: Mutex::default(),
+            thread: Mutex::default(),
+            settings,
+        });
+        if home.settings.idle_timeout.is_none() {
+            for _ in 0..target {
+                // The handles of those that were started end with the crew, and with them the workers.
+                home.hire().inspect_err(|_| home.dismiss_all())?;
+            }
+        }
+        let supervisor = home.clone();
+        let thread = std::thread::Builder::new().name("multiproc-pool".into()).spawn(move || supervise::supervise(&supervisor));
+        let thread = thread.map_err(|e| {
+            home.dismiss_all();
+            PoolError::because(PoolErrorKind::System, "the system grants no thread", e)
+        })?;
+        *lock(&home.thread) = Some(thread);
+        Ok(home)
+    }
+
+    pub(crate) fn state(&self) -> u32 {
+        self.state.load(Ordering::SeqCst)
+    }
+
+    /// Goes on to a later state.
+    pub(crate) fn advance(&self, state: u32) {
+        self.state.fetch_max(state, Ordering::SeqCst);
+        let _ = self.bell.set();
+    }
+
+    pub(crate) fn open_tasks(&self) -> usize {
+        lock(&self.table).open()
+    }
+
+    /// Whether one more task may be submitted now; an error when none may any more.
+    fn has_room(&self) -> Result<bool, PoolError> {
+        if let Some(broken) = &*lock(&self.broken) {
+            return Err(broken.clone());
+        }
+        if self.state() != OPEN {
+            return Err(PoolError::new(PoolErrorKind::Closed, "the pool has been closed"));
+        }
+        Ok(self.settings.queue_bound.is_none_or(|bound| self.open_tasks() < bound))
+    }
+
+    /// Waits until there is room for one more task.
+    fn wait_for_room(&self) -> Result<(), PoolError> {
+        while !self.has_room()? {
+            if self.settings.fails_when_full {
+                let text = "as many tasks as the pool's bound allows are waiting and running";
+                return Err(PoolError::new(PoolErrorKind::Full, text));
+            }
+            self.drive_any(&|| !matches!(self.has_room(), Ok(false)), None);
+        }
+        Ok(())
+    }
+
+    /// Submits a task; `put` sends it.
+    fn submit_with(
+        &self,
+        pending: Arc<dyn Pending>,
+        mut head: TaskHead,
+        terms: Option<Box<Terms>>,
+        put: impl FnOnce(TaskHead, Option<&Terms>) -> Result<(), PutError<()>>,
+    ) -> Result<TaskId, PoolError> {
+        self.wait_for_room()?;
+        let timeout = terms.as_ref().and_then(|terms| terms.timeout);
+        let saved = terms.as_ref().is_some_and(|terms| terms.saved.is_some());
+        let id = lock(&self.table).enter(Entry { pending, terms, head, cancelled: false });
+        head.id = id;
+        let put = if saved { self.put_saved(id) } else { put(head, None) };
+        if let Err(e) = put {
+            lock(&self.table).remove(id);
+            let kind = if e.is_codec() { PoolErrorKind::Codec } else { PoolErrorKind::System };
+            return Err(PoolError::because(kind, "the task was not submitted", e));
+        }
+        if timeout.is_some() || self.short_handed.load(Ordering::Relaxed) {
+            let _ = self.bell.set();
+        }
+        // Terminated meanwhile, and nobody looks at what comes now.
+        if self.state() >= TERMINATED
+            && let Some(entry) = lock(&self.table).remove(id)
+        {
+            entry.pending.end(Ending::Failed(TaskError::Cancelled));
+        }
+        Ok(id)
+    }
+
+    /// Submits a task with these arguments.
+    pub(crate) fn submit<A: Message>(
+        &self,
+        pending: Arc<dyn Pending>,
+        head: TaskHead,
+        mut terms: Option<Box<Terms>>,
+        args: &A,
+    ) -> Result<TaskId, PoolError> {
+        let codec = |e| PoolError::because(PoolErrorKind::Codec, "the task was not submitted", e);
+        if let Some(terms) = &mut terms
+            && terms.retry.is_some()
+        {
+            terms.saved = Some(Saved::new(self.arena, args).map_err(codec)?);
+        }
+        self.submit_with(pending, head, terms, |head, _| self.tasks.put_ref(&Out(head, args)))
+    }
+
+    /// Sends a task's kept arguments, once more perhaps.
+    pub(crate) fn put_saved(&self, id: TaskId) -> Result<(), PutError<()>> {
+        // Out of the table meanwhile, so that nobody waits for the queue under its lock.
+        let taken = {
+            let mut table = lock(&self.table);
+            table.get(id).and_then(|entry| Some((entry.head, entry.terms.as_mut()?.saved.take()?)))
+        };
+        let Some((head, saved)) = taken else { return Ok(()) };
+        let put = saved.put(head, &self.tasks);
+        if let Some(terms) = lock(&self.table).get(id).and_then(|entry| entry.terms.as_mut()) {
+            terms.saved = Some(saved);
+        }
+        put
+    }
+
+    /// The terms of a task that asks for nothing special.
+    pub(crate) fn usual_terms(&self) -> Option<Box<Terms>> {
+        let Settings { task_timeout, retry, .. } = &self.settings;
+        let usual = task_timeout.is_none() && retry.is_none();
+        (!usual).then(|| Box::new(Terms { timeout: *task_timeout, retry: retry.clone(), ..Terms::default() }))
+    }
+
+    /// A task has failed: it is tried again, or has its outcome. False when it had one already.
+    pub(crate) fn fail(&self, id: TaskId, why: TaskError) -> bool {
+        let mut table = lock(&self.table);
+        let Some(entry) = table.get(id).filter(|entry| !entry.cancelled) else { return false };
+        let pause = entry.terms.as_ref().and_then(|terms| terms.retry.as_ref()?.pause(entry.head.tries + 1, &why));
+        if let Some(pause) = pause.filter(|_| self.state() < TERMINATED) {
+            entry.head.tries += 1;
+            drop(table);
+            lock(&self.later).push((Instant::now() + pause, id));
+            let _ = self.bell.set();
+            return true;
+        }
+        let Some(entry) = table.remove(id) else { return false };
+        drop(table);
+        entry.pending.end(Ending::Failed(why));
+        true
+    }
+
+    /// How often a task has been started, with the attempt that runs.
+    pub(crate) fn attempts(&self, id: TaskId) -> u32 {
+        lock(&self.table).get(id).map_or(1, |entry| entry.head.tries as u32 + 1)
+    }
+
+    /// Keeps a context for workers to ask for; its number.
+    pub(crate) fn keep_context(&self, context: Encoded) -> u64 {
+        // Relaxed: a number.
+        let id = self.next_context.fetch_add(1, Ordering::Relaxed) | 1 << 62;
+        lock(&self.contexts).insert(id, Arc::new(context));
+        id
+    }
+
+    pub(crate) fn context(&self, id: u64) -> Option<Arc<Encoded>> {
+        lock(&self.contexts).get(&id).cloned()
+    }
+
+    pub(crate) fn forget_context(&self, id: u64) {
+        lock(&self.contexts).remove(&id);
+    }
+
+    /// Wakes whoever collects, to look around.
+    pub(crate) fn nudge(&self) {
+        if self.lead.is_led() {
+            // Full: whoever collects is awake.
+            let _ = self.tell.try_put_ref(&Out(TellHead::new(Tell::Nothing, 0, 0, 0), &()));
+        }
+    }
+}

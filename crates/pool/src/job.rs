@@ -1,0 +1,164 @@
+//! What a task does, as the worker finds it: the generic part, which knows the types, and the user's function, each by its place in the program's file.
+//!
+//! As for a process ([`multiproc_process::args`]): the sender checks that both addresses are the main program's code, and so does the worker before it jumps.
+#![allow(unsafe_code)]
+
+use crate::error::{PoolError, PoolErrorKind};
+use crate::panics::Panic;
+use crate::wire::{TaskHead, Tell};
+use crate::worker::Run;
+use multiproc_channel::{Bincode, Buffer, Message, message};
+use multiproc_process::Args;
+use multiproc_shm::Arena;
+use multiproc_sys::image;
+use serde::{Deserialize, Serialize};
+use std::ops::ControlFlow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// The generic part of a task.
+type RunFn = fn(&Run<'_>);
+
+/// The two addresses of a task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Job {
+    run: u64,
+    function: u64,
+}
+
+pub(crate) fn offset_of(address: *const ()) -> Result<u64, PoolError> {
+    let offset = image::main_program().offset_of(address as usize);
+    offset
+        .map(|offset| offset as u64)
+        .ok_or_else(|| PoolError::new(PoolErrorKind::Invalid, "the function to run is not part of the main program's code"))
+}
+
+pub(crate) fn address_of(offset: u64) -> Option<*const ()> {
+    image::main_program().address_of(usize::try_from(offset).ok()?).map(std::ptr::with_exposed_provenance)
+}
+
+impl Job {
+    fn new(run: RunFn, function: *const ()) -> Result<Job, PoolError> {
+        Ok(Job { run: offset_of(run as *const ())?, function: offset_of(function)? })
+    }
+
+    /// Calls `f` with a tuple of arguments.
+    pub(crate) fn call<A: Args, R: Message>(f: A::Fn<R>) -> Result<Job, PoolError> {
+        Job::new(run_call::<A, R>, A::address(f))
+    }
+
+    /// Calls `f` with each element of a `Vec<T>`, up to the first that fails; its value is a [`Chunk`].
+    pub(crate) fn chunk<T: Message, R: Message>(f: fn(T) -> R) -> Result<Job, PoolError> {
+        Job::new(run_chunk::<T, R>, f as *const ())
+    }
+
+    /// As [`chunk`](Job::chunk), with a context.
+    pub(crate) fn chunk_with<C: Message + Send + Sync, T: Message, R: Message>(f: fn(&C, T) -> R) -> Result<Job, PoolError> {
+        Job::new(run_chunk_with::<C, T, R>, f as *const ())
+    }
+
+    /// As [`chunk_with`](Job::chunk_with), with the context among the arguments.
+    pub(crate) fn chunk_carrying<C: Message, T: Message, R: Message>(f: fn(&C, T) -> R) -> Result<Job, PoolError> {
+        Job::new(run_chunk_carrying::<C, T, R>, f as *const ())
+    }
+
+    pub(crate) fn head(self) -> TaskHead {
+        TaskHead { id: 0, run: self.run, function: self.function, context: 0, tries: 0 }
+    }
+}
+
+/// Runs a task that a worker has taken; false when its addresses are not code of this program.
+pub(crate) fn run(run: &Run<'_>) -> bool {
+    let (Some(generic), Some(_)) = (address_of(run.head().run), address_of(run.head().function)) else { return false };
+    // SAFETY: the offset is that of a `RunFn`, taken by the sender in the same file, and lies in its code.
+    let generic = unsafe { std::mem::transmute::<*const (), RunFn>(generic) };
+    generic(run);
+    true
+}
+
+/// The user's function, whose offset has been checked.
+fn function(run: &Run<'_>) -> *const () {
+    address_of(run.head().function).expect("looked up before")
+}
+
+fn run_call<A: Args, R: Message>(run: &Run<'_>) {
+    // SAFETY: the sender took both addresses from the same call with the same types, in the same file.
+    let f = unsafe { A::at::<R>(function(run)) };
+    let Some(args) = run.arguments::<A>() else { return };
+    match catch_unwind(AssertUnwindSafe(|| A::call(f, args))) {
+        Ok(value) => run.tell_value(&value),
+        Err(panic) => run.tell(Tell::Panicked, &Panic::taken(&*panic)),
+    }
+}
+
+/// What became of a part of a `map`.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Chunk<R> {
+    /// Of the elements from the first on.
+    pub(crate) values: Vec<R>,
+    /// The next one's.
+    pub(crate) panic: Option<Panic>,
+}
+
+fn run_elements<T: Message, R: Message>(run: &Run<'_>, call: impl Fn(T) -> R) {
+    let Some((elements,)) = run.arguments::<(Vec<T>,)>() else { return };
+    run.tell_value(&each(elements, || run.shall_stop(), call));
+}
+
+/// Calls `call` with each of `elements`, up to the first that fails, or until it shall stop.
+pub(crate) fn each<T, R>(elements: Vec<T>, shall_stop: impl Fn() -> bool, call: impl Fn(T) -> R) -> Chunk<R> {
+    let mut chunk = Chunk { values: Vec::with_capacity(elements.len()), panic: None };
+    let mut elements = elements.into_iter();
+    let done = catch_unwind(AssertUnwindSafe(|| {
+        let _ = elements.try_for_each(|element| {
+            if shall_stop() {
+                return ControlFlow::Break(());
+            }
+            chunk.values.push(call(element));
+            ControlFlow::Continue(())
+        });
+    }));
+    chunk.panic = done.err().map(|panic| Panic::taken(&*panic));
+    chunk
+}
+
+fn run_chunk<T: Message, R: Message>(run: &Run<'_>) {
+    // SAFETY: the address was taken from an `fn(T) -> R` where this function was instantiated.
+    let f = unsafe { std::mem::transmute::<*const (), fn(T) -> R>(function(run)) };
+    run_elements(run, f);
+}
+
+fn run_chunk_with<C: Message + Send + Sync, T: Message, R: Message>(run: &Run<'_>) {
+    // SAFETY: the address was taken from an `fn(&C, T) -> R` where this function was instantiated.
+    let f = unsafe { std::mem::transmute::<*const (), fn(&C, T) -> R>(function(run)) };
+    let Some(context) = run.context::<C>() else { return };
+    run_elements(run, |element| f(&context, element));
+}
+
+fn run_chunk_carrying<C: Message, T: Message, R: Message>(run: &Run<'_>) {
+    // SAFETY: the address was taken from an `fn(&C, T) -> R` where this function was instantiated.
+    let f = unsafe { std::mem::transmute::<*const (), fn(&C, T) -> R>(function(run)) };
+    let Some((context, elements)) = run.arguments::<(C, Vec<T>)>() else { return };
+    run.tell_value(&each(elements, || run.shall_stop(), |element| f(&context, element)));
+}
+
+/// A context on its way: encoded once by the pool, decoded once by each worker.
+pub(crate) fn encode_context<C: Message>(arena: &'static Arena, context: &C) -> Result<Encoded, PoolError> {
+    let mut bytes = Buffer::new();
+    let outgoing = message::encode::<C, Bincode>(arena, context, &mut bytes)
+        .map_err(|e| PoolError::because(PoolErrorKind::Codec, "the context cannot travel", e))?;
+    Ok(Encoded { bytes: bytes.into_vec(), references: outgoing.references().to_vec() })
+}
+
+impl Encoded {
+    pub(crate) fn decode<C: Message>(&self, arena: &'static Arena) -> Result<C, PoolError> {
+        message::decode::<C, Bincode>(arena, &self.bytes, &self.references)
+            .map_err(|e| PoolError::because(PoolErrorKind::Codec, "the context cannot travel", e))
+    }
+}
+
+/// Bytes with their references, to be sent any number of times.
+#[derive(Clone, Debug)]
+pub(crate) struct Encoded {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) references: multiproc_shm::scope::References,
+}

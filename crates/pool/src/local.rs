@@ -1,0 +1,259 @@
+//! Pools without processes: of threads, and of nothing at all.
+//!
+//! The same interface, so that a program switches by one name. Arguments and values are moved, not encoded; what only a process can do (be killed, have its memory
+//! bounded) does not exist. Threads are rayon's: a task that waits for another one runs others meanwhile.
+
+use crate::backend::{Backend, park_until};
+use crate::error::{PoolError, PoolErrorKind, TaskError};
+use crate::home::{CLOSED, FINISHED, OPEN, Settings, TERMINATED, lock};
+use crate::panics::{self, Panic};
+use crate::task::Slot;
+use crate::wire::TaskId;
+use rayon_core::{ThreadPool, ThreadPoolBuilder, Yield};
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// While a thread of the pool waits for a task, it looks this often whether there is another to run.
+const LOOK: Duration = Duration::from_millis(1);
+
+/// A pool of threads, or the caller's own.
+pub(crate) struct Local {
+    threads: Option<ThreadPool>,
+    settings: Settings,
+    state: AtomicU32,
+    next_id: AtomicU64,
+    tasks: Mutex<HashMap<TaskId, Arc<Open>>>,
+    open: AtomicUsize,
+    waiting: Mutex<Vec<thread::Thread>>,
+}
+
+impl fmt::Debug for Local {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Local")
+            .field("name", &self.settings.name)
+            .field("threads", &self.threads.is_some())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A task without an outcome.
+#[derive(Default)]
+pub(crate) struct Open {
+    running: AtomicBool,
+    stop: AtomicBool,
+    progress: AtomicU64,
+    /// Ends it before it runs.
+    cancel: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+}
+
+impl fmt::Debug for Open {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Open").field("running", &self.running).finish_non_exhaustive()
+    }
+}
+
+thread_local! {
+    /// What this thread runs, the innermost last.
+    static HERE: RefCell<Vec<Arc<Open>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The task that this thread runs.
+pub(crate) fn here() -> Option<Arc<Open>> {
+    HERE.try_with(|here| here.borrow().last().cloned()).ok().flatten()
+}
+
+impl Open {
+    pub(crate) fn shall_stop(&self) -> bool {
+        // Relaxed: a flag that nothing else hangs on.
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_progress(&self, progress: f64) {
+        self.progress.store(progress.to_bits(), Ordering::Relaxed);
+    }
+}
+
+impl Local {
+    /// A pool of threads, or with `inline` one that runs in its callers.
+    pub(crate) fn start(settings: Settings, inline: bool) -> Result<Arc<Local>, PoolError> {
+        panics::remember_places();
+        let threads = match inline {
+            true => {
+                settings.first.iter().for_each(|first| first.run());
+                None
+            }
+            false => {
+                let (name, first) = (settings.name.clone(), settings.first.clone());
+                let builder = ThreadPoolBuilder::new()
+                    .num_threads(settings.workers)
+                    .thread_name(move |at| format!("{name}-{at}"))
+                    .start_handler(move |_| first.iter().for_each(|first| first.run()));
+                let threads = builder.build();
+                Some(threads.map_err(|e| PoolError::because(PoolErrorKind::System, "the system grants no thread", e))?)
+            }
+        };
+        Ok(Arc::new(Local {
+            threads,
+            settings,
+            state: AtomicU32::new(OPEN),
+            next_id: AtomicU64::new(1),
+            tasks: Mutex::default(),
+            open: AtomicUsize::new(0),
+            waiting: Mutex::default(),
+        }))
+    }
+
+    pub(crate) fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    pub(crate) fn state(&self) -> u32 {
+        self.state.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn open_tasks(&self) -> usize {
+        self.open.load(Ordering::SeqCst)
+    }
+
+    /// Runs `call`, here or in a thread of the pool.
+    pub(crate) fn submit<R: Send + 'static>(
+        self: &Arc<Self>,
+        slot: Arc<Slot<R>>,
+        call: impl FnOnce() -> R + Send + 'static,
+    ) -> Result<TaskId, PoolError> {
+        self.wait_for_room()?;
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        let task = Arc::new(Open::default());
+        lock(&self.tasks).insert(id, task.clone());
+        self.open.fetch_add(1, Ordering::SeqCst);
+        let pool = self.clone();
+        let (cancelled, unrun) = (slot.clone(), self.clone());
+        *lock(&task.cancel) = Some(Box::new(move || {
+            cancelled.settle(Err(TaskError::Cancelled), 0);
+            unrun.has_ended(id);
+        }));
+        let run = move || {
+            // Whoever takes this decides what becomes of the task.
+            if lock(&task.cancel).take().is_none() {
+                return;
+            }
+            task.running.store(true, Ordering::SeqCst);
+            HERE.with(|here| here.borrow_mut().push(task.clone()));
+            let since = Instant::now();
+            let outcome = catch_unwind(AssertUnwindSafe(call)).map_err(|panic| TaskError::from(Panic::taken(&*panic)));
+            HERE.with(|here| here.borrow_mut().pop());
+            slot.settle(outcome, since.elapsed().as_nanos() as u64);
+            pool.has_ended(id);
+        };
+        match &self.threads {
+            Some(threads) => threads.spawn_fifo(run),
+            None => run(),
+        }
+        Ok(id)
+    }
+
+    fn wait_for_room(&self) -> Result<(), PoolError> {
+        let closed = || (self.state() != OPEN).then(|| PoolError::new(PoolErrorKind::Closed, "the pool has been closed"));
+        let Some(bound) = self.settings.queue_bound else { return closed().map_or(Ok(()), Err) };
+        loop {
+            if let Some(closed) = closed() {
+                return Err(closed);
+            }
+            if self.open_tasks() < bound {
+                return Ok(());
+            }
+            if self.settings.fails_when_full {
+                let text = "as many tasks as the pool's bound allows are waiting and running";
+                return Err(PoolError::new(PoolErrorKind::Full, text));
+            }
+            self.drive(&|| self.open_tasks() < bound || self.state() != OPEN, None, true);
+        }
+    }
+
+    fn has_ended(&self, id: TaskId) {
+        lock(&self.tasks).remove(&id);
+        self.open.fetch_sub(1, Ordering::SeqCst);
+        lock(&self.waiting).iter().for_each(thread::Thread::unpark);
+    }
+
+    /// No more tasks are taken.
+    pub(crate) fn close(&self) {
+        self.state.fetch_max(CLOSED, Ordering::SeqCst);
+        lock(&self.waiting).iter().for_each(thread::Thread::unpark);
+    }
+
+    /// Waits until all tasks have ended.
+    pub(crate) fn finish(&self, deadline: Option<Instant>) -> bool {
+        let done = self.drive(&|| self.open_tasks() == 0, deadline, true);
+        if done {
+            self.state.fetch_max(FINISHED, Ordering::SeqCst);
+        }
+        done
+    }
+
+    /// Cancels what waits, and asks what runs to stop.
+    pub(crate) fn terminate(&self) {
+        self.state.fetch_max(TERMINATED, Ordering::SeqCst);
+        let ids: Vec<_> = lock(&self.tasks).keys().copied().collect();
+        ids.into_iter().for_each(|id| self.stop(id, true));
+    }
+}
+
+impl Backend for Local {
+    fn drive(&self, done: &dyn Fn() -> bool, deadline: Option<Instant>, any: bool) -> bool {
+        if any {
+            lock(&self.waiting).push(thread::current());
+        }
+        let inside = self.threads.as_ref().is_some_and(|threads| threads.current_thread_index().is_some());
+        let answer = if inside {
+            loop {
+                if done() {
+                    break true;
+                }
+                if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                    break false;
+                }
+                if rayon_core::yield_now() != Some(Yield::Executed) {
+                    thread::park_timeout(LOOK);
+                }
+            }
+        } else {
+            park_until(done, deadline)
+        };
+        if any {
+            let me = thread::current().id();
+            lock(&self.waiting).retain(|thread| thread.id() != me);
+        }
+        answer
+    }
+
+    fn collect(&self) {}
+
+    fn take_interest(&self) {}
+
+    fn lose_interest(&self) {}
+
+    fn stop(&self, id: TaskId, _: bool) {
+        let Some(task) = lock(&self.tasks).get(&id).cloned() else { return };
+        task.stop.store(true, Ordering::SeqCst);
+        let cancel = lock(&task.cancel).take();
+        if let Some(cancel) = cancel {
+            cancel();
+        }
+    }
+
+    fn is_running(&self, id: TaskId) -> bool {
+        lock(&self.tasks).get(&id).is_some_and(|task| task.running.load(Ordering::SeqCst))
+    }
+
+    fn progress(&self, id: TaskId) -> Option<f64> {
+        let task = lock(&self.tasks).get(&id).cloned().filter(|task| task.running.load(Ordering::SeqCst))?;
+        Some(f64::from_bits(task.progress.load(Ordering::Relaxed)))
+    }
+}

@@ -1,0 +1,372 @@
+//! One function for many elements: [`Pool::map`] in chunks, [`Pool::imap`] one by one as the consumer asks.
+
+use crate::error::TaskError;
+use crate::job::{Chunk, Job, each, encode_context};
+use crate::pool::{Call, Pool};
+use crate::task::Task;
+use crate::waiting::{Ended, Place};
+use crate::wire::TaskHead;
+use crate::{PoolError, home::Home};
+use multiproc_channel::Message;
+use multiproc_shm::Arena;
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A chunk should take about this long: much longer than handing it out, and short enough that the workers end together.
+const CHUNK_TIME: Duration = Duration::from_millis(2);
+/// And not be longer than this.
+const MAX_CHUNK: usize = 1 << 16;
+/// Nor more than so many times as long as the last one.
+const GROWTH: usize = 8;
+
+/// Chunks that are out for each worker: one that it runs, and the next.
+const AHEAD: usize = 2;
+
+impl Pool {
+    /// Calls `f` with each element in the workers; the values in order.
+    ///
+    /// Elements are sent in chunks, whose length follows from how long they take. They are taken from the iterator as workers get free, so that it may be long.
+    ///
+    /// # Errors
+    /// Of the first element, by position, that fails. Then no more are handed out, and those that run are waited for no longer than one element takes. If a worker dies,
+    /// the whole chunk that it had fails, or is tried again ([`retries`](crate::PoolBuilder::retries)); [`try_map`](Pool::try_map) has an outcome for each element.
+    ///
+    /// # Examples
+    /// ```
+    /// let pool = multiproc::Pool::new(2)?;
+    /// assert_eq!(pool.map(["a", "bcd"].map(String::from), |word: String| word.len())?, [1, 3]);
+    /// // More than one argument is a tuple.
+    /// assert_eq!(pool.map([(2, 3), (4, 5)], |(a, b): (u32, u32)| a * b)?, [6, 20]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[doc(alias = "starmap")]
+    pub fn map<T: Message + Send, R: Message + Send>(
+        &self,
+        items: impl IntoIterator<Item = T>,
+        f: fn(T) -> R,
+    ) -> Result<Vec<R>, TaskError> {
+        self.map_plain(items, None, f)
+    }
+
+    /// As [`map`](Pool::map), in chunks of `length` elements.
+    ///
+    /// # Errors
+    /// As [`map`](Pool::map).
+    #[doc(alias = "chunksize")]
+    pub fn map_chunks<T: Message + Send, R: Message + Send>(
+        &self,
+        items: impl IntoIterator<Item = T>,
+        length: usize,
+        f: fn(T) -> R,
+    ) -> Result<Vec<R>, TaskError> {
+        self.map_plain(items, Some(length.max(1)), f)
+    }
+
+    /// As [`map`](Pool::map), for a function that is also given `context`: what a closure would capture. It is encoded once, and decoded once in each worker.
+    ///
+    /// # Errors
+    /// As [`map`](Pool::map); the context cannot be encoded.
+    ///
+    /// # Examples
+    /// ```
+    /// let pool = multiproc::Pool::new(2)?;
+    /// let prices = vec![5u64, 7, 9];
+    /// let sum = pool.map_with(&prices, [(0, 10), (2, 1)], |prices, (item, count): (usize, u64)| prices[item] * count)?;
+    /// assert_eq!(sum, [50, 9]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn map_with<C: Message + Send + Sync, T: Message + Send, R: Message + Send>(
+        &self,
+        context: &C,
+        items: impl IntoIterator<Item = T>,
+        f: fn(&C, T) -> R,
+    ) -> Result<Vec<R>, TaskError> {
+        let arena = Arena::of_the_tree().map_err(PoolError::from)?;
+        let encoded = encode_context(arena, context)?;
+        if let Some(home) = self.home() {
+            let id = home.keep_context(encoded);
+            let _forget = Forget(home, id);
+            let head = TaskHead { context: id, ..Job::chunk_with(f)?.head() };
+            return self.map_job(items, None, |chunk| self.start(Call { head, terms: None, args: (chunk,), here: no_context }));
+        }
+        if self.is_local() {
+            // The copy that a worker would have.
+            let context = Arc::new(encoded.decode::<C>(arena)?);
+            let head = Job::chunk_with(f)?.head();
+            let here = move |(chunk,): (Vec<T>,)| each(chunk, is_cancelled, |item| f(&context, item));
+            return self.map_job(items, None, |chunk| self.start(Call { head, terms: None, args: (chunk,), here: here.clone() }));
+        }
+        // The pool of another process keeps nothing for this one: it goes with each chunk.
+        let head = Job::chunk_carrying(f)?.head();
+        let here = move |(context, chunk): (C, Vec<T>)| each(chunk, is_cancelled, |item| f(&context, item));
+        self.map_job(items, None, |chunk| {
+            self.start(Call { head, terms: None, args: (encoded.decode::<C>(arena)?, chunk), here })
+        })
+    }
+
+    /// Calls `f` with each element in the workers; each one's own outcome, in order.
+    ///
+    /// # Errors
+    /// Only when nothing can be submitted any more, or the elements cannot be encoded.
+    ///
+    /// # Examples
+    /// ```
+    /// let pool = multiproc::Pool::new(2)?;
+    /// let outcomes = pool.try_map([3, 0, 4], |n: u32| 12 / n)?;
+    /// assert_eq!(outcomes[0].as_ref().unwrap(), &4);
+    /// assert!(outcomes[1].is_err());
+    /// assert_eq!(outcomes[2].as_ref().unwrap(), &3);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn try_map<T: Message + Send, R: Message + Send>(
+        &self,
+        items: impl IntoIterator<Item = T>,
+        f: fn(T) -> R,
+    ) -> Result<Vec<Result<R, TaskError>>, PoolError> {
+        let mut outcomes = Vec::new();
+        for outcome in self.imap(items, f) {
+            match outcome {
+                Err(TaskError::Refused(e)) => return Err(e),
+                outcome => outcomes.push(outcome),
+            }
+        }
+        Ok(outcomes)
+    }
+
+    /// Calls `f` with each element in the workers, as the values are asked for; in order.
+    ///
+    /// Some elements are out ahead of the one that is asked for, four for each worker; no more is taken from the iterator, which may have no end, may borrow, and runs in
+    /// the caller. Dropping the result cancels what is out. A value is a `Result`: the outcome of that element.
+    ///
+    /// # Examples
+    /// ```
+    /// let pool = multiproc::Pool::new(2)?;
+    /// let first: Result<Vec<u64>, _> = pool.imap(1.., |n: u64| n * n).take(4).collect();
+    /// assert_eq!(first?, [1, 4, 9, 16]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn imap<T: Message + Send, R: Message + Send, I: IntoIterator<Item = T>>(
+        &self,
+        items: I,
+        f: fn(T) -> R,
+    ) -> Imap<'_, I::IntoIter, R> {
+        Imap { feed: Feed::new(self, items.into_iter(), f), out: VecDeque::new() }
+    }
+
+    /// As [`imap`](Pool::imap), in the order in which they are done.
+    ///
+    /// # Examples
+    /// ```
+    /// let pool = multiproc::Pool::new(2)?;
+    /// let mut all = pool.imap_unordered(0..100, |n: u32| n + 1).collect::<Result<Vec<_>, _>>()?;
+    /// all.sort();
+    /// assert_eq!(all, (1..=100).collect::<Vec<_>>());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn imap_unordered<T: Message + Send, R: Message + Send, I: IntoIterator<Item = T>>(
+        &self,
+        items: I,
+        f: fn(T) -> R,
+    ) -> ImapUnordered<'_, I::IntoIter, R> {
+        let feed = Feed::new(self, items.into_iter(), f);
+        ImapUnordered { feed, out: Vec::new(), ended: Arc::default() }
+    }
+
+    fn map_plain<T: Message + Send, R: Message + Send>(
+        &self,
+        items: impl IntoIterator<Item = T>,
+        length: Option<usize>,
+        f: fn(T) -> R,
+    ) -> Result<Vec<R>, TaskError> {
+        let head = Job::chunk(f)?.head();
+        let here = move |(chunk,): (Vec<T>,)| each(chunk, is_cancelled, f);
+        self.map_job(items, length, |chunk| self.start(Call { head, terms: None, args: (chunk,), here }))
+    }
+
+    /// Sends the elements in chunks by `start`, and puts the values together.
+    fn map_job<T: Message + Send, R: Message + Send>(
+        &self,
+        items: impl IntoIterator<Item = T>,
+        length: Option<usize>,
+        start: impl Fn(Vec<T>) -> Result<Task<Chunk<R>>, PoolError>,
+    ) -> Result<Vec<R>, TaskError> {
+        let backend = self.backend();
+        let mut items = items.into_iter().fuse();
+        let workers = self.workers().max(1);
+        // Of a short input each worker has several chunks, whatever they take.
+        let most = items.size_hint().1.map_or(MAX_CHUNK, |all| all.div_ceil(4 * workers).clamp(1, MAX_CHUNK));
+        let mut next = length.unwrap_or(1);
+        let mut values = Vec::with_capacity(items.size_hint().0.min(MAX_CHUNK));
+        let mut out: VecDeque<(usize, Task<Chunk<R>>)> = VecDeque::new();
+        let stop = |out: &VecDeque<(usize, Task<Chunk<R>>)>| out.iter().for_each(|(_, task)| backend.stop(task.id, true));
+        loop {
+            while out.len() < AHEAD * workers {
+                let chunk: Vec<T> = items.by_ref().take(next).collect();
+                if chunk.is_empty() {
+                    break;
+                }
+                let count = chunk.len();
+                match start(chunk) {
+                    Ok(task) => out.push_back((count, task)),
+                    Err(e) => {
+                        stop(&out);
+                        return Err(e.into());
+                    }
+                }
+            }
+            let Some((count, mut task)) = out.pop_front() else { return Ok(values) };
+            task.finish();
+            let ran = task.ran();
+            let failed = match task.take() {
+                Ok(Chunk { values: some, panic }) => {
+                    let all = some.len() == count;
+                    values.extend(some);
+                    panic.map(TaskError::from).or((!all).then_some(TaskError::Cancelled))
+                }
+                Err(e) => Some(e),
+            };
+            if let Some(failed) = failed {
+                // The first by position: all before it have been waited for.
+                stop(&out);
+                out.into_iter().for_each(|(_, task)| task.finish());
+                return Err(failed);
+            }
+            if length.is_none() {
+                let fitting = CHUNK_TIME.as_nanos().saturating_mul(count as u128) / ran.as_nanos().max(1);
+                next = usize::try_from(fitting).unwrap_or(MAX_CHUNK).clamp(1, (count * GROWTH).min(most).max(next.min(most)));
+            }
+        }
+    }
+}
+
+/// Whether the task that this thread runs shall stop.
+fn is_cancelled() -> bool {
+    crate::current_task().is_some_and(|task| task.is_cancelled())
+}
+
+/// What runs in a worker, which has the context.
+fn no_context<T, R>((elements,): (Vec<T>,)) -> Chunk<R> {
+    unreachable!("{} elements run in a worker", elements.len())
+}
+
+struct Forget<'a>(&'a Home, u64);
+
+impl Drop for Forget<'_> {
+    fn drop(&mut self) {
+        self.0.forget_context(self.1);
+    }
+}
+
+/// Where elements come from, and what is done with them.
+struct Feed<'p, I: Iterator, R> {
+    pool: &'p Pool,
+    items: std::iter::Fuse<I>,
+    f: fn(I::Item) -> R,
+    /// Elements that are out at most.
+    window: usize,
+}
+
+impl<'p, I: Iterator, R: Message + Send> Feed<'p, I, R>
+where
+    I::Item: Message + Send,
+{
+    fn new(pool: &'p Pool, items: I, f: fn(I::Item) -> R) -> Feed<'p, I, R> {
+        Feed { pool, items: items.fuse(), f, window: 4 * pool.workers() }
+    }
+
+    fn next(&mut self) -> Option<Result<Task<R>, TaskError>> {
+        let item = self.items.next()?;
+        Some(self.pool.submit((item,), self.f).map_err(TaskError::from))
+    }
+}
+
+/// Values in the order of their elements: see [`Pool::imap`].
+#[must_use = "nothing is computed until values are asked for"]
+pub struct Imap<'p, I: Iterator, R> {
+    feed: Feed<'p, I, R>,
+    out: VecDeque<Result<Task<R>, TaskError>>,
+}
+
+impl<I: Iterator, R: Message + Send> Iterator for Imap<'_, I, R>
+where
+    I::Item: Message + Send,
+{
+    type Item = Result<R, TaskError>;
+
+    fn next(&mut self) -> Option<Result<R, TaskError>> {
+        while self.out.len() < self.feed.window {
+            let Some(task) = self.feed.next() else { break };
+            self.out.push_back(task);
+        }
+        Some(self.out.pop_front()?.and_then(Task::join))
+    }
+}
+
+impl<I: Iterator, R> fmt::Debug for Imap<'_, I, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Imap").field("out", &self.out.len()).finish_non_exhaustive()
+    }
+}
+
+impl<I: Iterator, R> Drop for Imap<'_, I, R> {
+    fn drop(&mut self) {
+        self.out.iter().flatten().for_each(Task::cancel);
+    }
+}
+
+/// Values in the order in which they are done: see [`Pool::imap_unordered`].
+#[must_use = "nothing is computed until values are asked for"]
+pub struct ImapUnordered<'p, I: Iterator, R> {
+    feed: Feed<'p, I, R>,
+    /// What is out; places are used again.
+    out: Vec<Option<Task<R>>>,
+    ended: Arc<Ended>,
+}
+
+impl<I: Iterator, R: Message + Send> Iterator for ImapUnordered<'_, I, R>
+where
+    I::Item: Message + Send,
+{
+    type Item = Result<R, TaskError>;
+
+    fn next(&mut self) -> Option<Result<R, TaskError>> {
+        loop {
+            let free = self.out.iter().position(Option::is_none);
+            let place = free.unwrap_or(self.out.len());
+            if place >= self.feed.window {
+                break;
+            }
+            match self.feed.next() {
+                None => break,
+                Some(Err(e)) => return Some(Err(e)),
+                Some(Ok(task)) => {
+                    task.listen(Place(place, self.ended.clone()));
+                    if free.is_none() {
+                        self.out.push(None);
+                    }
+                    self.out[place] = Some(task);
+                }
+            }
+        }
+        if self.out.iter().all(Option::is_none) {
+            return None;
+        }
+        self.feed.pool.backend().drive(&|| !self.ended.is_empty(), None, true);
+        let place = self.ended.take()?;
+        self.out[place].take().map(Task::join)
+    }
+}
+
+impl<I: Iterator, R> fmt::Debug for ImapUnordered<'_, I, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ImapUnordered").field("out", &self.out.len()).finish_non_exhaustive()
+    }
+}
+
+impl<I: Iterator, R> Drop for ImapUnordered<'_, I, R> {
+    fn drop(&mut self) {
+        self.out.iter().flatten().for_each(Task::cancel);
+    }
+}

@@ -1,0 +1,141 @@
+//! Tasks that other processes have submitted, as the pool's own process has them: their outcomes go back to where they came from.
+
+use crate::backend::Backend;
+use crate::client::Address;
+use crate::error::{PoolError, PoolErrorKind, TaskError};
+use crate::home::{Home, TERMINATED, lock};
+use crate::table::{Ending, Entry, Pending, Saved};
+use crate::told::Told;
+use crate::wire::{Again, Out, Outbox, TaskHead, TaskId, Tell, TellHead};
+use multiproc_shm::scope::References;
+use std::collections::HashMap;
+use std::fmt::Write;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+
+/// What the pool knows of its clients.
+#[derive(Debug, Default)]
+pub(crate) struct Remotes {
+    clients: HashMap<u32, Outbox>,
+    /// Their tasks, by client and the id that the client gave.
+    tasks: HashMap<(u32, TaskId), TaskId>,
+    /// Workers whose desk is full, with the task that each waits for.
+    blocked: HashMap<u32, (u32, TaskId)>,
+}
+
+struct Remote {
+    home: Weak<Home>,
+    outbox: Outbox,
+    client: u32,
+    id: TaskId,
+}
+
+impl Pending for Remote {
+    fn end(&self, how: Ending<'_>) {
+        if let Some(home) = self.home.upgrade() {
+            lock(&home.remotes).tasks.remove(&(self.client, self.id));
+            home.lose_interest();
+        }
+        let head = |tell, number| TellHead::new(tell, 0, self.id, number);
+        // Fails when the client is gone, and for want of memory, of which the client hears.
+        let _ = match how {
+            Ending::Value(bytes, references, ran) => match self.outbox.put_ref(&Again(head(Tell::Value, ran), bytes, references))
+            {
+                Err(e) if !e.is_disconnected() => {
+                    let why = Told::Undecodable(format!("it could not be passed on: {e}"));
+                    self.outbox.put_ref(&Out(head(Tell::Failed, 0), &why))
+                }
+                put => put,
+            },
+            Ending::Failed(why) => self.outbox.put_ref(&Out(head(Tell::Failed, 0), &Told::from(why))),
+        };
+    }
+}
+
+impl Home {
+    /// By which other processes reach this pool.
+    pub(crate) fn address(&self) -> Address {
+        Address {
+            name: self.settings.name.clone(),
+            workers: self.target.load(Ordering::SeqCst),
+            tell: self.tell.clone(),
+            bell: self.bell.clone(),
+            numbers: self.client_numbers.clone(),
+        }
+    }
+
+    pub(crate) fn heed_client(&self, number: u32, outbox: Outbox) {
+        lock(&self.remotes).clients.insert(number, outbox);
+    }
+
+    /// A client has submitted a task.
+    pub(crate) fn heed_submitted(&self, told: TellHead, head: TaskHead, args: &[u8], references: &References) {
+        let Some(outbox) = lock(&self.remotes).clients.get(&told.worker).cloned() else { return };
+        self.take_interest();
+        let remote = Arc::new(Remote { home: self.me.clone(), outbox, client: told.worker, id: told.id });
+        if self.state() >= TERMINATED {
+            return remote.end(Ending::Failed(TaskError::Cancelled));
+        }
+        if let Some(broken) = &*lock(&self.broken) {
+            return remote.end(Ending::Failed(TaskError::Refused(broken.clone())));
+        }
+        let mut terms = self.usual_terms();
+        if let Some(terms) = &mut terms
+            && terms.retry.is_some()
+        {
+            terms.saved = Some(Saved::of(args.to_vec(), references.clone()));
+        }
+        let id = lock(&self.table).enter(Entry { pending: remote.clone(), terms, head, cancelled: false });
+        lock(&self.remotes).tasks.insert((told.worker, told.id), id);
+        // Not waited for room: it is this thread that makes room. `Full` stands for memory that is used up.
+        if let Err(e) = self.tasks.put_ref(&Again(TaskHead { id, ..head }, args, references)) {
+            lock(&self.table).remove(id);
+            let why = PoolError::because(PoolErrorKind::System, "the task was not submitted", e);
+            remote.end(Ending::Failed(TaskError::Refused(why)));
+        }
+        if self.short_handed.load(Ordering::Relaxed) || self.settings.task_timeout.is_some() {
+            let _ = self.bell.set();
+        }
+    }
+
+    pub(crate) fn stop_remote(&self, client: u32, id: TaskId, gently: bool) {
+        let task = lock(&self.remotes).tasks.get(&(client, id)).copied();
+        if let Some(task) = task {
+            self.stop_task(task, gently);
+        }
+    }
+
+    /// A worker waits for a task, and its desk is full.
+    pub(crate) fn heed_blocked(&self, worker: u32, client: u32, id: TaskId) {
+        let circle = {
+            let mut remotes = lock(&self.remotes);
+            remotes.blocked.insert(worker, (client, id));
+            let most = 2 * self.target.load(Ordering::SeqCst);
+            (remotes.blocked.len() >= most).then(|| {
+                let mut text =
+                    format!("all {most} workers of {} wait for tasks that none of them can begin:", self.settings.name);
+                for (worker, (_, id)) in &remotes.blocked {
+                    let _ = write!(text, " {}-{worker} for its task {:x};", self.settings.name, id);
+                }
+                text.trim_end_matches(';').to_owned()
+            })
+        };
+        let _ = self.bell.set();
+        let Some(circle) = circle else { return };
+        let task = lock(&self.remotes).tasks.get(&(client, id)).copied();
+        // It lies in the queue, and shall not begin any more.
+        if let Some(task) = task {
+            self.withdraw(task, TaskError::WouldDeadlock { circle });
+        }
+    }
+
+    pub(crate) fn heed_unblocked(&self, worker: u32) {
+        lock(&self.remotes).blocked.remove(&worker);
+        let _ = self.bell.set();
+    }
+
+    /// How many workers can take nothing on because their desk is full.
+    pub(crate) fn blocked(&self) -> usize {
+        lock(&self.remotes).blocked.len()
+    }
+}

@@ -1,0 +1,87 @@
+//! Cancelling a task: out of the queue, or off a worker's desk.
+
+use crate::TaskError;
+use crate::crew::Verdict;
+use crate::home::{Home, lock};
+use crate::supervise::Next;
+use crate::table::Ending;
+use crate::wire::TaskId;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+/// A task that was asked to stop.
+#[derive(Debug)]
+pub(crate) struct Stop {
+    id: TaskId,
+    /// When its worker is told more plainly.
+    at: Instant,
+    /// SIGTERM has been sent.
+    told: bool,
+}
+
+impl Home {
+    /// Asks a task to stop. One that waits has its outcome at once, and never runs.
+    pub(crate) fn stop_task(&self, id: TaskId, gently: bool) {
+        if !self.withdraw(id, TaskError::Cancelled) {
+            let crew = lock(&self.crew);
+            let Some(level) = crew.who_runs(id).and_then(|member| member.desk.running(id)) else { return };
+            level.ask_to_stop(id);
+            drop(crew);
+            if !gently {
+                lock(&self.stops).push(Stop { id, at: Instant::now() + self.settings.grace, told: false });
+                let _ = self.bell.set();
+            }
+        }
+    }
+
+    /// Gives a task that waits this outcome, so that it never runs; false when it runs, or has run.
+    pub(crate) fn withdraw(&self, id: TaskId, why: TaskError) -> bool {
+        let crew = lock(&self.crew);
+        // Counted first: a worker says on its desk that it starts the task, and then looks at the count.
+        self.cancelled.fetch_add(1, Ordering::SeqCst);
+        if crew.who_runs(id).is_some() {
+            self.cancelled.fetch_sub(1, Ordering::SeqCst);
+            return false;
+        }
+        let pending = lock(&self.table).cancel(id);
+        drop(crew);
+        let Some(pending) = pending else {
+            self.cancelled.fetch_sub(1, Ordering::SeqCst);
+            return false;
+        };
+        pending.end(Ending::Failed(why));
+        self.nudge();
+        self.look_around();
+        // Between two attempts it lies in no queue, and no worker will meet it.
+        let mut later = lock(&self.later);
+        if let Some(at) = later.iter().position(|(_, waiting)| *waiting == id) {
+            later.swap_remove(at);
+            drop(later);
+            if lock(&self.table).remove(id).is_some() {
+                self.cancelled.fetch_sub(1, Ordering::SeqCst);
+            }
+        }
+        true
+    }
+
+    /// Tells workers more plainly whose task was asked to stop and goes on.
+    pub(crate) fn watch_stops(&self, next: &mut Next) {
+        let now = Instant::now();
+        let mut crew = lock(&self.crew);
+        lock(&self.stops).retain_mut(|stop| {
+            let Some(member) = crew.members.iter_mut().find(|member| member.desk.running(stop.id).is_some()) else {
+                return false;
+            };
+            if stop.at <= now {
+                if stop.told {
+                    member.kill(Verdict::Cancelled(stop.id));
+                    return false;
+                }
+                member.terminate(Verdict::Cancelled(stop.id));
+                (stop.told, stop.at) = (true, now + self.settings.grace);
+            }
+            next.at(stop.at);
+            true
+        });
+    }
+}

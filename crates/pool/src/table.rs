@@ -1,0 +1,210 @@
+//! The tasks that have no outcome yet, by id.
+//!
+//! An id is an entry's place and how often it has been used, so what is told late of a task that has its outcome finds nothing.
+
+use crate::error::TaskError;
+use crate::retry::Retry;
+use crate::wire::{Again, Packet, TaskHead, TaskId, Wire};
+use multiproc_channel::{Bincode, Buffer, Message, PutError, Queue, message};
+use multiproc_shm::Arena;
+use multiproc_shm::scope::{Outgoing, References};
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How a task ended, told to whoever holds its [`Pending`].
+pub(crate) enum Ending<'a> {
+    /// With an encoded value and its references, after so many nanoseconds.
+    Value(&'a [u8], &'a References, u64),
+    Failed(TaskError),
+}
+
+/// A task without an outcome.
+pub(crate) trait Pending: Send + Sync {
+    /// It has its outcome. Called once.
+    fn end(&self, how: Ending<'_>);
+}
+
+/// What a task has beyond the usual.
+#[derive(Debug, Default)]
+pub(crate) struct Terms {
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) retry: Option<Arc<Retry>>,
+    /// To be sent again.
+    pub(crate) saved: Option<Saved>,
+}
+
+/// A task's arguments, kept for another attempt.
+#[derive(Debug)]
+pub(crate) struct Saved {
+    bytes: Vec<u8>,
+    references: References,
+    /// Holds what would otherwise move with the message.
+    _outgoing: Outgoing,
+}
+
+impl Saved {
+    pub(crate) fn new<A: Message>(arena: &'static Arena, args: &A) -> Result<Saved, multiproc_channel::CodecError> {
+        let mut bytes = Buffer::new();
+        let outgoing = message::encode::<A, Bincode>(arena, args, &mut bytes)?;
+        Ok(Saved { bytes: bytes.into_vec(), references: outgoing.references().to_vec(), _outgoing: outgoing })
+    }
+
+    /// What another process has encoded.
+    pub(crate) fn of(bytes: Vec<u8>, references: References) -> Saved {
+        Saved { bytes, references, _outgoing: Outgoing::default() }
+    }
+
+    pub(crate) fn put(&self, head: TaskHead, tasks: &Queue<Packet, Wire>) -> Result<(), PutError<()>> {
+        tasks.put_ref(&Again(head, &self.bytes, &self.references))
+    }
+}
+
+pub(crate) struct Entry {
+    pub(crate) pending: Arc<dyn Pending>,
+    pub(crate) terms: Option<Box<Terms>>,
+    pub(crate) head: TaskHead,
+    /// It has its outcome, and a worker that finds it in the queue shall not run it.
+    pub(crate) cancelled: bool,
+}
+
+impl fmt::Debug for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Entry").field("terms", &self.terms).field("cancelled", &self.cancelled).finish_non_exhaustive()
+    }
+}
+
+#[derive(Debug)]
+struct Place {
+    uses: u32,
+    entry: Option<Entry>,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(crate) struct Table {
+    places: Vec<Place>,
+    free: Vec<u32>,
+    /// Tasks without an outcome.
+    open: usize,
+}
+
+fn id_of(place: u32, uses: u32) -> TaskId {
+    u64::from(uses & 0x7fff_ffff) << 32 | u64::from(place)
+}
+
+impl Table {
+    pub(crate) fn open(&self) -> usize {
+        self.open
+    }
+
+    pub(crate) fn enter(&mut self, entry: Entry) -> TaskId {
+        self.open += 1;
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.places.push(Place { uses: 0, entry: None });
+            self.places.len() as u32 - 1
+        });
+        let place = &mut self.places[index as usize];
+        // Never 0, so that no id is.
+        place.uses = (place.uses % 0x7fff_ffff) + 1;
+        let id = id_of(index, place.uses);
+        place.entry = Some(entry);
+        if let Some(entry) = &mut place.entry {
+            entry.head.id = id;
+        }
+        id
+    }
+
+    fn place(&mut self, id: TaskId) -> Option<&mut Place> {
+        let place = self.places.get_mut(id as u32 as usize)?;
+        (u64::from(place.uses) == id >> 32).then_some(place)
+    }
+
+    pub(crate) fn get(&mut self, id: TaskId) -> Option<&mut Entry> {
+        self.place(id)?.entry.as_mut()
+    }
+
+    /// Removes a task that has, or is about to get, its outcome.
+    pub(crate) fn remove(&mut self, id: TaskId) -> Option<Entry> {
+        let entry = self.place(id)?.entry.take()?;
+        self.free.push(id as u32);
+        if !entry.cancelled {
+            self.open -= 1;
+        }
+        Some(entry)
+    }
+
+    /// Marks a task as cancelled, which a worker will come across; who waits for it.
+    pub(crate) fn cancel(&mut self, id: TaskId) -> Option<Arc<dyn Pending>> {
+        let entry = self.get(id).filter(|entry| !entry.cancelled)?;
+        entry.cancelled = true;
+        let pending = entry.pending.clone();
+        self.open -= 1;
+        Some(pending)
+    }
+
+    /// Tasks without an outcome.
+    pub(crate) fn ids(&self) -> impl Iterator<Item = TaskId> {
+        self.places.iter().filter_map(|place| place.entry.as_ref()).map(|entry| entry.head.id)
+    }
+
+    /// All tasks without an outcome, removed.
+    pub(crate) fn drain(&mut self) -> Vec<Entry> {
+        self.open = 0;
+        let mut all = Vec::new();
+        for (index, place) in self.places.iter_mut().enumerate() {
+            if let Some(entry) = place.entry.take() {
+                self.free.push(index as u32);
+                if !entry.cancelled {
+                    all.push(entry);
+                }
+            }
+        }
+        all
+    }
+
+    /// The shortest time that any task is given.
+    pub(crate) fn shortest_timeout(&self) -> Option<Duration> {
+        self.places.iter().filter_map(|place| place.entry.as_ref()?.terms.as_ref()?.timeout).min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytemuck::Zeroable;
+
+    struct Nobody;
+    impl Pending for Nobody {
+        fn end(&self, _: Ending<'_>) {}
+    }
+
+    fn entry() -> Entry {
+        Entry { pending: Arc::new(Nobody), terms: None, head: TaskHead::zeroed(), cancelled: false }
+    }
+
+    #[test]
+    fn an_id_names_one_use_of_a_place() {
+        let mut table = Table::default();
+        let first = table.enter(entry());
+        assert_ne!(first, 0);
+        assert!(table.remove(first).is_some());
+        let second = table.enter(entry());
+        assert_eq!(first as u32, second as u32);
+        assert!(table.get(first).is_none() && table.remove(first).is_none());
+        assert_eq!(table.get(second).unwrap().head.id, second);
+        assert_eq!(table.open(), 1);
+    }
+
+    #[test]
+    fn what_is_cancelled_is_not_open_and_stays_until_it_is_met() {
+        let mut table = Table::default();
+        let id = table.enter(entry());
+        assert!(table.cancel(id).is_some());
+        assert!(table.cancel(id).is_none());
+        assert_eq!(table.open(), 0);
+        assert!(table.remove(id).unwrap().cancelled);
+        assert_eq!(table.open(), 0);
+        assert!(table.drain().is_empty());
+    }
+}

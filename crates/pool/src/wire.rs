@@ -1,0 +1,163 @@
+//! What goes between a pool and its workers: a head of fixed size, then values that only the two ends of a task know the types of.
+//!
+//! All queues of a pool carry [`Packet`], which has no values: what is put is one of the forms below, what is got stays sealed until
+//! its head says what it is.
+
+use bytemuck::{Pod, Zeroable};
+use multiproc_channel::{Bincode, Buffer, Codec, CodecError, EncodeRef, Message, Receiver, Sender};
+use multiproc_shm::scope::{self, References};
+
+/// What the queues carry, by name; never made.
+#[derive(Debug)]
+pub(crate) enum Packet {}
+
+/// The codec of [`Packet`].
+#[derive(Debug)]
+pub(crate) enum Wire {}
+
+pub(crate) type Outbox = Sender<Packet, Wire>;
+pub(crate) type Inbox = Receiver<Packet, Wire>;
+
+/// The id of a task in its pool: which entry of the table, and the how-manieth use of it. Never 0.
+pub(crate) type TaskId = u64;
+
+/// Set in an id on a worker's desk while the task runs; no id has it.
+pub(crate) const RUNNING: u64 = 1 << 63;
+
+/// In front of a task's arguments.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub(crate) struct TaskHead {
+    pub(crate) id: TaskId,
+    /// Offsets of code in the program's file: of the generic part, and of the user's function.
+    pub(crate) run: u64,
+    pub(crate) function: u64,
+    /// What else the function is given, kept by the worker from task to task; 0 for nothing.
+    pub(crate) context: u64,
+    /// How often it was started before.
+    pub(crate) tries: u64,
+}
+
+/// What a worker tells its pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub(crate) enum Tell {
+    /// Nothing: whoever collects shall look around.
+    Nothing = 0,
+    /// It has begun, and its initializer is done.
+    Ready = 1,
+    /// A task's value.
+    Value = 2,
+    /// A task panicked: message, place and backtrace.
+    Panicked = 3,
+    /// A task's arguments did not decode: why.
+    Unreadable = 4,
+    /// A task's value could not be encoded: why.
+    Unsendable = 5,
+    /// May it run this task, which was given out before or may have been cancelled?
+    Ask = 6,
+    /// It lacks this context.
+    Context = 7,
+    /// A process that will submit tasks: where it is told their outcomes.
+    Client = 8,
+    /// A task that a client submits.
+    Submit = 9,
+    /// A client's task shall stop.
+    Stop = 10,
+    /// A worker waits for a task, and can run nothing meanwhile.
+    Blocked = 11,
+    /// It does not any more.
+    Unblocked = 12,
+    /// To a client: its task has ended without a value.
+    Failed = 13,
+}
+
+impl Tell {
+    fn from_word(word: u32) -> Option<Tell> {
+        use Tell::*;
+        let all = [
+            Nothing, Ready, Value, Panicked, Unreadable, Unsendable, Ask, Context, Client, Submit, Stop, Blocked, Unblocked,
+            Failed,
+        ];
+        all.get(word as usize).copied()
+    }
+}
+
+/// In front of what a worker tells.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub(crate) struct TellHead {
+    pub(crate) id: TaskId,
+    /// Who tells it.
+    pub(crate) worker: u32,
+    tell: u32,
+    /// For a task that has ended: how long it ran, in nanoseconds. For a question: how often it was started before.
+    pub(crate) number: u64,
+}
+
+impl TellHead {
+    pub(crate) fn new(tell: Tell, worker: u32, id: TaskId, number: u64) -> TellHead {
+        TellHead { id, worker, tell: tell as u32, number }
+    }
+
+    pub(crate) fn tell(&self) -> Option<Tell> {
+        Tell::from_word(self.tell)
+    }
+}
+
+/// In front of the arguments of a task that a client submits.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub(crate) struct SubmitHead {
+    /// From which client, and the id that it gives the task.
+    pub(crate) tell: TellHead,
+    pub(crate) task: TaskHead,
+}
+
+/// What a pool answers a worker that has asked, in front of what it gives.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub(crate) struct AnswerHead {
+    /// The task or the context that was asked for.
+    pub(crate) id: u64,
+    pub(crate) yes: u64,
+}
+
+/// Splits off the head of a message.
+pub(crate) fn split<H: Pod>(bytes: &[u8]) -> Option<(H, &[u8])> {
+    let (head, rest) = bytes.split_at_checked(size_of::<H>())?;
+    Some((bytemuck::pod_read_unaligned(head), rest))
+}
+
+/// A head and a value.
+#[derive(Debug)]
+pub(crate) struct Out<'a, H, T>(pub(crate) H, pub(crate) &'a T);
+
+/// A head and what was encoded before, with its references.
+#[derive(Debug)]
+pub(crate) struct Again<'a, H>(pub(crate) H, pub(crate) &'a [u8], pub(crate) &'a References);
+
+impl Codec<Packet> for Wire {
+    fn encode(value: &Packet, _: &mut Buffer) -> Result<(), CodecError> {
+        match *value {}
+    }
+
+    fn decode(_: &[u8]) -> Result<Packet, CodecError> {
+        Err(CodecError::decode("a message of a pool is opened by its head"))
+    }
+}
+
+impl<H: Pod, T: Message> EncodeRef<Out<'_, H, T>, Packet> for Wire {
+    fn encode_ref(Out(head, value): &Out<'_, H, T>, into: &mut Buffer) -> Result<(), CodecError> {
+        into.append(bytemuck::bytes_of(head))?;
+        Bincode::encode(*value, into)
+    }
+}
+
+impl<H: Pod> EncodeRef<Again<'_, H>, Packet> for Wire {
+    fn encode_ref(Again(head, bytes, references): &Again<'_, H>, into: &mut Buffer) -> Result<(), CodecError> {
+        scope::pass_on(references).map_err(CodecError::encode)?;
+        into.append(bytemuck::bytes_of(head))?;
+        into.append(bytes)
+    }
+}
