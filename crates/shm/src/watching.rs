@@ -176,7 +176,8 @@ impl Watchlist {
 /// Sleeping costs no processor time and no context switch until something happens, whatever the number of items, and who puts or sends pays nothing unless somebody
 /// sleeps. One thread sleeps for up to 127 queues, events and processes (each of a process's children is told by the same word) or 31 connections; where several threads have
 /// watched a queue, it counts twice. Beyond that, and where descriptors are waited for together with other things, threads of multiproc's own sleep in its place: one for
-/// 120 queues, kept for the next wait. Where none can be started, `wait` looks again each 10 ms.
+/// 120 queues, never one for each item. They are lent to one `wait` at a time and kept for the next, so a process has as many as are needed at the same moment. Where none can be
+/// started, `wait` looks again each 10 ms. What is ready already is found without a system call, by a look of some 2 ns at each idle queue.
 ///
 /// # Errors
 /// The process was made by a plain `fork()`; poll(2) refuses the descriptors, such as one that has been closed.
