@@ -188,8 +188,10 @@ mod tests {
     use multiproc_shm::Options;
     use std::time::Duration;
 
+    type Handles = Vec<Queue<u8>>;
+
     /// A queue whose table is full before its bounds are reached, if its messages are little but references.
-    fn narrow() -> (Queue<Vec<Queue<u8>>>, &'static QueueCell, Vec<Queue<u8>>) {
+    fn narrow() -> (Queue<Handles>, &'static QueueCell, Handles) {
         let arena = Arena::create(&Options { size: 256 << 20, ..Options::new(0, crate::KINDS) }).unwrap();
         let queue = Queue::builder().unbounded().byte_limit(2 << 20).build_in(arena).unwrap();
         let cell: &QueueCell = arena.memory().at(arena.object(queue.id()).unwrap().unwrap().offset).unwrap();
