@@ -129,6 +129,21 @@ fn who_comes_during_the_action_waits_for_the_next_round() {
 }
 
 #[test]
+fn who_gives_up_during_the_action_breaks_nobodys_round() {
+    let _watch = watch(120);
+    let barrier = Barrier::new(2).unwrap();
+    let other = sleeper(&barrier);
+    let late = barrier.clone();
+    let result = barrier.wait_with(|| {
+        // A third one, while both are there.
+        let late = thread::spawn(move || late.wait_timeout(Duration::from_millis(20)));
+        assert_eq!(late.join().unwrap(), Err(BarrierError::TimedOut));
+    });
+    assert!(result.unwrap().is_leader() && !barrier.is_broken());
+    assert_eq!(other.join().unwrap(), 0);
+}
+
+#[test]
 fn an_action_that_panics_breaks_it() {
     let _watch = watch(120);
     let barrier = Barrier::new(2).unwrap();

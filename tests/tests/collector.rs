@@ -461,6 +461,7 @@ fn stats_name_kinds_processes_and_bytes() {
         .unwrap();
     eventually(|| multiproc::stats().unwrap().holder(p.pid()).is_some_and(|h| h.objects == 4));
     let stats = multiproc::stats().unwrap();
+    assert_eq!(stats.holder(std::process::id()).map(|h| h.name.as_str()), Some("MainProcess"));
     let more = |name: &str| {
         let of = |s: &Stats| s.kind(name).cloned();
         let (now, then) = (of(&stats).unwrap(), of(&before));

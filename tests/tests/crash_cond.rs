@@ -4,65 +4,15 @@
 //! Nobody notifies a second time while there is something to be had, so a notification that went with a dead process is not made up for.
 #![cfg(feature = "crash-points")]
 
-use multiproc::{
-    Atomic, Barrier, BarrierError, Condition, LockError, LockGuard, Process, testing,
-    testing::{Audit, arm_step, disarm, passed},
-};
-use multiproc_tests::{eventually, watch};
+mod step_killer;
+
+use multiproc::testing::{self, arm_step, disarm, passed};
+use multiproc::{Atomic, Barrier, BarrierError, Condition, LockError, LockGuard, Process};
 use serde::{Deserialize, Serialize};
-use std::fmt::Debug;
-use std::fs;
 use std::sync::atomic::Ordering::SeqCst;
-use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::{self, ScopedJoinHandle};
-use std::time::{Duration, Instant};
-
-/// Each test looks at the whole arena, so they run one after the other.
-fn alone() -> MutexGuard<'static, ()> {
-    static ONE: Mutex<()> = Mutex::new(());
-    ONE.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn id(handle: &impl Debug) -> u32 {
-    let text = format!("{handle:?}");
-    let digits = text.split_once("id: ").expect("a handle's Debug names its id").1;
-    digits.split(|c: char| !c.is_ascii_digit()).next().unwrap().parse().unwrap()
-}
-
-/// The state letter in a `stat` file of /proc.
-fn state(path: &str) -> Option<char> {
-    fs::read_to_string(path).ok()?.rsplit_once(')')?.1.trim_start().chars().next()
-}
-
-fn is_dead(pid: u32) -> bool {
-    matches!(state(&format!("/proc/{pid}/stat")), None | Some('Z' | 'X'))
-}
-
-/// Until the process sleeps in an operation on that object, or is dead.
-fn asleep_or_dead(pid: u32, object: u32) {
-    let asleep = || testing::waits_for(pid) == Ok(Some(object)) && state(&format!("/proc/{pid}/stat")) == Some('S');
-    eventually(|| is_dead(pid) || asleep());
-}
-
-/// A thread of this process that waits for something: never killed, and must go on. Returns when it sleeps.
-fn waiter<'s, R: Send + 's>(scope: &'s thread::Scope<'s, '_>, wait: impl FnOnce() -> R + Send + 's) -> ScopedJoinHandle<'s, R> {
-    let (tell, told) = mpsc::channel();
-    let handle = scope.spawn(move || {
-        // SAFETY: no arguments, cannot fail.
-        tell.send(unsafe { libc::gettid() }).unwrap();
-        wait()
-    });
-    let stat = format!("/proc/self/task/{}/stat", told.recv().unwrap());
-    let asleep = || state(&stat) == Some('S');
-    eventually(|| {
-        handle.is_finished()
-            || asleep() && {
-                thread::sleep(Duration::from_micros(100));
-                asleep()
-            }
-    });
-    handle
-}
+use std::time::Duration;
+use step_killer::{Line, alone, asleep_or_dead, at_every_step, doing, eventually, id, is_dead, print, waiter};
 
 /// What all play with.
 #[derive(Clone, Serialize, Deserialize)]
@@ -125,7 +75,7 @@ impl Kit {
     /// Takes in what the others have: an item each, of which one may have gone with the dead.
     fn serve(&self, waiters: Vec<ScopedJoinHandle<'_, ()>>) {
         for waiter in waiters {
-            eventually(|| {
+            eventually("a waiter goes on", || {
                 // Only when there is none, since a second notification would make up for a lost one.
                 if !waiter.is_finished() && self.items.get() == 0 {
                     self.put();
@@ -242,22 +192,6 @@ fn victim(kit: Kit, op: Op, k: u64) -> u64 {
     }
 }
 
-/// What stands when nothing is going on.
-fn quiet_audit() -> Audit {
-    testing::collect().unwrap();
-    testing::audit().unwrap()
-}
-
-fn leaves_nothing(before: &Audit) {
-    let mut after = quiet_audit();
-    let end = Instant::now() + Duration::from_secs(40);
-    while after != *before && Instant::now() < end {
-        thread::sleep(Duration::from_millis(1));
-        after = quiet_audit();
-    }
-    assert_eq!(after, *before);
-}
-
 /// All waiters of a round hear the same; whether they came through.
 fn all_or_none(waiters: Vec<ScopedJoinHandle<'_, Result<u32, BarrierError>>>, pid: u32) -> bool {
     let heard: Vec<_> = waiters.into_iter().map(|w| w.join().unwrap()).collect();
@@ -274,11 +208,12 @@ fn all_or_none(waiters: Vec<ScopedJoinHandle<'_, Result<u32, BarrierError>>>, pi
 
 /// One run: whether the victim died, and the steps it made if it did not.
 fn run(op: Op, k: u64) -> Result<u64, ()> {
+    doing(|| format!("{op:?}, step {k}"));
     let parties = if op == Op::DropBarrier { 1 } else { 3 };
     let kit = Kit::new(parties);
     let child = Process::spawn((kit.clone(), op, k), victim).unwrap();
     let pid = child.pid();
-    eventually(|| kit.stage.get() == 1 || is_dead(pid));
+    eventually("the victim is prepared", || kit.stage.get() == 1 || is_dead(pid));
     thread::scope(|s| {
         let taker = || waiter(s, || kit.take());
         let party = || waiter(s, || kit.barrier.wait().map(|came| came.index()));
@@ -295,7 +230,7 @@ fn run(op: Op, k: u64) -> Result<u64, ()> {
             Op::WaitTimeout => {
                 start();
                 let others = vec![taker()];
-                eventually(|| is_dead(pid));
+                eventually("the victim ends", || is_dead(pid));
                 kit.put();
                 kit.serve(others);
             }
@@ -306,7 +241,7 @@ fn run(op: Op, k: u64) -> Result<u64, ()> {
             Op::LockAndNotify => {
                 let others = vec![taker(), taker()];
                 start();
-                eventually(|| is_dead(pid));
+                eventually("the victim ends", || is_dead(pid));
                 kit.serve(others);
             }
             Op::First => {
@@ -329,7 +264,7 @@ fn run(op: Op, k: u64) -> Result<u64, ()> {
             Op::Abort | Op::Reset => {
                 let others = vec![party(), party()];
                 start();
-                eventually(|| is_dead(pid));
+                eventually("the victim ends", || is_dead(pid));
                 testing::collect().unwrap();
                 // It may not have come to it.
                 if kit.barrier.waiting() > 0 {
@@ -339,7 +274,7 @@ fn run(op: Op, k: u64) -> Result<u64, ()> {
             }
             Op::NewCondition | Op::DropBarrier | Op::NewBarrier => start(),
         }
-        eventually(|| is_dead(pid));
+        eventually("the victim ends", || is_dead(pid));
     });
     let ended = child.join().map_err(drop);
     all_is_well(&kit, parties);
@@ -348,13 +283,14 @@ fn run(op: Op, k: u64) -> Result<u64, ()> {
 
 /// Others sleep before the victim takes the lock to notify them.
 fn run_notifier(op: Op, k: u64) -> Result<u64, ()> {
+    doing(|| format!("{op:?}, step {k}"));
     let kit = Kit::new(3);
     let ended = thread::scope(|s| {
         let others = vec![waiter(s, || kit.take()), waiter(s, || kit.take())];
         let child = Process::spawn((kit.clone(), op, k), victim).unwrap();
-        eventually(|| kit.stage.get() == 1);
+        eventually("the victim is prepared", || kit.stage.get() == 1);
         kit.stage.set(2);
-        eventually(|| is_dead(child.pid()));
+        eventually("the victim ends", || is_dead(child.pid()));
         kit.serve(others);
         child.join().map_err(drop)
     });
@@ -378,35 +314,31 @@ fn all_is_well(kit: &Kit, parties: usize) {
     assert!(!kit.barrier.is_broken());
 }
 
-fn at_every_step(op: Op) {
-    let run = match op {
-        Op::NotifyOne | Op::NotifyTwo | Op::NotifyAll => run_notifier,
-        _ => run,
-    };
-    // What the first run leaves behind for good, such as tables.
-    let _ = run(op, 1);
-    let before = quiet_audit();
-    for k in 1..=500 {
-        let ended = run(op, k);
-        leaves_nothing(&before);
-        if let Ok(steps) = ended {
-            println!("{:<16}{steps:>5} steps,{:>5} deaths", format!("{op:?}"), k - 1);
-            return;
-        }
-    }
-    panic!("{op:?} has no end");
+fn table(title: &str, ops: &[Op]) {
+    let lines: Vec<Line> = ops
+        .iter()
+        .map(|&op| {
+            let run = match op {
+                Op::NotifyOne | Op::NotifyTwo | Op::NotifyAll => run_notifier,
+                _ => run,
+            };
+            at_every_step(format!("{op:?}"), |k| run(op, k))
+        })
+        .collect();
+    print(title, &lines);
+    doing(String::new);
 }
 
 #[test]
 fn a_death_at_every_step_of_waiting_and_notifying() {
-    let (_alone, _watch) = (alone(), watch(600));
+    let _alone = alone();
     let all = [Op::Wait, Op::WaitTimeout, Op::NotifyOne, Op::NotifyTwo, Op::NotifyAll, Op::LockAndNotify, Op::NewCondition];
-    all.into_iter().for_each(at_every_step);
+    table("Waiting and notifying", &all);
 }
 
 #[test]
 fn a_death_at_every_step_at_a_barrier() {
-    let (_alone, _watch) = (alone(), watch(600));
+    let _alone = alone();
     let all = [Op::First, Op::Last, Op::LastActs, Op::TimesOut, Op::Abort, Op::Reset, Op::DropBarrier, Op::NewBarrier];
-    all.into_iter().for_each(at_every_step);
+    table("At a barrier", &all);
 }

@@ -82,6 +82,27 @@ fn eight_million_messages_wait() {
 }
 
 #[test]
+fn messages_without_a_byte() {
+    let _one = alone();
+    let _watched = multiproc_tests::watch(300);
+    // Their records are a head alone, so that one of them ends where its segment does.
+    const COUNT: usize = 200_000;
+    let q = Queue::<()>::unbounded().unwrap();
+    (0..COUNT / 2).for_each(|_| q.put(()).unwrap());
+    assert_eq!(q.put_many((COUNT / 2..COUNT).map(|_| ())).unwrap(), COUNT / 2);
+    drop(q.lease().unwrap());
+    assert_eq!((q.len(), q.lease().unwrap().attempt()), (COUNT, 2));
+    let mut got = 0;
+    while got < COUNT / 2 {
+        q.get().unwrap();
+        q.lease().unwrap().ack();
+        got += 2 + q.get_many(100).unwrap().into_iter().map(Result::unwrap).count();
+    }
+    got += std::iter::from_fn(|| q.try_get().ok()).count();
+    assert_eq!((got, q.len()), (COUNT, 0));
+}
+
+#[test]
 fn all_forms_of_messages_and_all_ways_of_taking_them() {
     let _one = alone();
     let _watched = multiproc_tests::watch(300);

@@ -6,7 +6,8 @@ use multiproc::{Atomic, Item, Process, ShareableList, SharedMemory};
 use std::fs;
 use std::os::fd::AsRawFd;
 use std::process::{Command, Stdio};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Barrier, Mutex, MutexGuard, PoisonError};
+use std::thread;
 
 /// Segments that nobody uses are looked for in all of `/dev/shm`.
 fn alone() -> MutexGuard<'static, ()> {
@@ -126,13 +127,25 @@ fn impossible_names_and_sizes() {
         (".", "kept for other things"),
         ("..", "kept for other things"),
         (".multiproc.1.a", "kept for other things"),
-        (&long, "at most 227 bytes"),
     ] {
         for e in [SharedMemory::create(Some(name), 1).unwrap_err(), SharedMemory::open(name).unwrap_err()] {
             assert!(e.is_invalid() && e.to_string().contains(why), "{e}");
         }
     }
+    let e = SharedMemory::create(Some(&long), 1).unwrap_err();
+    assert!(e.is_invalid() && e.to_string().contains("at most 227 bytes"), "{e}");
     assert!(SharedMemory::create(Some(&long[1..]), 1).is_ok());
+    // Other programs make longer ones.
+    let longest = "x".repeat(255);
+    std::fs::write(path(&longest), b"theirs").unwrap();
+    let theirs = SharedMemory::open(&longest).unwrap();
+    assert_eq!(theirs.read_to_vec().unwrap(), b"theirs");
+    assert!(theirs.persists().unwrap());
+    theirs.persist().unwrap();
+    theirs.unlink().unwrap();
+    assert!(theirs.unlink().unwrap_err().is_not_found());
+    let e = SharedMemory::open(&"x".repeat(256)).unwrap_err();
+    assert!(e.is_invalid() && e.to_string().contains("at most 255 bytes"), "{e}");
     assert!(SharedMemory::create(None, 0).unwrap_err().is_invalid());
     for size in [u64::MAX, 1 << 60] {
         assert!(SharedMemory::create(Some(&name("sizes")), size).is_err());
@@ -557,6 +570,36 @@ a.shm.close()";
     assert_eq!(python("sys", script, &[&name]).unwrap(), "[1, 'seven b', b'by', True, False, 2.5, '\\x00\\x00ü']");
     theirs.memory().unlink().unwrap();
     assert_eq!(left(&name), [""; 0]);
+}
+
+/// Two of those who have it open change its names at the same time, by two handles or by one: each change is made, and each is told so.
+#[test]
+fn names_that_two_change_at_once() {
+    let _one = alone();
+    let _watched = multiproc_tests::watch(100);
+    for n in 0..400 {
+        let a = SharedMemory::create(None, 1).unwrap();
+        let b = SharedMemory::open(a.name()).unwrap();
+        let b = if n % 2 == 0 { &a } else { &b };
+        let together = Barrier::new(2);
+        let both = |change: fn(&SharedMemory) -> Result<(), multiproc::SharedMemoryError>| {
+            thread::scope(|s| {
+                let other = s.spawn(|| {
+                    together.wait();
+                    change(b)
+                });
+                together.wait();
+                (change(&a), other.join().unwrap())
+            })
+        };
+        let (one, other) = both(SharedMemory::persist);
+        one.and(other).unwrap();
+        // One of them.
+        let (one, other) = both(SharedMemory::unlink);
+        assert!(one.is_ok() != other.is_ok());
+        assert!(one.and(other).unwrap_err().is_not_found());
+        assert_eq!(left(a.name()), [""; 0]);
+    }
 }
 
 /// Processes make, open, unlink and drop segments of one name and are killed at it; none is left, and nobody is told nonsense.

@@ -2,8 +2,8 @@
 
 use multiproc::threads;
 use multiproc::{
-    Array, Atomic, Event, Lock, OwnedPermit, ProcessError, Queue, Receiver, Run, Semaphore, Sender, Value, exit_grace, one_way,
-    pipe,
+    Array, Atomic, Event, Lock, OwnedPermit, ProcessError, Queue, Receiver, Run, Semaphore, Sender, Value, dump, exit_grace,
+    one_way, pipe, wait, wait_timeout,
 };
 use multiproc_tests::{eventually, watch};
 use serde::{Deserialize, Serialize};
@@ -94,6 +94,24 @@ macro_rules! bodies {
                 let p = Process::spawn((tx,), |tx: Sender<u64>| (0..9).for_each(|n| tx.put(n).unwrap())).unwrap();
                 assert_eq!(rx.iter().map(Result::unwrap).collect::<Vec<_>>(), (0..9).collect::<Vec<_>>());
                 p.join().unwrap();
+            }
+
+            #[test]
+            fn its_end_is_waited_for_among_others() {
+                let _watched = watch(60);
+                let (queue, end) = (Queue::<u64>::bounded(1).unwrap(), Event::new().unwrap());
+                let p = Process::spawn((end.clone(),), |end: Event| end.wait().map(|()| 5).unwrap()).unwrap();
+                let nothing: [usize; 0] = [];
+                assert_eq!(wait_timeout(&[&queue, &p], Duration::from_millis(20)).unwrap(), nothing);
+                thread::scope(|s| {
+                    let waits = s.spawn(|| wait(&[&queue, &p]).unwrap());
+                    let asleep = || dump().process(std::process::id()).is_some_and(|me| !me.waits.is_empty());
+                    eventually(asleep);
+                    end.set().unwrap();
+                    assert_eq!(waits.join().unwrap(), [1]);
+                });
+                assert_eq!(wait(&[&p, &queue, &p]).unwrap(), [0, 2]);
+                assert_eq!(p.join().unwrap(), 5);
             }
 
             #[test]

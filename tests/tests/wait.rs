@@ -3,11 +3,12 @@
 mod common_queue;
 
 use common_queue::{eventually, state_of};
-use multiproc::{Event, Process, Queue, WaitOn, channel, dump, one_way, pipe, wait, wait_deadline, wait_timeout};
+use multiproc::{Event, Process, Queue, WaitOn, channel, dump, one_way, pipe, threads, wait, wait_deadline, wait_timeout};
 use multiproc_tests::watch;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsFd;
+use std::sync::Barrier;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -98,7 +99,11 @@ fn all_that_are_ready_are_returned_in_order() {
     assert_eq!(wait(&items[..50]).unwrap(), [3, 49]);
     // Twice the same.
     assert_eq!(wait(&[&queues[3], &queues[4], &queues[3]]).unwrap(), [0, 2]);
+    // Of nothing, only time can pass.
     assert_eq!(wait(&[]).unwrap(), []);
+    let start = Instant::now();
+    assert_eq!(wait_timeout(&[], Duration::from_millis(30)).unwrap(), []);
+    assert!(start.elapsed() >= Duration::from_millis(30));
 }
 
 #[test]
@@ -239,6 +244,46 @@ fn relays() -> usize {
     let name = |entry: std::fs::DirEntry| std::fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
     let tasks = std::fs::read_dir("/proc/self/task").unwrap();
     tasks.map(|task| name(task.unwrap())).filter(|name| name.starts_with("multiproc-wait")).count()
+}
+
+#[test]
+fn many_that_wait_at_once_leave_no_descriptors() {
+    let _alone = alone();
+    // Others count the relays of this process.
+    let (before, after) = Process::spawn((), || {
+        wait_together(1);
+        let before = descriptors();
+        wait_together(6);
+        // Those that are not kept go with their threads.
+        eventually(LONG, || descriptors() <= before);
+        (before, descriptors())
+    })
+    .unwrap()
+    .join()
+    .unwrap();
+    assert!(after <= before, "{before} {after}");
+}
+
+fn descriptors() -> usize {
+    std::fs::read_dir("/proc/self/fd").unwrap().count()
+}
+
+/// More threads than relays are kept wait so that each needs one, and give them back at the same time, `count` times.
+fn wait_together(count: usize) {
+    const THREADS: usize = 48;
+    let together = Barrier::new(THREADS);
+    thread::scope(|s| {
+        for _ in 0..THREADS {
+            s.spawn(|| {
+                let queue = Queue::<u32>::bounded(1).unwrap();
+                let (reader, _writer) = std::io::pipe().unwrap();
+                for _ in 0..count {
+                    assert_eq!(wait_timeout(&[&queue, &reader], Duration::from_millis(30)).unwrap(), []);
+                    together.wait();
+                }
+            });
+        }
+    });
 }
 
 #[test]
@@ -537,4 +582,55 @@ fn relays_serve_several_waits_at_once() {
         }
     });
     assert!(relays() <= 8, "{}", relays());
+}
+
+#[test]
+fn a_thread_that_has_ended_is_ready() {
+    let _alone = alone();
+    let (go, never, other) = (Event::new().unwrap(), Event::new().unwrap(), Event::new().unwrap());
+    let mut waits = threads::Process::spawn((go.clone(),), |go: Event| go.wait().unwrap()).unwrap();
+    let dies = threads::Process::spawn((other.clone(),), |other: Event| -> () {
+        other.wait().unwrap();
+        panic!("as it is meant to");
+    })
+    .unwrap();
+    let all: [&dyn WaitOn; 3] = [&never, &waits, &dies];
+    assert_eq!(wait_timeout(&all, Duration::ZERO).unwrap(), []);
+    assert_eq!(woken_by(&all, || go.set().unwrap()), [1]);
+    assert_eq!(wait(&all).unwrap(), [1]);
+    assert_eq!(woken_by(&[&never, &dies], || other.set().unwrap()), [1]);
+    assert_eq!(wait(&all).unwrap(), [1, 2]);
+    assert!(waits.try_join().unwrap().is_some() && dies.join().is_err());
+}
+
+#[test]
+fn a_dead_letter_is_ready_and_so_is_their_end() {
+    let _alone = alone();
+    let never = Event::new().unwrap();
+    let q = Queue::<u32>::builder().attempts(1).build().unwrap();
+    let dead = q.dead().unwrap();
+    let all: [&dyn WaitOn; 2] = [&never, &dead];
+    for n in 1..=2 {
+        q.put(n).unwrap();
+    }
+    // Given back.
+    assert_eq!(wait_timeout(&all, Duration::ZERO).unwrap(), []);
+    assert_eq!(woken_by(&all, || drop(q.lease().unwrap())), [1]);
+    assert_eq!(dead.try_get().unwrap().into_inner(), 1);
+    assert_eq!(wait_timeout(&all, Duration::ZERO).unwrap(), []);
+    // Its holder is killed.
+    let end = Event::new().unwrap();
+    let holder = Process::spawn((q.clone(), end.clone()), |q: Queue<u32>, end: Event| -> () {
+        let _lease = q.lease().unwrap();
+        end.wait().unwrap();
+        std::process::abort();
+    })
+    .unwrap();
+    assert_eq!(woken_by(&all, || end.set().unwrap()), [1]);
+    assert!(holder.join().is_err());
+    assert_eq!(wait(&all).unwrap(), [1]);
+    assert!(dead.get().unwrap().died());
+    // None can come any more.
+    assert_eq!(woken_by(&all, || q.close().unwrap()), [1]);
+    assert!(dead.try_get().unwrap_err().is_end());
 }

@@ -21,6 +21,7 @@ pub(crate) enum Kind {
     Invalid(&'static str),
     Corrupted(&'static str),
     Closed,
+    Busy,
     System { call: &'static str, source: io::Error },
 }
 
@@ -89,6 +90,7 @@ impl fmt::Display for SharedMemoryError {
             Kind::Beyond { at, len, size } => write!(f, "{len} bytes at {at} are beyond its {size}"),
             Kind::Invalid(why) | Kind::Corrupted(why) => f.write_str(why),
             Kind::Closed => f.write_str("the program has closed its descriptor"),
+            Kind::Busy => f.write_str("another process is in the middle of persisting or unlinking it, stopped perhaps"),
             Kind::System { call, source } => write!(f, "{call}: {source}"),
         }
     }

@@ -6,7 +6,7 @@
 
 use crate::error::{Kind, SharedMemoryError};
 use crate::tag::{self, LONGEST, PREFIX, Tag};
-use multiproc_sys::named::{self, FileFacts, FileMap, Use};
+use multiproc_sys::named::{self, FileFacts, FileMap, NAME_MAX, Use};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use std::fmt;
 use std::fs::File;
@@ -16,10 +16,15 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::ptr::NonNull;
 use std::slice;
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::thread;
+use std::time::Duration;
 
 /// How often an open begins anew because the name has been given to another segment meanwhile.
 const TRIES: u32 = 100;
+/// Changing names takes some microseconds: who finds another one at it looks again this often, and for so long.
+const STEP: Duration = Duration::from_millis(1);
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Memory under a name, which unrelated programs share: those that use this crate, Python's `multiprocessing.shared_memory`, or anything that calls `shm_open(3)`.
 ///
@@ -69,6 +74,8 @@ pub struct SharedMemory {
     /// What removes it when nobody uses it, if it was made here.
     tag: Tag,
     map: OnceLock<FileMap>,
+    /// Held while its names are changed.
+    changing: Mutex<()>,
     /// In the child of a plain fork it is the parent's.
     pid: u32,
 }
@@ -82,7 +89,7 @@ impl SharedMemory {
     /// There is one of that name; `name` is empty, has a slash or a NUL, begins with `.multiproc.`, or is longer than 227 bytes; `size` is 0, or
     /// more than the machine can spare.
     pub fn create(name: Option<&str>, size: u64) -> Result<SharedMemory, SharedMemoryError> {
-        name.map_or(Ok(()), check)?;
+        name.map_or(Ok(()), |name| check(name, LONGEST, "a name has at most 227 bytes"))?;
         if size == 0 {
             return Err(SharedMemoryError::new(name.unwrap_or_default(), Kind::Invalid("its size must be at least 1")));
         }
@@ -108,7 +115,8 @@ impl SharedMemory {
     /// There is none; it is another user's; it is empty, since its creator is about to give it a size, or another program has cut it to nothing; the name is no
     /// possible one.
     pub fn open(name: &str) -> Result<SharedMemory, SharedMemoryError> {
-        check(name)?;
+        // Those of other programs have no tag, and may be longer.
+        check(name, NAME_MAX, "a name has at most 255 bytes")?;
         reap_for(name)?;
         let failed = |e| SharedMemoryError::system(name, "open", e);
         for _ in 0..TRIES {
@@ -135,7 +143,15 @@ impl SharedMemory {
 
     fn new(file: File, facts: FileFacts, name: String) -> SharedMemory {
         let tag = Tag::of(facts.inode, &name);
-        SharedMemory { file: ManuallyDrop::new(file), facts, name, tag, map: OnceLock::new(), pid: std::process::id() }
+        SharedMemory {
+            file: ManuallyDrop::new(file),
+            facts,
+            name,
+            tag,
+            map: OnceLock::new(),
+            changing: Mutex::new(()),
+            pid: std::process::id(),
+        }
     }
 
     /// Removes the segments made here that nobody uses any more, as [`create`](SharedMemory::create) and [`open`](SharedMemory::open) do before anything else; how many there were.
@@ -273,7 +289,7 @@ impl SharedMemory {
     /// Has it stay when nobody uses it, as segments of other programs do, until somebody calls [`unlink`](SharedMemory::unlink), or the machine ends.
     ///
     /// # Errors
-    /// It has been unlinked; another process does so at this moment.
+    /// It has been unlinked ([`is_not_found`](SharedMemoryError::is_not_found)); another process is in the middle of `persist` or `unlink`, and is not done within a second.
     pub fn persist(&self) -> Result<(), SharedMemoryError> {
         self.change_names("persist", |tag| {
             let named = tag.is_named()?;
@@ -287,7 +303,8 @@ impl SharedMemory {
     /// Takes its name away. Who has it open goes on using it; the memory goes with the last of them. A new segment may have the name at once.
     ///
     /// # Errors
-    /// It has been unlinked already ([`is_not_found`](SharedMemoryError::is_not_found)), also when another process does so at this moment; it is another user's.
+    /// It has been unlinked already ([`is_not_found`](SharedMemoryError::is_not_found)); it is another user's; another process is in the middle of `persist` or `unlink`, and is
+    /// not done within a second.
     #[doc(alias = "shm_unlink")]
     pub fn unlink(&self) -> Result<(), SharedMemoryError> {
         self.change_names("unlink", Tag::remove_all)
@@ -302,8 +319,15 @@ impl SharedMemory {
             let why = "the handle is that of the process that fork() has made this one of: open it by name";
             return Err(SharedMemoryError::new(&self.name, Kind::Invalid(why)));
         }
-        if !named::try_claim_names(self.file.as_fd(), true).map_err(failed)? {
-            return Err(SharedMemoryError::new(&self.name, Kind::NotFound));
+        // The lock is the descriptor's, and threads share that.
+        let _one = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut waited = Duration::ZERO;
+        while !named::try_claim_names(self.file.as_fd(), true).map_err(failed)? {
+            if waited >= PATIENCE {
+                return Err(SharedMemoryError::new(&self.name, Kind::Busy));
+            }
+            thread::sleep(STEP);
+            waited += STEP;
         }
         let had_one = change(&self.tag);
         named::try_claim_names(self.file.as_fd(), false).map_err(failed)?;
@@ -323,8 +347,8 @@ fn reap_for(name: &str) -> Result<(), SharedMemoryError> {
     }
 }
 
-/// Whether a segment may have this name.
-fn check(name: &str) -> Result<(), SharedMemoryError> {
+/// Whether a segment may have this name, of at most `longest` bytes.
+fn check(name: &str, longest: usize, too_long: &'static str) -> Result<(), SharedMemoryError> {
     let why = if name.is_empty() {
         "a name must not be empty"
     } else if name.contains('/') {
@@ -333,8 +357,8 @@ fn check(name: &str) -> Result<(), SharedMemoryError> {
         "a name has no NUL, which would end it for the system"
     } else if name == "." || name == ".." || name.starts_with(PREFIX) {
         "a name of that kind is kept for other things in /dev/shm"
-    } else if name.len() > LONGEST {
-        "a name has at most 227 bytes"
+    } else if name.len() > longest {
+        too_long
     } else {
         return Ok(());
     };
@@ -374,4 +398,4 @@ impl<'de> Deserialize<'de> for SharedMemory {
     }
 }
 
-const _: () = assert!(LONGEST == 227);
+const _: () = assert!(LONGEST == 227 && NAME_MAX == 255);

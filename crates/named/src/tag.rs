@@ -54,7 +54,12 @@ impl Tag {
 
     /// Whether the file still has it.
     pub fn is_there(&self) -> io::Result<bool> {
-        self.stands_at(&self.file())
+        Ok(self.is_possible() && self.stands_at(&self.file())?)
+    }
+
+    /// Whether a file of ours may have it; a foreign one's name may be too long for that.
+    fn is_possible(&self) -> bool {
+        self.name.len() <= LONGEST
     }
 
     /// Whether the file still has its name.
@@ -68,7 +73,9 @@ impl Tag {
 
     /// Removes the tag: from now on only an `unlink` removes the file.
     pub fn remove(&self) -> io::Result<()> {
-        named::unlink(&self.file())?;
+        if self.is_possible() {
+            named::unlink(&self.file())?;
+        }
         crash::point("named.untagged");
         Ok(())
     }

@@ -145,7 +145,7 @@ impl<R> Task<R> {
             return true;
         }
         self.wake_here();
-        self.backend().drive(&done, deadline, false)
+        self.backend().drive(&done, deadline, Some(self.id))
     }
 
     /// Waits for the outcome and leaves it.
@@ -221,7 +221,8 @@ impl<R> Task<R> {
 
     /// What the task has last said of its progress by [`CurrentTask::set_progress`](crate::CurrentTask::set_progress); `None` while it does not run.
     pub fn progress(&self) -> Option<f64> {
-        self.backend().progress(self.id)
+        // A worker that has told the outcome clears its desk a moment later.
+        if self.is_settled() { None } else { self.backend().progress(self.id) }
     }
 
     /// Ends the task.

@@ -23,7 +23,7 @@ use multiproc_sys::poll::{Kick, poll_readable};
 use multiproc_sys::{robust, signal};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -53,11 +53,11 @@ struct Relay {
     life: u32,
 }
 
-static SPARE: Mutex<Vec<&'static Relay>> = Mutex::new(Vec::new());
+static SPARE: Mutex<Vec<Arc<Relay>>> = Mutex::new(Vec::new());
 
 impl Relay {
     /// A relay that nobody has; `None` where no thread can be started.
-    fn hire() -> Option<&'static Relay> {
+    fn hire() -> Option<Arc<Relay>> {
         // Not `lock`: a thread that a fork has left behind may have had it.
         if let Ok(mut spare) = SPARE.try_lock() {
             while let Some(relay) = spare.pop() {
@@ -66,17 +66,18 @@ impl Relay {
                 }
             }
         }
-        let relay: &'static Relay = Box::leak(Box::new(Relay {
+        let relay = Arc::new(Relay {
             state: AtomicU32::new(IDLE),
             words: Mutex::new(Vec::new()),
             kick: OnceLock::new(),
             polled: AtomicBool::new(false),
             life: robust::life(),
-        }));
+        });
+        let its = Arc::clone(&relay);
         // Inherited by the thread, so that no signal is ever handled there.
         let _blocked = signal::block_all();
         let thread = thread::Builder::new().name("multiproc-wait".into()).stack_size(STACK);
-        thread.spawn(|| relay.run()).ok()?;
+        thread.spawn(move || its.run()).ok()?;
         Some(relay)
     }
 
@@ -139,7 +140,7 @@ impl Relay {
 
 /// The relays of one wait.
 #[derive(Default)]
-struct Crew(Vec<&'static Relay>);
+struct Crew(Vec<Arc<Relay>>);
 
 impl Drop for Crew {
     fn drop(&mut self) {
@@ -150,17 +151,16 @@ impl Drop for Crew {
             }
         }
         for relay in self.0.drain(..) {
-            let kept = SPARE.try_lock().is_ok_and(|mut spare| {
-                let room = spare.len() < KEPT;
-                if room {
+            match SPARE.try_lock() {
+                Ok(mut spare) if spare.len() < KEPT => {
                     relay.state.store(IDLE, Ordering::Release);
                     spare.push(relay);
                 }
-                room
-            });
-            if !kept {
-                relay.state.store(END, Ordering::Release);
-                futex::wake_all(&relay.state);
+                // With its thread's own, its last handle goes, and its descriptor with that.
+                _ => {
+                    relay.state.store(END, Ordering::Release);
+                    futex::wake_all(&relay.state);
+                }
             }
         }
     }
@@ -176,8 +176,8 @@ pub(crate) fn sleep(
     mut sliced: bool,
 ) -> Result<bool, Error> {
     let mut left = entries;
-    let mut own = if fds.is_empty() { take(&mut left, OWN_WORDS, seconds) } else { Vec::new() };
     let mut crew = Crew::default();
+    let mut own: Vec<Word<'_>> = if fds.is_empty() { take(&mut left, OWN_WORDS, seconds) } else { Vec::new() };
     while !left.is_empty() {
         // What finds no thread is looked at in slices.
         let relay = if crew.0.len() < MOST { Relay::hire() } else { None };

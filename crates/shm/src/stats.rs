@@ -130,7 +130,9 @@ impl Arena {
                 objects += 1;
                 Ok(())
             })?;
-            holders.push(HolderStats { pid: slot.pid.load(Ordering::Relaxed), name: slot.name(), objects });
+            // As everywhere: the coordinator has not written its own.
+            let name = Some(slot.name()).filter(|name| !name.is_empty() || index != 0).unwrap_or_else(|| "MainProcess".into());
+            holders.push(HolderStats { pid: slot.pid.load(Ordering::Relaxed), name, objects });
         }
         Ok(holders)
     }

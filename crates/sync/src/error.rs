@@ -17,7 +17,8 @@ pub struct Death {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LockError {
-    /// An owner died with the lock. It is free, and says this to everybody until somebody calls [`Lock::recover`](crate::Lock::recover).
+    /// An owner died with the lock. It is free, and says this to everybody until somebody calls [`Lock::recover`](crate::Lock::recover). The first who finds it has it told
+    /// as a `tracing` event, too.
     OwnerDied(Death),
     /// The calling thread has the lock.
     WouldDeadlock,
@@ -145,7 +146,7 @@ pub enum BarrierError {
         /// The process that took part and has ended, if that is why.
         died: Option<u32>,
     },
-    /// Time was up, and with that the barrier is broken for the others.
+    /// Time was up, and with that the barrier is broken for those who have come to the same round.
     TimedOut,
     /// Shared memory refused.
     Shared(ShmError),

@@ -1,6 +1,6 @@
 //! Floor 2 of multiproc: what processes share besides messages.
 //!
-//! Internal to multiproc, no semver promise. Reading order: [`error`] -> `handle` and `describe` (what all handles have in common) -> `raw` (the words) ->
+//! Internal to multiproc, no semver promise. Reading order: [`error`] -> `handle`, `describe` and `events` (what all handles have in common) -> `raw` (the words) ->
 //! [`lock`] -> [`rlock`] -> [`value`] -> [`array`](mod@array) -> [`atomic`] -> [`event`] -> [`semaphore`] -> [`permit`] -> [`signal_semaphore`] ->
 //! [`condition`] -> [`barrier`] -> [`shared_vec`] -> [`frozen`]; `words` for floors above.
 
@@ -11,6 +11,7 @@ pub mod condition;
 mod describe;
 pub mod error;
 pub mod event;
+mod events;
 pub mod frozen;
 mod handle;
 pub mod lock;
@@ -39,28 +40,20 @@ pub use shared_vec::SharedVec;
 pub use signal_semaphore::SignalSemaphore;
 pub use value::{Value, ValueGuard};
 
-/// What [`raw`] stands on; its models are made of others.
+/// What the words of [`raw`], [`condition`] and [`barrier`] stand on; their models are made of others.
 pub(crate) mod beneath {
     pub(crate) use multiproc_shm::raw::{LockFailed, RawLock, WaitWord, Who};
     pub(crate) use multiproc_sys::clock::Deadline;
-    pub(crate) use multiproc_sys::crash;
     pub(crate) use multiproc_sys::futex::Wait;
     pub(crate) use multiproc_sys::robust::Thread;
-    pub(crate) use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, compiler_fence};
-}
-
-use multiproc_shm::objects::Kind;
-
-/// What the words of [`condition`] and [`barrier`] are made of; their models are made of others.
-pub(crate) mod base {
-    pub(crate) use multiproc_sys::clock::Deadline;
-    pub(crate) use multiproc_sys::futex::Wait;
     pub(crate) use multiproc_sys::{crash, futex, spin};
-    pub(crate) use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+    pub(crate) use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, compiler_fence, fence};
 
     /// Processes of a tree: the roster's bound.
     pub(crate) const SLOTS: usize = 1024;
 }
+
+use multiproc_shm::objects::Kind;
 
 /// Every kind of object that this floor puts into an arena.
 pub static KINDS: &[&Kind] = &[

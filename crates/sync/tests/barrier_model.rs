@@ -2,28 +2,13 @@
 //! for all, any other is broken for all, and nobody waits for ever.
 
 mod model;
-
-/// What the modelled file calls `crate::base`.
-mod base {
-    pub(crate) use crate::model::{crash, futex, spin};
-    pub(crate) use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
-    pub(crate) const SLOTS: usize = 3;
-
-    #[derive(Clone, Copy)]
-    pub(crate) struct Deadline;
-
-    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    pub(crate) enum Wait {
-        LookAgain,
-        TimedOut,
-    }
-}
+pub(crate) use model::words as beneath;
 
 #[allow(dead_code, unreachable_pub, rustdoc::broken_intra_doc_links)]
 #[path = "../src/barrier/raw.rs"]
 mod raw;
 
-use base::{AtomicU32, Deadline, Ordering};
+use beneath::{AtomicU32, Deadline, Ordering};
 use loom::thread;
 use model::{crash, goes_wrong, goes_wrong_at_a_step, mortal};
 use raw::{Arrival, Ended, RawBarrier};
@@ -65,7 +50,7 @@ fn pass(raw: &RawBarrier, slot: u32, deadline: Option<Deadline>, count: Option<&
                 };
             }
             Arrival::TooEarly { round } => {
-                if await_end(raw, round, deadline).is_none() {
+                if ended_within(raw, round, deadline).is_none() {
                     return Passed::TimedOut;
                 }
             }
@@ -75,8 +60,11 @@ fn pass(raw: &RawBarrier, slot: u32, deadline: Option<Deadline>, count: Option<&
 }
 
 fn await_end(raw: &RawBarrier, round: u32, deadline: Option<Deadline>) -> Option<Ended> {
-    let ended = raw.ended_soon(round).or_else(|| raw.sleep(round, deadline));
-    ended.or_else(|| raw.break_round(Some(round)))
+    ended_within(raw, round, deadline).or_else(|| raw.break_round(Some(round)))
+}
+
+fn ended_within(raw: &RawBarrier, round: u32, deadline: Option<Deadline>) -> Option<Ended> {
+    raw.ended_soon(round).or_else(|| raw.sleep(round, deadline))
 }
 
 /// Leaked: some words of each outcome.

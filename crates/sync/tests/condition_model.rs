@@ -2,28 +2,13 @@
 //! waits for ever. Each rule left out is missed.
 
 mod model;
-
-/// What the modelled file calls `crate::base`.
-mod base {
-    pub(crate) use crate::model::{crash, futex, spin};
-    pub(crate) use loom::sync::atomic::{AtomicU32, Ordering, fence};
-    pub(crate) const SLOTS: usize = 3;
-
-    #[derive(Clone, Copy)]
-    pub(crate) struct Deadline;
-
-    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    pub(crate) enum Wait {
-        LookAgain,
-        TimedOut,
-    }
-}
+pub(crate) use model::words as beneath;
 
 #[allow(dead_code, unreachable_pub, rustdoc::broken_intra_doc_links)]
 #[path = "../src/condition/raw.rs"]
 mod raw;
 
-use base::{AtomicU32, Deadline, Ordering};
+use beneath::{AtomicU32, Deadline, Ordering};
 use loom::sync::{Condvar, Mutex};
 use loom::thread;
 use model::{crash, goes_wrong, goes_wrong_at_a_step, goes_wrong_at_a_step_within, mortal};

@@ -100,6 +100,12 @@ impl Bytes {
         self.len
     }
 
+    /// Bytes between head and tail for which there is room, wherever they begin: the segments in which they begin and end may have little of them.
+    #[inline]
+    pub(crate) fn room(self) -> u64 {
+        if self.segment_bits == 0 { self.len } else { self.len.saturating_sub(2 << self.segment_bits) }
+    }
+
     /// The ring itself, if it is one piece.
     #[inline]
     pub(crate) fn piece(self) -> Option<Round> {
@@ -147,6 +153,10 @@ impl Bytes {
 
     #[inline]
     fn write(self, arena: &Arena, position: u64, bytes: &[u8]) -> Result<(), Error> {
+        if bytes.is_empty() {
+            // The record may end with its segment, and the next one need not be there.
+            return Ok(());
+        }
         let (first, rest) = bytes.split_at(bytes.len().min(self.together(position) as usize));
         self.at(arena, position)?.write(position, first);
         if !rest.is_empty() {
@@ -159,6 +169,10 @@ impl Bytes {
     /// Appends the payload of the record at `at` to `into`.
     #[inline]
     pub(crate) fn read_payload(self, arena: &Arena, at: End, head: Head, into: &mut Vec<u8>) -> Result<(), Error> {
+        if head.len() == 0 {
+            // As in `write`.
+            return Ok(());
+        }
         let position = at.position() + HEAD;
         let first = head.len().min(self.together(position));
         self.at(arena, position)?.read(position, first, into);

@@ -6,6 +6,7 @@ use crate::current::ProcessInfo;
 use crate::error::{Error, ProcessError};
 use crate::{exit, panics};
 use multiproc_channel::Message;
+use multiproc_shm::watching::{Source, WaitOn};
 use multiproc_sys::clock::Deadline;
 use std::fmt;
 use std::os::unix::process::ExitStatusExt;
@@ -120,6 +121,12 @@ impl Process<()> {
     /// Settings for a thread to be started.
     pub fn builder() -> Builder {
         Builder::new()
+    }
+}
+
+impl<R> WaitOn for Process<R> {
+    fn source(&self) -> Source<'_> {
+        Source::Object(&*self.twin)
     }
 }
 

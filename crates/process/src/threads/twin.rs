@@ -5,6 +5,10 @@
 
 use crate::error::Error;
 use crate::replaceable::Replaceable;
+use crate::tree;
+use multiproc_shm::Arena;
+use multiproc_shm::raw::WaitWord;
+use multiproc_shm::watching::{Seen, Watched, Watchlist};
 use multiproc_sys::clock::Deadline;
 use multiproc_sys::robust;
 use std::cell::RefCell;
@@ -14,6 +18,9 @@ use std::thread::{self, JoinHandle, ThreadId};
 
 /// As a process's main thread has it. Address space only, until it is used.
 const STACK: usize = 8 << 20;
+
+/// Kicked when a thread's function has ended: who waits for threads among other things sleeps on one word for all of them.
+static ENDS: WaitWord = WaitWord::new();
 
 /// How far a thread has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -159,6 +166,7 @@ impl Twin {
     fn end(self: &Arc<Twin>, state: State) {
         *lock(&self.state) = state;
         self.changed.notify_all();
+        ENDS.kick(u32::MAX);
         self.leave();
     }
 
@@ -211,4 +219,21 @@ impl Twin {
         }
         Some(ended)
     }
+}
+
+impl Watched for Twin {
+    fn arena(&self) -> Option<&'static Arena> {
+        tree::existing()
+    }
+
+    /// Waiting for one that has remained in another process fails at once.
+    fn is_ready(&self, _seen: &Seen) -> bool {
+        !self.is_alive()
+    }
+
+    fn watch(&self, _seen: &mut Seen, list: &mut Watchlist) {
+        list.watch(None, &ENDS);
+    }
+
+    fn woken(&self, _seen: &Seen) {}
 }

@@ -165,7 +165,7 @@ impl Drop for Acting<'_> {
 }
 
 impl Barrier {
-    /// A barrier for so many threads. Takes about 4 KiB of the arena.
+    /// A barrier for so many threads. Takes 8 KiB of the arena.
     ///
     /// # Errors
     /// No parties at all, or more than 65,535; or the arena is full.
@@ -223,6 +223,9 @@ impl Barrier {
     }
 
     /// As [`wait`](Barrier::wait), at most for `timeout`: then the barrier is broken.
+    ///
+    /// Of more threads than parties one may come while the action of a full round runs. It waits for the next round, and if its time is up before that begins, it leaves the
+    /// barrier as it is.
     ///
     /// # Errors
     /// [`BarrierError::TimedOut`], never early, and [`BarrierError::Broken`].
@@ -304,26 +307,32 @@ impl Barrier {
                     };
                 }
                 Arrival::TooEarly { round } => {
-                    self.await_end(round, deadline)?;
+                    // It is none of those: whether it waits or not, they go on.
+                    self.ended_within(round, deadline).ok_or(BarrierError::TimedOut)?;
                 }
                 Arrival::Broken { round } => return Err(self.broken(round)),
             }
         }
     }
 
-    /// Until the round has ended; when time is up it is broken.
+    /// Until the caller's round has ended; when time is up it is broken.
     fn await_end(&self, round: u32, deadline: Option<Deadline>) -> Result<Ended, BarrierError> {
+        match self.ended_within(round, deadline) {
+            Some(ended) => Ok(ended),
+            None => self.cell.raw.break_round(Some(round)).ok_or(BarrierError::TimedOut),
+        }
+    }
+
+    /// How the round has ended; `None` when time was up before.
+    fn ended_within(&self, round: u32, deadline: Option<Deadline>) -> Option<Ended> {
         let raw = &self.cell.raw;
         if let Some(ended) = raw.ended_soon(round) {
-            return Ok(ended);
+            return Some(ended);
         }
         let note = self.held.arena().note_wait(Op::Wait, self.held.object().index, deadline);
         let ended = raw.sleep(round, deadline);
         waiting::end(note, ended.is_none());
-        if let Some(ended) = ended {
-            return Ok(ended);
-        }
-        raw.break_round(Some(round)).ok_or(BarrierError::TimedOut)
+        ended
     }
 
     fn broken(&self, round: u32) -> BarrierError {

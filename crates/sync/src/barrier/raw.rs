@@ -24,7 +24,7 @@
 //! takes `asleep`. It changes `news` after that, and the sleeper has read `news` before, so the kernel's comparison catches the rest. `tests/barrier_model.rs` has
 //! loom try it.
 
-use crate::base::{AtomicU32, AtomicU64, Deadline, Ordering, SLOTS, Wait, crash, fence, futex, spin};
+use crate::beneath::{AtomicU32, AtomicU64, Deadline, Ordering, SLOTS, Wait, crash, fence, futex, spin};
 
 /// See the module head. All-zero memory, but for `parties`, is a barrier that nobody has come to.
 #[derive(Debug)]

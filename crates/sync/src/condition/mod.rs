@@ -127,7 +127,7 @@ pub struct Condition {
 }
 
 impl Condition {
-    /// A condition with a lock of its own. Takes about 4 KiB of the arena.
+    /// A condition with a lock of its own. Takes 8 KiB of the arena.
     ///
     /// # Errors
     /// The arena is full.

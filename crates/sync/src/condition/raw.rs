@@ -20,7 +20,7 @@
 //!
 //! After the condition variable of std (futex) and Drepper, "Futexes Are Tricky" (2011). `tests/condition_model.rs` has loom try all of it.
 
-use crate::base::{AtomicU32, Deadline, Ordering, SLOTS, Wait, crash, fence, futex, spin};
+use crate::beneath::{AtomicU32, Deadline, Ordering, SLOTS, Wait, crash, fence, futex, spin};
 
 /// See the module head. All-zero memory is a condition that nobody waits for.
 #[derive(Debug)]

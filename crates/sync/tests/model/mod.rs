@@ -8,6 +8,23 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, AtomicU32 as StdU32, Ordering::SeqCst};
 
+/// What the modelled files call `crate::beneath`.
+#[allow(unused_imports)]
+pub(crate) mod words {
+    pub(crate) use super::{crash, futex, spin};
+    pub(crate) use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+    pub(crate) const SLOTS: usize = 3;
+
+    #[derive(Clone, Copy)]
+    pub(crate) struct Deadline;
+
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub(crate) enum Wait {
+        LookAgain,
+        TimedOut,
+    }
+}
+
 /// The word of each sleeper and what wakes it, oldest first.
 type Sleepers = Vec<(usize, &'static Sleeper)>;
 
@@ -27,8 +44,8 @@ fn sleepers() -> MutexGuard<'static, Sleepers> {
 }
 
 pub(crate) mod futex {
+    use super::words::{Deadline, Wait};
     use super::*;
-    use crate::base::{Deadline, Wait};
 
     pub(crate) fn wait(word: &AtomicU32, expected: u32, deadline: Option<Deadline>) -> Wait {
         let mut sleepers = sleepers();

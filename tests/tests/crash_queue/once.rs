@@ -1,0 +1,93 @@
+//! One death, at each step of each operation in each scene.
+
+use crate::common_queue::{Form, Watchdog, alone};
+use crate::op::{Op, Scene};
+use crate::play::{play, play_last};
+use crate::stage::Stage;
+use crate::table::{Table, each_step, wanted};
+use std::time::Duration;
+
+const OLD_KERNEL: &str = "MULTIPROC_FORCE_OLD_KERNEL";
+const DEATH_WAKES: &str = "death-wakes";
+
+const FORMS: [Form; 3] = [Form::Inline, Form::Block, Form::Handle];
+
+fn all_of_one() -> Vec<(Op, Scene)> {
+    use Scene::*;
+    let mut all =
+        vec![(Op::FirstPut, Alone), (Op::FirstPut, Getters), (Op::Close, Alone), (Op::Close, Getters), (Op::Close, Putters)];
+    for form in FORMS {
+        let waiting = [VictimLeads, VictimFollows];
+        all.extend([Alone, Getters].iter().chain(&waiting).map(|s| (Op::Put(form), *s)));
+        for op in [Op::Get(form), Op::Lease(form)] {
+            all.extend([Alone, Putters].iter().chain(&waiting).map(|s| (op, *s)));
+        }
+        for op in [Op::Retake(form), Op::GetReturned(form)] {
+            all.extend([Alone, Putters].map(|s| (op, s)));
+        }
+        all.push((Op::GetDead(form), Alone));
+        all.extend([Alone, Getters].map(|s| (Op::Ack(form), s)));
+        all.extend([Alone, Getters].map(|s| (Op::Requeue(form), s)));
+        all.extend([Op::Ack(form), Op::Requeue(form), Op::Get(form), Op::GetReturned(form)].map(|op| (op, Joiners)));
+        all.push((Op::FirstLease(form), Alone));
+        all.extend([Alone, Getters].map(|s| (Op::PutMany(form), s)));
+        all.extend([Alone, Putters].iter().chain(&waiting).map(|s| (Op::GetMany(form), *s)));
+    }
+    all.extend([(Op::GetMany(Form::Inline), Joiners), (Op::Join, Joiners)]);
+    all.extend([Op::FirstGrow, Op::Grow(Form::Inline), Op::Shrink(Form::Inline)].map(|op| (op, Alone)));
+    let plain: Vec<Op> = all.iter().filter(|(_, scene)| *scene == Alone).map(|(op, _)| *op).collect();
+    all.extend(plain.into_iter().map(|op| (op, Abandoned)));
+    let at_edge = [Op::Grow(Form::Block), Op::GrowMany, Op::Shrink(Form::Block), Op::ShrinkMany, Op::ShrinkByLease];
+    all.extend(at_edge.map(|op| (op, Alone)).into_iter().chain([(Op::Grow(Form::Inline), Getters)]));
+    all.push((Op::Put(Form::BlockAndHandle), Getters));
+    all.push((Op::Get(Form::BlockAndHandle), Putters));
+    all.push((Op::Lease(Form::BlockAndHandle), Putters));
+    all
+}
+
+#[test]
+fn one_dies_at_each_step() {
+    let _one = alone();
+    // Otherwise slices would hide what the kernel does not do.
+    assert!(std::env::var_os(OLD_KERNEL).is_none_or(|lacks| lacks == DEATH_WAKES));
+    Watchdog::start(Duration::from_secs(120));
+    let mut stage = Stage::new();
+    let mut table = Table(Vec::new());
+    for (op, scene) in all_of_one() {
+        let name = format!("{op:?}, {scene:?}");
+        if wanted(&name) {
+            let line = each_step(name, |k| Ok(play(&stage, scene, &[(op, k)], false)?[0]));
+            if !line.1.failures.is_empty() {
+                stage = stage.renewed();
+            }
+            table.0.push(line);
+        }
+    }
+    let last = [
+        (true, false, "DropSender, Getters"),
+        (false, false, "DropReceiver, Putters"),
+        (false, true, "DropReceiver, a putter and a joiner"),
+    ];
+    for (senders, join, name) in last {
+        if wanted(name) {
+            let line = each_step(name.into(), |k| play_last(&stage, senders, join, k));
+            if !line.1.failures.is_empty() {
+                stage = stage.renewed();
+            }
+            table.0.push(line);
+        }
+    }
+    table.print();
+    assert!(table.failures().is_empty(), "see the table");
+}
+
+/// Where the kernel does not wake for the dead, who sleeps looks again each 10 ms. A process of its own, since one arena is of one kind.
+#[test]
+fn one_dies_at_each_step_on_an_old_kernel() {
+    let _one = alone();
+    let mut again = std::process::Command::new(std::env::current_exe().unwrap());
+    again.args(["one_dies_at_each_step", "--nocapture"]).args(["--skip", "on_an_old_kernel"]).env(OLD_KERNEL, DEATH_WAKES);
+    let out = again.output().unwrap();
+    let text = String::from_utf8_lossy(&out.stdout);
+    assert!(out.status.success() && text.contains("1 passed"), "{text}{}", String::from_utf8_lossy(&out.stderr));
+}

@@ -1,0 +1,110 @@
+//! What a victim dies in, and what goes on around it.
+
+use crate::common_queue::Form;
+use serde::{Deserialize, Serialize};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Op {
+    FirstPut,
+    Put(Form),
+    /// Three messages: see `forms`.
+    PutMany(Form),
+    Get(Form),
+    GetMany(Form),
+    FirstLease(Form),
+    Lease(Form),
+    /// Leases a message that has come back.
+    Retake(Form),
+    GetReturned(Form),
+    /// Takes a message that was given out in vain as often as the queue allows: once.
+    GetDead(Form),
+    Ack(Form),
+    Requeue(Form),
+    /// Waits until everything is finished.
+    Join,
+    /// The first put into an unbounded queue.
+    FirstGrow,
+    /// Puts across the end of a segment of an unbounded queue, which makes the next one.
+    Grow(Form),
+    GrowMany,
+    /// Takes a message that lies across the end of a segment, which frees it.
+    Shrink(Form),
+    ShrinkMany,
+    ShrinkByLease,
+    Close,
+    DropSender,
+    DropReceiver,
+}
+
+impl Op {
+    pub(crate) fn form(self) -> Form {
+        match self {
+            Op::Put(f)
+            | Op::PutMany(f)
+            | Op::GetMany(f)
+            | Op::Get(f)
+            | Op::FirstLease(f)
+            | Op::Lease(f)
+            | Op::Retake(f)
+            | Op::GetReturned(f)
+            | Op::GetDead(f)
+            | Op::Ack(f)
+            | Op::Grow(f)
+            | Op::Shrink(f)
+            | Op::Requeue(f) => f,
+            _ => Form::Inline,
+        }
+    }
+
+    pub(crate) fn puts(self) -> bool {
+        matches!(self, Op::FirstPut | Op::Put(_) | Op::PutMany(_) | Op::FirstGrow | Op::Grow(_) | Op::GrowMany)
+    }
+
+    pub(crate) fn is_at_edge(self) -> bool {
+        matches!(self, Op::Grow(_) | Op::GrowMany | Op::Shrink(_) | Op::ShrinkMany | Op::ShrinkByLease)
+    }
+
+    pub(crate) fn is_unbounded(self) -> bool {
+        self.is_at_edge() || self == Op::FirstGrow
+    }
+
+    pub(crate) fn starts_with_lease(self) -> bool {
+        matches!(self, Op::Ack(_) | Op::Requeue(_))
+    }
+
+    /// How many messages may be lost in the hands of who dies in it.
+    pub(crate) fn may_lose(self) -> usize {
+        match self {
+            Op::Get(_) | Op::GetReturned(_) | Op::GetDead(_) | Op::Shrink(_) => 1,
+            Op::GetMany(_) | Op::ShrinkMany => 3,
+            _ => 0,
+        }
+    }
+
+    /// The forms of what it puts, in order.
+    pub(crate) fn forms(self) -> Vec<Form> {
+        match self {
+            Op::PutMany(form) | Op::GetMany(form) if form == Form::Block => vec![Form::Inline, form, Form::Inline],
+            Op::PutMany(form) | Op::GetMany(form) => vec![form, Form::Inline, form],
+            Op::GrowMany | Op::ShrinkMany => vec![Form::Inline, Form::Inline, Form::Handle],
+            op => vec![op.form()],
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Scene {
+    /// Nobody else is there.
+    Alone,
+    /// Nobody else is there, and everything is dropped right after: nothing is left over.
+    Abandoned,
+    /// Two getters sleep on the empty queue.
+    Getters,
+    /// Two putters sleep on the full queue.
+    Putters,
+    /// Two others wait until everything is finished.
+    Joiners,
+    /// As these, and the victim waits as well, before them or behind them.
+    VictimLeads,
+    VictimFollows,
+}

@@ -1,0 +1,284 @@
+//! A process is killed at every single step of every operation on locks, values, events, semaphores and permits; then at every step of the
+//! operation of whoever comes next. Nobody may be left waiting, no value torn, no permit lost or doubled, nothing leaked.
+//!
+//! Traffic is sparse on purpose: no third process comes by and wakes those whom a dead one owed a wake. While the waiters of locks, values
+//! and events are awaited nobody cleans up either, so that it is the kernel alone that wakes them.
+#![cfg(feature = "crash-points")]
+
+mod kit;
+mod scene;
+#[path = "../step_killer/mod.rs"]
+mod step_killer;
+
+use kit::{Kit, Op, all_is_well, victim, victim_with_result};
+use multiproc::{Atomic, Lock, Process, testing};
+use scene::{Scene, run};
+use std::time::Duration;
+use std::{mem, thread};
+use step_killer::{
+    Line, alone, asleep_or_dead, at_every_step, doing, eventually, id, is_dead, leaves_nothing, must_go_on, print, quiet_audit,
+    waiter,
+};
+
+#[test]
+fn a_death_at_every_step_of_every_operation() {
+    let _alone = alone();
+    use {Op::*, Scene::*};
+    let table: Vec<Line> = [
+        (Lock, Alone),
+        (Lock, MustSleep),
+        (Lock, AfterDeath),
+        (LockTimeout, MustSleep),
+        (Unlock, Alone),
+        (Unlock, Sleepers),
+        (UnlockFlush, Alone),
+        (UnlockFlush, Sleepers),
+        (Recover, Alone),
+        (Recover, AfterDeath),
+        (Recover, MustSleep),
+        (RecoverDropped, AfterDeath),
+        (ValueUpdate, Alone),
+        (ValueUpdate, MustSleep),
+        (ValuePublish, Sleepers),
+        (ValueGet, Alone),
+        (EventSet, Alone),
+        (EventSet, Sleepers),
+        (EventWait, MustSleep),
+        (EventClear, Alone),
+        (Acquire, Alone),
+        (Acquire, MustSleep),
+        (Release, Alone),
+        (Release, Sleepers),
+        (AcquireOwned, Alone),
+        (AcquireOwned, MustSleep),
+        (DropOwned, Alone),
+        (DropOwned, Sleepers),
+        (PermitPut, Sleepers),
+        (PermitGet, Sleepers),
+        (PermitLeaseDrop, Alone),
+        (PermitLeaseAck, Alone),
+        (RLock, Alone),
+        (RLock, MustSleep),
+        (RLock, AfterDeath),
+        (RLockTimeout, MustSleep),
+        (RUnlock, Alone),
+        (RUnlock, Sleepers),
+        (RRecover, Alone),
+        (RRecover, AfterDeath),
+        (RRecover, MustSleep),
+        (SignalAcquire, MustSleep),
+        (SignalAcquireTimeout, MustSleep),
+        (SignalRelease, Alone),
+        (SignalRelease, Sleepers),
+        (NewRLock, Alone),
+        (NewSignals, Alone),
+        (NewLock, Alone),
+        (NewValue, Alone),
+        (NewAtomic, Alone),
+        (NewEvent, Alone),
+        (NewSemaphore, Alone),
+        (SpawnWithHandles, Sleepers),
+    ]
+    .into_iter()
+    .map(|(op, scene)| at_every_step(format!("{op:?}, {scene:?}"), |k| run(op, scene, k)))
+    .collect();
+    print("One death", &table);
+    doing(String::new);
+}
+
+#[test]
+fn a_permit_in_a_result_survives_every_death() {
+    let _alone = alone();
+    let mut line = Line::new(format!("{:?}", Op::PermitInResult));
+    let mut before = None;
+    for k in 1..=200 {
+        doing(|| format!("{:?}, step {k}", Op::PermitInResult));
+        let kit = Kit::new();
+        let child = Process::spawn((kit.clone(), k), victim_with_result).unwrap();
+        eventually("the victim is prepared", || kit.stage.get() == 1);
+        kit.stage.set(2);
+        let died = match child.wait() {
+            Some(status) => !status.success(),
+            None => true,
+        };
+        // Killed after the commit it has returned the permit all the same.
+        match child.join() {
+            Ok(permit) => {
+                assert_eq!(kit.semaphore.available(), 0);
+                drop(permit);
+            }
+            Err(_) => assert!(died),
+        }
+        all_is_well(&kit, &[]);
+        drop(kit);
+        match &before {
+            None => before = Some(quiet_audit()),
+            Some(before) => leaves_nothing(before),
+        }
+        line.runs += 1;
+        line.deaths += u32::from(died);
+        if !died {
+            line.steps = k - 1;
+            break;
+        }
+    }
+    assert!(line.steps > 1);
+    print("A result", &[line]);
+    doing(String::new);
+}
+
+/// The first holds something and dies at step `k1` of giving it back (0: before); the second waits for it and dies at its step `k2`.
+fn two(first: Op, second: Op, k1: u64, k2: u64) -> [bool; 2] {
+    doing(|| format!("{first:?} step {k1}, {second:?} step {k2}"));
+    let (kit, other) = (Kit::new(), Atomic::new(0u32).unwrap());
+    let a = Process::spawn((kit.clone(), first, k1), victim).unwrap();
+    eventually("the first is prepared", || kit.stage.get() == 1);
+    let second_kit = Kit { stage: other.clone(), ..kit.clone() };
+    let b = Process::spawn((second_kit, second, k2), victim).unwrap();
+    eventually("the second is prepared", || other.get() == 1);
+    let pids = [a.pid(), b.pid()];
+    let (object, by_kernel_alone) = match second {
+        Op::Lock | Op::Recover => (id(&kit.lock), true),
+        Op::ValueUpdate => (id(&kit.value), true),
+        Op::EventWait => (id(&kit.event), true),
+        _ => (id(&kit.semaphore), false),
+    };
+    thread::scope(|s| {
+        let hold = by_kernel_alone.then(|| testing::hold_collections().unwrap());
+        other.set(2);
+        if second != Op::Recover {
+            asleep_or_dead(pids[1], object);
+        }
+        let third = waiter(s, || match second {
+            Op::Lock | Op::Recover => drop(kit.lock.lock()),
+            Op::ValueUpdate => kit.value.update(|_| ()).unwrap(),
+            Op::EventWait => kit.event.wait().unwrap(),
+            _ => drop(kit.semaphore.acquire().unwrap()),
+        });
+        kit.stage.set(2);
+        eventually("the first ends", || is_dead(pids[0]));
+        if second == Op::EventWait && !kit.event.is_set() {
+            kit.event.set().unwrap();
+        }
+        eventually("the second ends", || is_dead(pids[1]));
+        must_go_on(third);
+        drop(hold);
+    });
+    let died = [a.join().is_err(), b.join().is_err()];
+    all_is_well(&kit, &pids);
+    died
+}
+
+#[test]
+fn a_second_death_at_every_step_of_the_successor() {
+    let _alone = alone();
+    let mut table = Vec::new();
+    for (first, second) in [
+        (Op::Unlock, Op::Lock),
+        (Op::Unlock, Op::Recover),
+        (Op::ValuePublish, Op::ValueUpdate),
+        (Op::EventSet, Op::EventWait),
+        (Op::Release, Op::Acquire),
+        (Op::DropOwned, Op::AcquireOwned),
+    ] {
+        let mut line = Line::new(format!("{first:?} x {second:?}"));
+        let _ = two(first, second, 1, 1);
+        let before = quiet_audit();
+        'first: for k1 in 0..100 {
+            for k2 in 1..100 {
+                let [a, b] = two(first, second, k1, k2);
+                line.runs += 1;
+                line.deaths += u32::from(a) + u32::from(b);
+                if k2 % 8 == 0 {
+                    leaves_nothing(&before);
+                }
+                if !b {
+                    if !a {
+                        break 'first;
+                    }
+                    break;
+                }
+                line.steps = line.steps.max(k2);
+            }
+            leaves_nothing(&before);
+        }
+        table.push(line);
+    }
+    print("Two deaths", &table);
+    doing(String::new);
+}
+
+/// glibc's robust mutex strands the third here, each time: the second had been woken and is killed before it runs, while a barging owner
+/// has the lock, whose unlock then wakes nobody.
+#[test]
+fn a_woken_waiter_that_is_killed_strands_nobody() {
+    let _alone = alone();
+    fn pin(cpu: usize) -> bool {
+        // SAFETY: an all-zero set is valid.
+        let mut set: libc::cpu_set_t = unsafe { mem::zeroed() };
+        // SAFETY: the index is small.
+        unsafe { libc::CPU_SET(cpu, &mut set) };
+        // SAFETY: reads the set, for the calling thread.
+        unsafe { libc::sched_setaffinity(0, size_of_val(&set), &raw const set) == 0 }
+    }
+    if !thread::spawn(|| pin(0) && pin(1)).join().unwrap() {
+        println!("skipped: needs CPUs 0 and 1");
+        return;
+    }
+    let (mut stranded, mut had_run) = (0, 0);
+    for round in 0..50 {
+        doing(|| format!("round {round}"));
+        let (lock, turn) = (Lock::ignoring_death().unwrap(), Atomic::new(0u32).unwrap());
+        thread::scope(|s| {
+            s.spawn(|| {
+                assert!(pin(1));
+                let guard = lock.lock().unwrap();
+                let sleepy = Process::spawn((lock.clone(), turn.clone()), |lock: Lock, turn: Atomic<u32>| {
+                    pin(0);
+                    let idle = libc::sched_param { sched_priority: 0 };
+                    // SAFETY: reads the parameters, for the calling thread.
+                    unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &raw const idle) };
+                    let _guard = lock.lock().unwrap();
+                    turn.add(100);
+                });
+                let sleepy = sleepy.unwrap();
+                asleep_or_dead(sleepy.pid(), id(&lock));
+                let third = Process::spawn((lock.clone(), turn.clone()), |lock: Lock, turn: Atomic<u32>| {
+                    pin(1);
+                    let _guard = lock.lock().unwrap();
+                    turn.add(1);
+                });
+                let mut third = third.unwrap();
+                asleep_or_dead(third.pid(), id(&lock));
+                let hog = Process::spawn((turn.clone(),), |turn: Atomic<u32>| {
+                    pin(0);
+                    turn.add(10_000);
+                    loop {
+                        std::hint::spin_loop();
+                    }
+                });
+                let hog: Process<()> = hog.unwrap();
+                eventually("the hog hogs", || turn.get() >= 10_000);
+                thread::sleep(Duration::from_millis(2));
+                drop(guard);
+                let barging = lock.lock().unwrap();
+                sleepy.kill().unwrap();
+                assert!(sleepy.wait().is_some());
+                had_run += u32::from(turn.get() % 10_000 >= 100);
+                drop(barging);
+                hog.kill().unwrap();
+                if third.join_timeout(Duration::from_secs(20)).unwrap().is_none() {
+                    stranded += 1;
+                    third.kill().unwrap();
+                }
+                hog.wait();
+            });
+        });
+    }
+    println!(
+        "\nwoken waiter killed while a barging owner has the lock: 50 rounds, stranded {stranded}, it had run first in {had_run}"
+    );
+    assert_eq!(stranded, 0);
+    assert!(had_run < 25, "the scene was not the one meant: {had_run}");
+    doing(String::new);
+}
