@@ -114,6 +114,18 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// A task that has been entered and is not sent yet.
+struct Entered<'a>(&'a Home, TaskId);
+
+impl Drop for Entered<'_> {
+    fn drop(&mut self) {
+        lock(&self.0.table).remove(self.1);
+        // It may have been the only one, for whose end somebody waits.
+        let _ = self.0.bell.set();
+        self.0.look_around();
+    }
+}
+
 impl Home {
     pub(crate) fn start(settings: Settings) -> Result<Arc<Home>, PoolError> {
         let arena = Arena::of_the_tree()?;
@@ -226,12 +238,11 @@ impl Home {
             }
         };
         head.id = id;
+        // An argument may panic when it is encoded.
+        let entered = Entered(self, id);
         let put = if saved { self.put_saved(id) } else { put(head, None) };
         if let Err(e) = put {
-            lock(&self.table).remove(id);
-            // It was the only one, and whoever waits for the end waits for nothing more.
-            let _ = self.bell.set();
-            self.look_around();
+            drop(entered);
             let kind = match self.state() {
                 _ if e.is_codec() => PoolErrorKind::Codec,
                 OPEN => PoolErrorKind::System,
@@ -239,6 +250,7 @@ impl Home {
             };
             return Err(PoolError::because(kind, "the task was not submitted", e));
         }
+        std::mem::forget(entered);
         if timeout.is_some() || self.short_handed.load(Ordering::Relaxed) {
             let _ = self.bell.set();
         }
