@@ -96,14 +96,7 @@ impl Client {
     where
         Wire: multiproc_channel::EncodeRef<B, Packet>,
     {
-        let told = self.address.tell.put_ref(what).map_err(|e| {
-            let kind = match () {
-                () if e.is_codec() => PoolErrorKind::Codec,
-                () if e.is_disconnected() => PoolErrorKind::Closed,
-                () => PoolErrorKind::System,
-            };
-            PoolError::because(kind, "the task was not submitted", e)
-        });
+        let told = self.address.tell.put_ref(what).map_err(PoolError::not_put);
         let _ = self.address.bell.set();
         told
     }

@@ -117,8 +117,8 @@ impl Home {
                 let panic = decode::<Panic>(self, rest, references)?;
                 self.fail(head.id, panic.into());
             }
-            Tell::Unreadable => _ = self.fail(head.id, TaskError::Unreadable(words(rest)?)),
-            Tell::Unsendable => _ = self.fail(head.id, TaskError::Unsendable(words(rest)?)),
+            Tell::Unreadable => self.fail(head.id, TaskError::Unreadable(words(rest)?)),
+            Tell::Unsendable => self.fail(head.id, TaskError::Unsendable(words(rest)?)),
             Tell::Ask => {
                 let yes = self.may_run(head.worker, head.id, head.number);
                 let _ = self.answers_of(head.worker)?.put_ref(&Out(AnswerHead { id: head.id, yes: u64::from(yes) }, &()));

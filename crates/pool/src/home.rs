@@ -21,6 +21,7 @@ use multiproc_shm::Arena;
 use multiproc_sync::{Atomic, Event};
 use std::collections::HashMap;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::JoinHandle;
@@ -218,8 +219,7 @@ impl Home {
         let put = if saved { self.put_saved(id) } else { put(head, None) };
         if let Err(e) = put {
             lock(&self.table).remove(id);
-            let kind = if e.is_codec() { PoolErrorKind::Codec } else { PoolErrorKind::System };
-            return Err(PoolError::because(kind, "the task was not submitted", e));
+            return Err(PoolError::not_put(e));
         }
         if timeout.is_some() || self.short_handed.load(Ordering::Relaxed) {
             let _ = self.bell.set();
@@ -272,22 +272,28 @@ impl Home {
         (!usual).then(|| Box::new(Terms { timeout: *task_timeout, retry: retry.clone(), ..Terms::default() }))
     }
 
-    /// A task has failed: it is tried again, or has its outcome. False when it had one already.
-    pub(crate) fn fail(&self, id: TaskId, why: TaskError) -> bool {
+    /// A task has failed: it is tried again, or has its outcome. Nothing happens when it had one already.
+    pub(crate) fn fail(&self, id: TaskId, why: TaskError) {
+        let retry = lock(&self.table)
+            .get(id)
+            .and_then(|entry| Some((entry.head.tries, entry.terms.as_ref()?.retry.clone()?)))
+            .filter(|_| self.state() < TERMINATED);
+        // The user's code, outside of all locks.
+        let pause = retry.and_then(|(tries, retry)| {
+            catch_unwind(AssertUnwindSafe(|| retry.pause(tries + 1, &why))).ok().flatten().map(|pause| (tries, pause))
+        });
         let mut table = lock(&self.table);
-        let Some(entry) = table.get(id).filter(|entry| !entry.cancelled) else { return false };
-        let pause = entry.terms.as_ref().and_then(|terms| terms.retry.as_ref()?.pause(entry.head.tries + 1, &why));
-        if let Some(pause) = pause.filter(|_| self.state() < TERMINATED) {
+        let Some(entry) = table.get(id).filter(|entry| !entry.cancelled) else { return };
+        if let Some((_, pause)) = pause.filter(|(tries, _)| *tries == entry.head.tries) {
             entry.head.tries += 1;
             drop(table);
             lock(&self.later).push((Instant::now() + pause, id));
             let _ = self.bell.set();
-            return true;
+            return;
         }
-        let Some(entry) = table.remove(id) else { return false };
+        let Some(entry) = table.remove(id) else { return };
         drop(table);
         entry.pending.end(Ending::Failed(why));
-        true
     }
 
     /// How often a task has been started, with the attempt that runs.
