@@ -119,7 +119,7 @@ impl Client {
         };
         told.inspect_err(|_| _ = lock(&self.table).remove(id))?;
         if let Some(entry) = lock(&self.table).get(id) {
-            entry.terms = saved.map(|saved| Box::new(Terms { saved: Some(saved), ..Terms::default() }));
+            entry.terms = saved.map(|saved| Box::new(Terms { saved: Some(Arc::new(Mutex::new(saved))), ..Terms::default() }));
         }
         Ok(id)
     }
@@ -139,7 +139,7 @@ impl Client {
         }
         let Some(mut entry) = lock(&self.table).remove(id) else { return };
         let Some(saved) = entry.terms.as_mut().and_then(|terms| terms.saved.take()) else { return };
-        worker.run_own(TaskHead { id: id | OWN, ..entry.head }, &saved, &entry.pending);
+        worker.run_own(TaskHead { id: id | OWN, ..entry.head }, &lock(&saved), &entry.pending);
     }
 
     fn heed(&self, sealed: &Sealed) {
@@ -197,7 +197,7 @@ impl Collector for Client {
         }
     }
 
-    fn nobody_leads(&self) {}
+    fn nobody_leads(&self, _: bool) {}
 }
 
 /// Collects without running anything meanwhile.
@@ -208,7 +208,7 @@ impl Collector for OnlyTold<'_> {
         self.0.told.get_sealed(within).inspect(|sealed| self.0.heed(sealed)).is_ok()
     }
 
-    fn nobody_leads(&self) {}
+    fn nobody_leads(&self, _: bool) {}
 }
 
 impl Backend for Client {

@@ -220,6 +220,8 @@ impl Home {
         if let Some(member) = crew.members.iter_mut().find(|member| member.index == worker) {
             member.is_ready = true;
         }
+        // The next may be recycled.
+        let _ = self.bell.set();
     }
 
     /// How a worker is answered.
@@ -237,9 +239,17 @@ impl Home {
         let killed_for_memory = kills > crew.oom_kills;
         crew.oom_kills = kills.or(crew.oom_kills);
         // Tasks that it had started; those that it had only taken are delivered again.
-        let started: Vec<TaskId> =
-            crew.members[at].desk.levels().filter(|level| level.is_started()).map(|level| level.task()).collect();
         let member = &crew.members[at];
+        let started: Vec<TaskId> = {
+            let mut table = lock(&self.table);
+            let told = |id, since| table.get(id).is_some_and(|entry| entry.was_told(index, since));
+            let mut levels: Vec<_> = member.desk.levels().filter(|level| level.is_started()).collect();
+            levels.retain({
+                let mut told = told;
+                move |level| !told(level.task(), level.since())
+            });
+            levels.iter().map(|level| level.task()).collect()
+        };
         let pid = member.pid().unwrap_or(0);
         let (verdict, began) = (member.verdict.clone(), member.desk.is_ready());
         drop(crew);
@@ -257,10 +267,15 @@ impl Home {
             };
             self.fail(id, why);
         }
+        // Whoever collects waits for what workers tell, and nobody tells this.
+        self.nudge();
+        self.look_around();
         // Only now: until here, whoever is delivered one of these tasks again is told to leave it.
         let mut crew = lock(&self.crew);
         crew.members.retain(|member| member.index != index);
-        let failed = !began && self.state() < TERMINATED && !matches!(*cause, ProcessError::Signaled { .. });
+        // Killed from outside, or asked to leave: that says nothing of whether the next can begin.
+        let was_killed = matches!(*cause, ProcessError::Signaled { signal: Signal::KILL | Signal::TERM, .. }) && !out_of_memory;
+        let failed = !began && self.state() < TERMINATED && !was_killed;
         if failed {
             crew.failures += 1;
             crew.next_start = Some(Instant::now() + Duration::from_millis(10 << crew.failures.min(6)));

@@ -11,7 +11,7 @@ use multiproc_shm::scope::References;
 use std::collections::HashMap;
 use std::fmt::Write;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, Weak};
 
 /// What the pool knows of its clients.
 #[derive(Debug, Default)]
@@ -83,7 +83,7 @@ impl Home {
         if let Some(terms) = &mut terms
             && terms.retry.is_some()
         {
-            terms.saved = Some(Saved::of(args.to_vec(), references.clone()));
+            terms.saved = Some(Arc::new(Mutex::new(Saved::of(args.to_vec(), references.clone()))));
         }
         let id = lock(&self.table).enter(Entry { pending: remote.clone(), terms, head, cancelled: false });
         lock(&self.remotes).tasks.insert((told.worker, told.id), id);

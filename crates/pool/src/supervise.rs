@@ -49,7 +49,7 @@ fn look_after(home: &Arc<Home>) {
         home.bell.clear();
         let mut next = Next::default();
         // Workers that wait for room to tell something, for an answer, or somebody who wants to be called.
-        home.collect_if_alone();
+        home.lead.collect_or_call(&**home);
         let ended: Vec<u32> =
             lock(&home.crew).members.iter().filter(|member| member.has_ended()).map(|member| member.index).collect();
         ended.into_iter().for_each(|index| home.bury(index));
@@ -117,6 +117,8 @@ impl Home {
                 let why = crate::PoolError::because(PoolErrorKind::System, "the task could not be sent again", e);
                 if let Some(entry) = lock(&self.table).remove(id) {
                     entry.pending.end(crate::table::Ending::Failed(TaskError::Refused(why)));
+                    self.nudge();
+                    self.look_around();
                 }
             }
         }

@@ -10,7 +10,7 @@ use multiproc_shm::Arena;
 use multiproc_shm::scope::{Outgoing, References};
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// How a task ended, told to whoever holds its [`Pending`].
@@ -32,7 +32,9 @@ pub(crate) struct Terms {
     pub(crate) timeout: Option<Duration>,
     pub(crate) retry: Option<Arc<Retry>>,
     /// To be sent again.
-    pub(crate) saved: Option<Saved>,
+    pub(crate) saved: Option<Arc<Mutex<Saved>>>,
+    /// The worker that has told how the last attempt failed, and when that was started: what lies on its desk of that is settled.
+    pub(crate) told: Option<(u32, u64)>,
 }
 
 /// A task's arguments, kept for another attempt.
@@ -76,6 +78,13 @@ pub(crate) struct Entry {
     pub(crate) head: TaskHead,
     /// It has its outcome, and a worker that finds it in the queue shall not run it.
     pub(crate) cancelled: bool,
+}
+
+impl Entry {
+    /// Whether what `worker` started at that time has been told, and counted, as a failed attempt.
+    pub(crate) fn was_told(&self, worker: u32, since: u64) -> bool {
+        self.terms.as_ref().is_some_and(|terms| terms.told == Some((worker, since)))
+    }
 }
 
 impl fmt::Debug for Entry {
