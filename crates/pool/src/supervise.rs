@@ -38,6 +38,9 @@ pub(crate) fn supervise(home: &Arc<Home>) {
     if panicked {
         home.dismiss_all();
     }
+    // Written to its end before anybody knows that the pool has.
+    home.is_traced.store(false, Ordering::Relaxed);
+    drop(lock(&home.trace).take());
     home.advance(FINISHED);
     home.end_all(&|| TaskError::Cancelled);
 }
