@@ -3,7 +3,7 @@
 mod common_queue;
 
 use common_queue::{eventually, state_of};
-use multiproc::{Event, Process, Queue, WaitOn, channel, dump, one_way, pipe, wait, wait_deadline, wait_timeout};
+use multiproc::{Event, Process, Queue, WaitOn, channel, dump, one_way, pipe, threads, wait, wait_deadline, wait_timeout};
 use multiproc_tests::watch;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -582,4 +582,55 @@ fn relays_serve_several_waits_at_once() {
         }
     });
     assert!(relays() <= 8, "{}", relays());
+}
+
+#[test]
+fn a_thread_that_has_ended_is_ready() {
+    let _alone = alone();
+    let (go, never, other) = (Event::new().unwrap(), Event::new().unwrap(), Event::new().unwrap());
+    let mut waits = threads::Process::spawn((go.clone(),), |go: Event| go.wait().unwrap()).unwrap();
+    let dies = threads::Process::spawn((other.clone(),), |other: Event| -> () {
+        other.wait().unwrap();
+        panic!("as it is meant to");
+    })
+    .unwrap();
+    let all: [&dyn WaitOn; 3] = [&never, &waits, &dies];
+    assert_eq!(wait_timeout(&all, Duration::ZERO).unwrap(), []);
+    assert_eq!(woken_by(&all, || go.set().unwrap()), [1]);
+    assert_eq!(wait(&all).unwrap(), [1]);
+    assert_eq!(woken_by(&[&never, &dies], || other.set().unwrap()), [1]);
+    assert_eq!(wait(&all).unwrap(), [1, 2]);
+    assert!(waits.try_join().unwrap().is_some() && dies.join().is_err());
+}
+
+#[test]
+fn a_dead_letter_is_ready_and_so_is_their_end() {
+    let _alone = alone();
+    let never = Event::new().unwrap();
+    let q = Queue::<u32>::builder().attempts(1).build().unwrap();
+    let dead = q.dead().unwrap();
+    let all: [&dyn WaitOn; 2] = [&never, &dead];
+    for n in 1..=2 {
+        q.put(n).unwrap();
+    }
+    // Given back.
+    assert_eq!(wait_timeout(&all, Duration::ZERO).unwrap(), []);
+    assert_eq!(woken_by(&all, || drop(q.lease().unwrap())), [1]);
+    assert_eq!(dead.try_get().unwrap().into_inner(), 1);
+    assert_eq!(wait_timeout(&all, Duration::ZERO).unwrap(), []);
+    // Its holder is killed.
+    let end = Event::new().unwrap();
+    let holder = Process::spawn((q.clone(), end.clone()), |q: Queue<u32>, end: Event| -> () {
+        let _lease = q.lease().unwrap();
+        end.wait().unwrap();
+        std::process::abort();
+    })
+    .unwrap();
+    assert_eq!(woken_by(&all, || end.set().unwrap()), [1]);
+    assert!(holder.join().is_err());
+    assert_eq!(wait(&all).unwrap(), [1]);
+    assert!(dead.get().unwrap().died());
+    // None can come any more.
+    assert_eq!(woken_by(&all, || q.close().unwrap()), [1]);
+    assert!(dead.try_get().unwrap_err().is_end());
 }

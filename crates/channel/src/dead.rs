@@ -5,6 +5,8 @@ use crate::error::GetError;
 use crate::message::Arrival;
 use crate::queue::{Carries, until};
 use crate::ring::{Patience, Ring};
+use multiproc_shm::Arena;
+use multiproc_shm::watching::{Seen, Source, WaitOn, Watched, Watchlist};
 use std::fmt;
 use std::ops::Deref;
 use std::time::Duration;
@@ -129,6 +131,32 @@ impl<T, C: Codec<T>> DeadLetters<T, C> {
         // Last: a death before this is a message lost.
         self.ring.hand_over();
         letter
+    }
+}
+
+impl<T, C> WaitOn for DeadLetters<T, C> {
+    fn source(&self) -> Source<'_> {
+        Source::Object(self)
+    }
+}
+
+impl<T, C> Watched for DeadLetters<T, C> {
+    fn arena(&self) -> Option<&'static Arena> {
+        Some(self.ring.arena())
+    }
+
+    fn is_ready(&self, _seen: &Seen) -> bool {
+        self.ring.would_get_dead()
+    }
+
+    fn watch(&self, _seen: &mut Seen, list: &mut Watchlist) {
+        list.watch(Some(self.ring.arena()), &self.ring.cell.dead.wake);
+    }
+
+    fn woken(&self, seen: &Seen) {
+        if self.is_ready(seen) {
+            self.ring.cell.dead.wake.pass_on_if_owed();
+        }
     }
 }
 

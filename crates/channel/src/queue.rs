@@ -286,7 +286,7 @@ macro_rules! handle {
 
             /// How many messages were lost since the last call, because a process died between taking one and returning it from `get`.
             ///
-            /// Each is also a `tracing` event. Messages under lease are not lost but delivered again.
+            /// Each is also a `tracing` event. Messages under lease are not lost but delivered again, of which an event tells as well.
             pub fn take_losses(&self) -> u32 {
                 if robust::forked() {
                     return 0;
@@ -411,6 +411,10 @@ macro_rules! getting {
         impl<T, C> WaitOn for $Name<T, C> {
             fn source(&self) -> Source<'_> {
                 Source::Object(&self.ring)
+            }
+
+            fn is_idle(&self) -> bool {
+                self.ring.is_idle()
             }
         }
 

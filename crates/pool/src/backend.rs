@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 /// Where a task runs.
 pub(crate) trait Backend: Send + Sync {
     /// Does what is to be done for tasks to end, or waits while others do, until `done`; false when the time has come first. Whatever makes `done` true unparks this
-    /// thread. With `any` that is the outcome of any task.
-    fn drive(&self, done: &dyn Fn() -> bool, deadline: Option<Instant>, any: bool) -> bool;
+    /// thread. Without a `task` that is the outcome of any.
+    fn drive(&self, done: &dyn Fn() -> bool, deadline: Option<Instant>, task: Option<TaskId>) -> bool;
 
     /// Takes notice of what has been told, without waiting.
     fn collect(&self);
@@ -33,7 +33,7 @@ pub(crate) fn drive_all(mut backends: Vec<Arc<dyn Backend>>, done: &dyn Fn() -> 
     distinct(&mut backends);
     match &backends[..] {
         [] => done(),
-        [backend] => backend.drive(done, deadline, true),
+        [backend] => backend.drive(done, deadline, None),
         // Nobody can lead in two pools: their own threads collect.
         several => {
             let _interest = several.iter().map(|backend| Interest::new(&**backend)).collect::<Vec<_>>();

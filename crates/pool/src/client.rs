@@ -6,9 +6,9 @@ use crate::backend::Backend;
 use crate::error::{PoolError, PoolErrorKind, TaskError};
 use crate::home::lock;
 use crate::lead::{Collector, Lead, left};
-use crate::table::{Ending, Entry, Pending, Table};
+use crate::table::{Ending, Entry, Pending, Saved, Table, Terms};
 use crate::told::Told;
-use crate::wire::{self, Inbox, Out, Outbox, Packet, SubmitHead, TaskHead, TaskId, Tell, TellHead, Wire};
+use crate::wire::{self, Inbox, OWN, Out, Outbox, Packet, SubmitHead, TaskHead, TaskId, Tell, TellHead, Wire};
 use crate::worker::{self, Worker};
 use multiproc_channel::sealed::{Sealed, Within};
 use multiproc_channel::{Bincode, Message, Queue, message};
@@ -44,6 +44,8 @@ pub(crate) struct Client {
     told: Inbox,
     lead: Lead,
     table: Mutex<Table>,
+    /// Answers to claims.
+    claims: Mutex<Vec<(TaskId, bool)>>,
     me: Weak<Client>,
     /// The thread that collects for who does not wait.
     collects: Once,
@@ -73,6 +75,7 @@ impl Client {
             told,
             lead: Lead::default(),
             table: Mutex::default(),
+            claims: Mutex::default(),
             me: me.clone(),
             collects: Once::new(),
             address,
@@ -106,17 +109,56 @@ impl Client {
     }
 
     pub(crate) fn submit<A: Message>(&self, pending: Arc<dyn Pending>, task: TaskHead, args: &A) -> Result<TaskId, PoolError> {
+        // What a worker submits it may run itself, rather than wait for it.
+        let saved = match self.helper() {
+            Some(_) => {
+                let arena = Arena::of_the_tree()?;
+                let codec = |e| PoolError::because(PoolErrorKind::Codec, "the task was not submitted", e);
+                Some(Saved::new(arena, args).map_err(codec)?)
+            }
+            None => None,
+        };
         let id = lock(&self.table).enter(Entry { pending, terms: None, head: task, cancelled: false });
         let head = SubmitHead { tell: TellHead::new(Tell::Submit, self.number, id, 0), task };
-        self.tell(&Out(head, args)).inspect_err(|_| _ = lock(&self.table).remove(id))?;
+        let told = match &saved {
+            Some(saved) => self.tell(&saved.behind(head)),
+            None => self.tell(&Out(head, args)),
+        };
+        told.inspect_err(|_| _ = lock(&self.table).remove(id))?;
+        if let Some(entry) = lock(&self.table).get(id) {
+            entry.terms = saved.map(|saved| Box::new(Terms { saved: Some(saved), ..Terms::default() }));
+        }
         Ok(id)
+    }
+
+    /// Takes back a task that no worker has begun, and runs it on top of those on this worker's desk.
+    fn run_claimed(&self, worker: &Worker, id: TaskId) {
+        let kept = lock(&self.table).get(id).is_some_and(|entry| entry.terms.is_some());
+        if !kept || self.tell(&Out(TellHead::new(Tell::Claim, self.number, id, 0), &())).is_err() {
+            return;
+        }
+        let answer = || lock(&self.claims).iter().find(|(task, _)| *task == id).copied();
+        self.lead.drive(&OnlyTold(self), &|| answer().is_some(), None, true);
+        let granted = answer().is_some_and(|(_, granted)| granted);
+        lock(&self.claims).retain(|(task, _)| *task != id);
+        if !granted {
+            return;
+        }
+        let Some(mut entry) = lock(&self.table).remove(id) else { return };
+        let Some(saved) = entry.terms.as_mut().and_then(|terms| terms.saved.take()) else { return };
+        worker.run_own(TaskHead { id: id | OWN, ..entry.head }, &saved, &entry.pending);
     }
 
     fn heed(&self, sealed: &Sealed) {
         let _ = sealed.open(|bytes, references| {
             let (head, rest) = wire::split::<TellHead>(bytes)?;
+            let tell = head.tell()?;
+            if tell == Tell::Claimed {
+                lock(&self.claims).push((head.id, head.number == 1));
+                return Some(());
+            }
             let entry = lock(&self.table).remove(head.id)?;
-            match head.tell()? {
+            match tell {
                 Tell::Value => entry.pending.end(Ending::Value(rest, references, head.number)),
                 _ => {
                     let arena = Arena::of_the_tree().ok()?;
@@ -165,23 +207,38 @@ impl Collector for Client {
     fn nobody_leads(&self) {}
 }
 
+/// Collects without running anything meanwhile.
+struct OnlyTold<'a>(&'a Client);
+
+impl Collector for OnlyTold<'_> {
+    fn collect(&self, within: Within) -> bool {
+        self.0.told.get_sealed(within).inspect(|sealed| self.0.heed(sealed)).is_ok()
+    }
+
+    fn nobody_leads(&self) {}
+}
+
 impl Backend for Client {
-    fn drive(&self, done: &dyn Fn() -> bool, deadline: Option<Instant>, any: bool) -> bool {
-        let Some(worker) = self.helper() else { return self.lead.drive(self, done, deadline, any) };
+    fn drive(&self, done: &dyn Fn() -> bool, deadline: Option<Instant>, task: Option<TaskId>) -> bool {
+        let Some(worker) = self.helper() else { return self.lead.drive(self, done, deadline, task.is_none()) };
         if !worker.has_room() {
             // Nothing more fits on its desk: the pool grows, or says that all wait.
-            let first = lock(&self.table).ids().next().unwrap_or(0);
-            let _blocked = Blocked::new(self, worker.index(), first);
-            return self.lead.drive(self, done, deadline, any);
+            let _blocked = Blocked::new(self, worker.index());
+            return self.lead.drive(self, done, deadline, task.is_none());
+        }
+        if let Some(task) = task
+            && !done()
+        {
+            self.run_claimed(worker, task);
         }
         // Nobody else would run what this thread waits for, if there is no other worker: so it does not only wait.
-        while !done() && self.lead.is_led() {
+        while !done() && self.lead.is_led_by_another() {
             let Some(time) = left(deadline) else { return false };
             if !worker.run_another() {
                 let _ = wait_timeout(&[worker.tasks()], time.map_or(LOOK, |time| time.min(LOOK)));
             }
         }
-        self.lead.drive(self, done, deadline, any)
+        self.lead.drive(self, done, deadline, task.is_none())
     }
 
     fn collect(&self) {
@@ -216,8 +273,8 @@ impl Backend for Client {
 struct Blocked<'a>(&'a Client, u32);
 
 impl<'a> Blocked<'a> {
-    fn new(client: &'a Client, worker: u32, id: TaskId) -> Blocked<'a> {
-        let _ = client.tell(&Out(TellHead::new(Tell::Blocked, worker, id, u64::from(client.number)), &()));
+    fn new(client: &'a Client, worker: u32) -> Blocked<'a> {
+        let _ = client.tell(&Out(TellHead::new(Tell::Blocked, worker, 0, u64::from(client.number)), &()));
         Blocked(client, worker)
     }
 }

@@ -15,8 +15,8 @@ use std::thread;
 use std::time::Instant;
 
 impl Backend for Home {
-    fn drive(&self, done: &dyn Fn() -> bool, deadline: Option<Instant>, any: bool) -> bool {
-        self.lead.drive(self, done, deadline, any)
+    fn drive(&self, done: &dyn Fn() -> bool, deadline: Option<Instant>, task: Option<TaskId>) -> bool {
+        self.lead.drive(self, done, deadline, task.is_none())
     }
 
     fn collect(&self) {
@@ -136,9 +136,10 @@ impl Home {
                 self.heed_submitted(head, task, args, references);
             }
             Tell::Stop => self.stop_remote(head.worker, head.id, head.number == 1),
-            Tell::Blocked => self.heed_blocked(head.worker, head.number as u32, head.id),
+            Tell::Claim => self.heed_claim(head.worker, head.id),
+            Tell::Blocked => self.heed_blocked(head.worker, head.number as u32),
             Tell::Unblocked => self.heed_unblocked(head.worker),
-            Tell::Failed => {}
+            Tell::Failed | Tell::Claimed => {}
         }
         Some(())
     }

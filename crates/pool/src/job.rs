@@ -5,8 +5,8 @@
 
 use crate::error::{PoolError, PoolErrorKind};
 use crate::panics::Panic;
-use crate::wire::{TaskHead, Tell};
-use crate::worker::Run;
+use crate::run::{Failed, Run};
+use crate::wire::TaskHead;
 use multiproc_channel::{Bincode, Buffer, Message, message};
 use multiproc_process::Args;
 use multiproc_shm::Arena;
@@ -86,7 +86,7 @@ fn run_call<A: Args, R: Message>(run: &Run<'_>) {
     let Some(args) = run.arguments::<A>() else { return };
     match catch_unwind(AssertUnwindSafe(|| A::call(f, args))) {
         Ok(value) => run.tell_value(&value),
-        Err(panic) => run.tell(Tell::Panicked, &Panic::taken(&*panic)),
+        Err(panic) => run.fail(Failed::Panicked(Panic::taken(&*panic))),
     }
 }
 

@@ -6,7 +6,7 @@
 use crate::home::lock;
 use multiproc_channel::sealed::Within;
 use std::sync::Mutex;
-use std::thread::{self, Thread};
+use std::thread::{self, Thread, ThreadId};
 use std::time::{Duration, Instant};
 
 /// What is collected.
@@ -24,7 +24,8 @@ pub(crate) struct Lead(Mutex<Places>);
 
 #[derive(Debug, Default)]
 struct Places {
-    led: bool,
+    /// By this thread.
+    led: Option<ThreadId>,
     waiting: Vec<Waiting>,
 }
 
@@ -40,7 +41,7 @@ struct Leading<'a>(&'a Lead, &'a dyn Collector);
 
 impl Drop for Leading<'_> {
     fn drop(&mut self) {
-        lock(&self.0.0).led = false;
+        lock(&self.0.0).led = None;
         self.0.pass_on(self.1);
     }
 }
@@ -54,7 +55,11 @@ pub(crate) fn left(deadline: Option<Instant>) -> Option<Option<Duration>> {
 
 impl Lead {
     pub(crate) fn is_led(&self) -> bool {
-        lock(&self.0).led
+        lock(&self.0).led.is_some()
+    }
+
+    pub(crate) fn is_led_by_another(&self) -> bool {
+        lock(&self.0).led.is_some_and(|leader| leader != thread::current().id())
     }
 
     /// Collects, or waits for who does, until `done`; false when the time has come first. Whatever makes `done` true unparks this thread.
@@ -66,7 +71,13 @@ impl Lead {
             }
             let Some(time) = left(deadline) else { break false };
             let mut places = lock(&self.0);
-            if places.led {
+            if places.led == Some(thread::current().id()) {
+                // A task that this thread runs while it waits for another one, further down its stack.
+                drop(places);
+                collector.collect(time.map_or(Within::Ever, Within::Time));
+                continue;
+            }
+            if places.led.is_some() {
                 let me = thread::current();
                 if !places.waiting.iter().any(|waiting| waiting.thread.id() == me.id()) {
                     places.waiting.push(Waiting { thread: me, any });
@@ -81,7 +92,7 @@ impl Lead {
                 }
                 continue;
             }
-            places.led = true;
+            places.led = Some(thread::current().id());
             drop(places);
             let _leading = Leading(self, collector);
             while !done() {
@@ -102,10 +113,10 @@ impl Lead {
     pub(crate) fn collect_if_alone(&self, collector: &dyn Collector) {
         {
             let mut places = lock(&self.0);
-            if places.led {
+            if places.led.is_some() {
                 return;
             }
-            places.led = true;
+            places.led = Some(thread::current().id());
         }
         let _leading = Leading(self, collector);
         while collector.collect(Within::Now) {}
@@ -113,7 +124,7 @@ impl Lead {
 
     fn pass_on(&self, collector: &dyn Collector) {
         let places = lock(&self.0);
-        if places.led {
+        if places.led.is_some() {
             return;
         }
         match places.waiting.first() {

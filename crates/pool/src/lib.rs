@@ -2,7 +2,7 @@
 //!
 //! Internal to multiproc, no semver promise. Reading order: [`error`] -> [`task`] (what a caller holds) -> [`pool`] and [`builder`] -> [`map`] and [`waiting`] -> `home` (what a pool's
 //! threads share), with `table` (tasks without an outcome), `crew` (workers), `collect` (who takes what they tell), `supervise` (deaths, times, staff) and `stop` -> `wire` (what
-//! goes between a pool and its workers), `job` (what a task does) and `desk` (what a worker does at this moment) -> [`worker`].
+//! goes between a pool and its workers), `job` (what a task does) and `desk` (what a worker does at this moment) -> `worker` and `run`, [`current`]. Pools elsewhere: `client` and `remote`, and `told`; without processes: `local`.
 
 mod backend;
 pub mod builder;
@@ -10,6 +10,7 @@ mod callbacks;
 mod client;
 mod collect;
 mod crew;
+pub mod current;
 mod desk;
 pub mod error;
 mod home;
@@ -22,6 +23,7 @@ mod panics;
 pub mod pool;
 mod remote;
 mod retry;
+mod run;
 mod stop;
 mod supervise;
 mod table;
@@ -29,12 +31,12 @@ pub mod task;
 mod told;
 pub mod waiting;
 mod wire;
-pub mod worker;
+mod worker;
 
 pub use builder::{PoolBuilder, TaskBuilder, pool_context};
+pub use current::{CurrentTask, current_task};
 pub use error::{PoolError, TaskError};
 pub use map::{Imap, ImapUnordered};
 pub use pool::{Pool, ThreadPool};
 pub use task::Task;
 pub use waiting::{AsCompleted, ReturnWhen, as_completed, wait_tasks};
-pub use worker::{CurrentTask, current_task};

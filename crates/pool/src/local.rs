@@ -172,7 +172,7 @@ impl Local {
                 let text = "as many tasks as the pool's bound allows are waiting and running";
                 return Err(PoolError::new(PoolErrorKind::Full, text));
             }
-            self.drive(&|| self.open_tasks() < bound || self.state() != OPEN, None, true);
+            self.drive(&|| self.open_tasks() < bound || self.state() != OPEN, None, None);
         }
     }
 
@@ -190,7 +190,7 @@ impl Local {
 
     /// Waits until all tasks have ended.
     pub(crate) fn finish(&self, deadline: Option<Instant>) -> bool {
-        let done = self.drive(&|| self.open_tasks() == 0, deadline, true);
+        let done = self.drive(&|| self.open_tasks() == 0, deadline, None);
         if done {
             self.state.fetch_max(FINISHED, Ordering::SeqCst);
         }
@@ -206,8 +206,8 @@ impl Local {
 }
 
 impl Backend for Local {
-    fn drive(&self, done: &dyn Fn() -> bool, deadline: Option<Instant>, any: bool) -> bool {
-        if any {
+    fn drive(&self, done: &dyn Fn() -> bool, deadline: Option<Instant>, task: Option<TaskId>) -> bool {
+        if task.is_none() {
             lock(&self.waiting).push(thread::current());
         }
         let inside = self.threads.as_ref().is_some_and(|threads| threads.current_thread_index().is_some());
@@ -226,7 +226,7 @@ impl Backend for Local {
         } else {
             park_until(done, deadline)
         };
-        if any {
+        if task.is_none() {
             let me = thread::current().id();
             lock(&self.waiting).retain(|thread| thread.id() != me);
         }

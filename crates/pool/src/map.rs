@@ -353,7 +353,7 @@ where
         if self.out.iter().all(Option::is_none) {
             return None;
         }
-        self.feed.pool.backend().drive(&|| !self.ended.is_empty(), None, true);
+        self.feed.pool.backend().drive(&|| !self.ended.is_empty(), None, None);
         let place = self.ended.take()?;
         self.out[place].take().map(Task::join)
     }

@@ -19,8 +19,8 @@ pub(crate) struct Remotes {
     clients: HashMap<u32, Outbox>,
     /// Their tasks, by client and the id that the client gave.
     tasks: HashMap<(u32, TaskId), TaskId>,
-    /// Workers whose desk is full, with the task that each waits for.
-    blocked: HashMap<u32, (u32, TaskId)>,
+    /// Workers whose desk is full, and which client each is.
+    blocked: HashMap<u32, u32>,
 }
 
 struct Remote {
@@ -105,27 +105,45 @@ impl Home {
         }
     }
 
+    /// A client would rather run its task itself: it may, if no worker has begun it.
+    pub(crate) fn heed_claim(&self, client: u32, id: TaskId) {
+        let (task, outbox) = {
+            let remotes = lock(&self.remotes);
+            (remotes.tasks.get(&(client, id)).copied(), remotes.clients.get(&client).cloned())
+        };
+        let granted = task.is_some_and(|task| self.take_back(task).is_some());
+        if granted {
+            lock(&self.remotes).tasks.remove(&(client, id));
+            self.lose_interest();
+        }
+        if let Some(outbox) = outbox {
+            let _ = outbox.put_ref(&Out(TellHead::new(Tell::Claimed, 0, id, u64::from(granted)), &()));
+        }
+    }
+
     /// A worker waits for a task, and its desk is full.
-    pub(crate) fn heed_blocked(&self, worker: u32, client: u32, id: TaskId) {
-        let circle = {
+    pub(crate) fn heed_blocked(&self, worker: u32, client: u32) {
+        let (circle, tasks) = {
             let mut remotes = lock(&self.remotes);
-            remotes.blocked.insert(worker, (client, id));
+            remotes.blocked.insert(worker, client);
             let most = 2 * self.target.load(Ordering::SeqCst);
-            (remotes.blocked.len() >= most).then(|| {
-                let mut text =
-                    format!("all {most} workers of {} wait for tasks that none of them can begin:", self.settings.name);
-                for (worker, (_, id)) in &remotes.blocked {
-                    let _ = write!(text, " {}-{worker} for its task {:x};", self.settings.name, id);
+            let mut circle = None;
+            if remotes.blocked.len() >= most {
+                let name = &self.settings.name;
+                let mut text = format!("all {most} workers of {name} wait for tasks that none of them can take on:");
+                for worker in remotes.blocked.keys() {
+                    let _ = write!(text, " {name}-{worker} has as many on top of each other as fit;");
                 }
-                text.trim_end_matches(';').to_owned()
-            })
+                circle = Some(text.trim_end_matches(';').to_owned());
+            }
+            (circle, remotes.tasks.values().copied().collect::<Vec<_>>())
         };
         let _ = self.bell.set();
-        let Some(circle) = circle else { return };
-        let task = lock(&self.remotes).tasks.get(&(client, id)).copied();
-        // It lies in the queue, and shall not begin any more.
-        if let Some(task) = task {
-            self.withdraw(task, TaskError::WouldDeadlock { circle });
+        // Those that lie in the queue, which nobody will come to.
+        if let Some(circle) = circle {
+            for task in tasks {
+                self.withdraw(task, TaskError::WouldDeadlock { circle: circle.clone() });
+            }
         }
     }
 

@@ -4,8 +4,9 @@ use crate::TaskError;
 use crate::crew::Verdict;
 use crate::home::{Home, lock};
 use crate::supervise::Next;
-use crate::table::Ending;
+use crate::table::{Ending, Pending};
 use crate::wire::TaskId;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
@@ -36,22 +37,28 @@ impl Home {
 
     /// Gives a task that waits this outcome, so that it never runs; false when it runs, or has run.
     pub(crate) fn withdraw(&self, id: TaskId, why: TaskError) -> bool {
+        let Some(pending) = self.take_back(id) else { return false };
+        pending.end(Ending::Failed(why));
+        self.nudge();
+        self.look_around();
+        true
+    }
+
+    /// Takes a task that waits out of the queue, so that it never runs there; `None` when it runs, or has run.
+    pub(crate) fn take_back(&self, id: TaskId) -> Option<Arc<dyn Pending>> {
         let crew = lock(&self.crew);
         // Counted first: a worker says on its desk that it starts the task, and then looks at the count.
         self.cancelled.fetch_add(1, Ordering::SeqCst);
         if crew.who_runs(id).is_some() {
             self.cancelled.fetch_sub(1, Ordering::SeqCst);
-            return false;
+            return None;
         }
         let pending = lock(&self.table).cancel(id);
         drop(crew);
         let Some(pending) = pending else {
             self.cancelled.fetch_sub(1, Ordering::SeqCst);
-            return false;
+            return None;
         };
-        pending.end(Ending::Failed(why));
-        self.nudge();
-        self.look_around();
         // Between two attempts it lies in no queue, and no worker will meet it.
         let mut later = lock(&self.later);
         if let Some(at) = later.iter().position(|(_, waiting)| *waiting == id) {
@@ -61,7 +68,7 @@ impl Home {
                 self.cancelled.fetch_sub(1, Ordering::SeqCst);
             }
         }
-        true
+        Some(pending)
     }
 
     /// Tells workers more plainly whose task was asked to stop and goes on.

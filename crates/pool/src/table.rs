@@ -55,8 +55,17 @@ impl Saved {
         Saved { bytes, references, _outgoing: Outgoing::default() }
     }
 
+    pub(crate) fn open<R>(&self, look: impl FnOnce(&[u8], &References) -> R) -> R {
+        look(&self.bytes, &self.references)
+    }
+
+    /// Behind a head, to be put into any queue of a pool.
+    pub(crate) fn behind<H>(&self, head: H) -> Again<'_, H> {
+        Again(head, &self.bytes, &self.references)
+    }
+
     pub(crate) fn put(&self, head: TaskHead, tasks: &Queue<Packet, Wire>) -> Result<(), PutError<()>> {
-        tasks.put_ref(&Again(head, &self.bytes, &self.references))
+        tasks.put_ref(&self.behind(head))
     }
 }
 
@@ -89,8 +98,11 @@ pub(crate) struct Table {
     open: usize,
 }
 
+/// Ids stay clear of the bits that say more of a task on a desk.
+const MAX_USES: u32 = 0x0fff_ffff;
+
 fn id_of(place: u32, uses: u32) -> TaskId {
-    u64::from(uses & 0x7fff_ffff) << 32 | u64::from(place)
+    u64::from(uses) << 32 | u64::from(place)
 }
 
 impl Table {
@@ -106,7 +118,7 @@ impl Table {
         });
         let place = &mut self.places[index as usize];
         // Never 0, so that no id is.
-        place.uses = (place.uses % 0x7fff_ffff) + 1;
+        place.uses = (place.uses % MAX_USES) + 1;
         let id = id_of(index, place.uses);
         place.entry = Some(entry);
         if let Some(entry) = &mut place.entry {
@@ -141,11 +153,6 @@ impl Table {
         let pending = entry.pending.clone();
         self.open -= 1;
         Some(pending)
-    }
-
-    /// Tasks without an outcome.
-    pub(crate) fn ids(&self) -> impl Iterator<Item = TaskId> {
-        self.places.iter().filter_map(|place| place.entry.as_ref()).map(|entry| entry.head.id)
     }
 
     /// All tasks without an outcome, removed.

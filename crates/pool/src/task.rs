@@ -144,7 +144,7 @@ impl<R> Task<R> {
             return true;
         }
         self.wake_here();
-        self.backend().drive(&done, deadline, false)
+        self.backend().drive(&done, deadline, Some(self.id))
     }
 
     /// Waits for the outcome and leaves it.

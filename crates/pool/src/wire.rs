@@ -24,6 +24,9 @@ pub(crate) type TaskId = u64;
 /// Set in an id on a worker's desk while the task runs; no id has it.
 pub(crate) const RUNNING: u64 = 1 << 63;
 
+/// Set in an id on a worker's desk for a task that this worker has submitted itself and taken back: no id of its pool has it.
+pub(crate) const OWN: u64 = 1 << 61;
+
 /// In front of a task's arguments.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
@@ -70,16 +73,23 @@ pub(crate) enum Tell {
     Unblocked = 12,
     /// To a client: its task has ended without a value.
     Failed = 13,
+    /// A client would rather run its task itself than wait for it.
+    Claim = 14,
+    /// To a client: whether it may.
+    Claimed = 15,
 }
 
 impl Tell {
-    fn from_word(word: u32) -> Option<Tell> {
+    const ALL: [Tell; Tell::Claimed as usize + 1] = {
         use Tell::*;
-        let all = [
+        [
             Nothing, Ready, Value, Panicked, Unreadable, Unsendable, Ask, Context, Client, Submit, Stop, Blocked, Unblocked,
-            Failed,
-        ];
-        all.get(word as usize).copied()
+            Failed, Claim, Claimed,
+        ]
+    };
+
+    fn from_word(word: u32) -> Option<Tell> {
+        Tell::ALL.get(word as usize).copied()
     }
 }
 
@@ -159,5 +169,16 @@ impl<H: Pod> EncodeRef<Again<'_, H>, Packet> for Wire {
         scope::pass_on(references).map_err(CodecError::encode)?;
         into.append(bytemuck::bytes_of(head))?;
         into.append(bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_come_back() {
+        assert!(Tell::ALL.into_iter().all(|tell| TellHead::new(tell, 1, 2, 3).tell() == Some(tell)));
+        assert_eq!(Tell::from_word(u32::MAX), None);
     }
 }

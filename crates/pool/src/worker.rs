@@ -10,20 +10,18 @@
 
 use crate::desk::{Desk, Level, MAX_DEPTH};
 use crate::initializer::Initializer;
-use crate::job;
-use crate::local::{self, Open};
-use crate::panics::{self, Panic};
+use crate::panics;
+use crate::run::{Run, Source};
+use crate::table::{Pending, Saved};
 use crate::wire::{self, AnswerHead, Inbox, Out, Outbox, TaskHead, Tell, TellHead};
+use multiproc_channel::Message;
 use multiproc_channel::sealed::{SealedLease, Within};
-use multiproc_channel::{Bincode, Message, message};
-use multiproc_shm::Arena;
 use multiproc_shm::scope::References;
 use multiproc_sync::{Atomic, Event};
 use multiproc_sys::clock::now_nanos;
 use multiproc_sys::{crash, memory};
 use serde::{Deserialize, Serialize};
 use std::any::Any;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::{self, ThreadId};
 
@@ -86,12 +84,21 @@ pub(crate) fn work(setup: Setup) -> Left {
     worker.serve()
 }
 
+/// This process as a worker, if it is one.
+pub(crate) fn this_process() -> Option<&'static Worker> {
+    WORKER.get()
+}
+
 /// The worker whose tasks this thread runs.
 pub(crate) fn this_thread() -> Option<&'static Worker> {
     WORKER.get().filter(|worker| worker.thread == thread::current().id())
 }
 
 impl Worker {
+    pub(crate) fn desk(&self) -> &Desk {
+        &self.setup.desk
+    }
+
     pub(crate) fn index(&self) -> u32 {
         self.setup.index
     }
@@ -186,11 +193,24 @@ impl Worker {
         if self.setup.cancelled.get() > 0 && !self.may_run(head) {
             return Some(false);
         }
-        let run = Run { worker: self, lease, head, level, since };
-        if !job::run(&run) {
-            run.tell(Tell::Unreadable, &"its function is not part of this program's code".to_owned());
-        }
+        Run::new(self, Source::Lease(lease), head, level, since).go();
         Some(true)
+    }
+
+    /// Runs a task that this process has submitted and taken back, on top of those on the desk; its outcome goes to `pending`.
+    pub(crate) fn run_own(&self, head: TaskHead, args: &Saved, pending: &Arc<dyn Pending>) {
+        let depth = self.setup.desk.depth().min(MAX_DEPTH - 1);
+        let level = self.setup.desk.level(depth);
+        let since = now_nanos();
+        level.start(head.id, since);
+        self.setup.desk.set_depth(depth + 1);
+        Run::new(self, Source::Own(args, pending), head, level, since).go();
+        self.clear(level, depth);
+    }
+
+    /// Has the pool's thread look.
+    pub(crate) fn ring(&self) {
+        let _ = self.setup.bell.set();
     }
 
     /// Asks the pool whether a task is still to be run.
@@ -203,7 +223,7 @@ impl Worker {
     }
 
     /// The answer to a question about `id`. The worker asks one thing at a time.
-    fn answer<R>(&self, id: u64, take: impl FnOnce(AnswerHead, &[u8], &References) -> R) -> Option<R> {
+    pub(crate) fn answer<R>(&self, id: u64, take: impl FnOnce(AnswerHead, &[u8], &References) -> R) -> Option<R> {
         loop {
             // Fails when the pool is gone, and with it soon this process.
             let sealed = self.setup.answers.get_sealed(Within::Ever).ok()?;
@@ -216,7 +236,7 @@ impl Worker {
         }
     }
 
-    fn put<T: Message>(&self, tell: Tell, id: u64, number: u64, value: &T) -> Result<(), String> {
+    pub(crate) fn put<T: Message>(&self, tell: Tell, id: u64, number: u64, value: &T) -> Result<(), String> {
         let out = Out(TellHead::new(tell, self.setup.index, id, number), value);
         let refused = match self.setup.tells.try_put_ref(&out) {
             Err(e) if e.is_full() => {
@@ -230,169 +250,16 @@ impl Worker {
         refused.map_err(|e| e.to_string())
     }
 
-    fn context(&self, id: u64) -> Option<Arc<dyn Any + Send + Sync>> {
+    pub(crate) fn context(&self, id: u64) -> Option<Arc<dyn Any + Send + Sync>> {
         let contexts = self.contexts.lock().unwrap_or_else(PoisonError::into_inner);
         contexts.iter().find(|(known, _)| *known == id).map(|(_, context)| context.clone())
     }
 
-    fn keep_context(&self, id: u64, context: Arc<dyn Any + Send + Sync>) {
+    pub(crate) fn keep_context(&self, id: u64, context: Arc<dyn Any + Send + Sync>) {
         let mut contexts = self.contexts.lock().unwrap_or_else(PoisonError::into_inner);
         if contexts.len() >= KEPT_CONTEXTS {
             contexts.remove(0);
         }
         contexts.push((id, context));
-    }
-}
-
-/// A task that is being run.
-#[derive(Debug)]
-pub(crate) struct Run<'a> {
-    worker: &'a Worker,
-    lease: &'a SealedLease,
-    head: TaskHead,
-    level: Level<'a>,
-    since: u64,
-}
-
-impl Run<'_> {
-    pub(crate) fn head(&self) -> &TaskHead {
-        &self.head
-    }
-
-    /// Whether the task has been asked to stop.
-    pub(crate) fn shall_stop(&self) -> bool {
-        self.level.shall_stop()
-    }
-
-    /// The arguments; `None` when they do not decode, which has been told then.
-    pub(crate) fn arguments<A: Message>(&self) -> Option<A> {
-        crash::point("pool.decoding");
-        let decoded = catch_unwind(AssertUnwindSafe(|| {
-            self.lease.open(|bytes, references| {
-                let arena = Arena::of_the_tree().map_err(|e| e.to_string())?;
-                let (_, rest) = wire::split::<TaskHead>(bytes).ok_or("the message is cut off")?;
-                message::decode::<A, Bincode>(arena, rest, references).map_err(|e| e.to_string())
-            })
-        }));
-        let why = match decoded {
-            Ok(Ok(Ok(args))) => return Some(args),
-            Ok(Ok(Err(why))) => why,
-            Ok(Err(e)) => e.to_string(),
-            Err(panic) => Panic::taken(&*panic).message,
-        };
-        self.tell(Tell::Unreadable, &why);
-        None
-    }
-
-    /// The context that the task is given; `None` when it does not decode, which has been told then.
-    pub(crate) fn context<C: Message + Send + Sync>(&self) -> Option<Arc<C>> {
-        let id = self.head.context;
-        if let Some(known) = self.worker.context(id) {
-            return known.downcast::<C>().ok();
-        }
-        let asked = self.worker.put(Tell::Context, id, 0, &());
-        let _ = self.worker.setup.bell.set();
-        let got = asked.map(|()| {
-            self.worker.answer(id, |_, bytes, references| {
-                let arena = Arena::of_the_tree().map_err(|e| e.to_string())?;
-                catch_unwind(AssertUnwindSafe(|| message::decode::<C, Bincode>(arena, bytes, references)))
-                    .map_err(|panic| Panic::taken(&*panic).message)?
-                    .map_err(|e| e.to_string())
-            })
-        });
-        let why = match got {
-            Ok(Some(Ok(context))) => {
-                let context = Arc::new(context);
-                self.worker.keep_context(id, context.clone());
-                return Some(context);
-            }
-            Ok(Some(Err(why))) | Err(why) => why,
-            Ok(None) => "its context is gone".to_owned(),
-        };
-        self.tell(Tell::Unreadable, &format!("the context: {why}"));
-        None
-    }
-
-    /// The task has ended with a value.
-    pub(crate) fn tell_value<R: Message>(&self, value: &R) {
-        crash::point("pool.encoding");
-        let told = catch_unwind(AssertUnwindSafe(|| self.put(Tell::Value, value)));
-        let why = match told {
-            Ok(Ok(())) => return,
-            Ok(Err(why)) => why,
-            Err(panic) => Panic::taken(&*panic).message,
-        };
-        self.tell(Tell::Unsendable, &why);
-    }
-
-    /// The task has ended otherwise.
-    pub(crate) fn tell<T: Message>(&self, tell: Tell, words: &T) {
-        // Fails when the pool is gone, and with it soon this process, or for want of memory: then the worker's end is the task's.
-        if let Err(why) = self.put(tell, words) {
-            panic!("the outcome of a task cannot be told: {why}");
-        }
-    }
-
-    fn put<T: Message>(&self, tell: Tell, value: &T) -> Result<(), String> {
-        self.worker.put(tell, self.head.id, now_nanos().saturating_sub(self.since), value)
-    }
-}
-
-/// The task that this thread runs, seen from inside: see [`current_task`].
-#[derive(Clone, Debug)]
-pub struct CurrentTask(Where);
-
-#[derive(Clone, Debug)]
-enum Where {
-    Desk(Level<'static>),
-    Here(Arc<Open>),
-}
-
-/// The task that this process runs, or in a pool of threads this thread: `None` elsewhere.
-///
-/// # Examples
-/// ```
-/// use multiproc::{Pool, current_task};
-///
-/// let pool = Pool::new(1)?;
-/// let task = pool.submit((), || {
-///     let me = current_task().unwrap();
-///     me.set_progress(0.5);
-///     while !me.is_cancelled() {
-///         std::thread::sleep(std::time::Duration::from_millis(1));
-///     }
-///     String::from("stopped in time")
-/// });
-/// let task = task?;
-/// while task.progress() != Some(0.5) {
-///     std::thread::yield_now();
-/// }
-/// task.cancel();
-/// assert_eq!(task.join()?, "stopped in time");
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-pub fn current_task() -> Option<CurrentTask> {
-    if let Some(here) = local::here() {
-        return Some(CurrentTask(Where::Here(here)));
-    }
-    let desk = &WORKER.get()?.setup.desk;
-    Some(CurrentTask(Where::Desk(desk.level(desk.depth().checked_sub(1)?))))
-}
-
-impl CurrentTask {
-    /// Whether the task has been [cancelled](crate::Task::cancel) and should return soon.
-    pub fn is_cancelled(&self) -> bool {
-        match &self.0 {
-            Where::Desk(level) => level.shall_stop(),
-            Where::Here(task) => task.shall_stop(),
-        }
-    }
-
-    /// What [`Task::progress`](crate::Task::progress) shows from now on, 0.0 to 1.0 say.
-    pub fn set_progress(&self, progress: f64) {
-        match &self.0 {
-            Where::Desk(level) => level.set_progress(progress),
-            Where::Here(task) => task.set_progress(progress),
-        }
     }
 }

@@ -138,8 +138,9 @@ impl Forked {
                 continue;
             }
             match PidFd::open(slot.pid.load(Ordering::Relaxed)) {
-                // Alive after it was opened: the pid was not another's.
+                // Alive, or not gone, after it was opened: the pid was not another's.
                 Ok(pidfd) if arena.is_live(id).unwrap_or(false) => self.0.push((id, pidfd)),
+                Ok(pidfd) if arena.is_dying(index).unwrap_or(false) => self.0.push((id, pidfd)),
                 _ => dead |= slot.is_dead(),
             }
         }

@@ -260,6 +260,8 @@ fn begin_life(arena: &'static Arena, slot: Option<SlotId>) {
         // SeqCst: `heed_detaching` comes after it.
         mine.keeper.store(bell::thread_id(), Ordering::SeqCst);
         mine.started.store(now_nanos(), Ordering::Relaxed);
+        // Before the life word: who finds that marked asks for it.
+        arena.attend(arena.my_slot());
         let _ = mine.life.lock(arena.who().ok()?).ok()?;
         if let Some(SlotId { generation, .. }) = slot {
             mine.change((SlotState::Reserved, generation), (SlotState::Live, generation)).then_some(())?;
@@ -346,6 +348,8 @@ fn run(keeper: &'static Keeper) {
             // Errors mean corrupted shared memory; the operations of this process report it.
             let collected = arena.collect_as_keeper();
             look_again = keeper.look_for_strangers(&mut strangers);
+            // One that has become another program gives up what tells that it is gone a moment after its tie.
+            look_again |= watched.iter().any(|c| c.tie().is_none() && arena.is_dying(c.slot.index).unwrap_or(false));
             for child in watched.iter().chain(&ended).filter(|c| c.end_is_known()) {
                 // Another process may be collecting, and then it is that one that cleans.
                 if collected.is_err() || child.is_cleaned_up(arena) {
@@ -505,6 +509,10 @@ impl Keeper {
         let Ok(bereaved) = self.arena.bereaved() else { return false };
         let mut again = false;
         for one in bereaved {
+            if one.dying {
+                again = true;
+                continue;
+            }
             if strangers.iter().any(|s| s.slot == one.slot) {
                 continue;
             }

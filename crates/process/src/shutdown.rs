@@ -152,7 +152,7 @@ pub(crate) fn end_children(grace: Duration, chosen: impl Fn(&Child) -> bool) -> 
 pub(crate) fn await_descendants() {
     let Some(arena) = tree::existing() else { return };
     loop {
-        let bereaved = arena.bereaved().unwrap_or_default().into_iter().filter(|one| !one.detached);
+        let bereaved = arena.bereaved().unwrap_or_default().into_iter().filter(|one| !one.detached && !one.dying);
         let dying = bereaved.filter_map(|one| PidFd::open(one.pid).ok().map(|pidfd| (one.slot, pidfd)));
         // Alive after it was opened: the pid was not another's. A process of another user that may not be signalled is not waited for.
         let mut dying = dying.filter(|(slot, _)| arena.is_live(*slot).unwrap_or(false));

@@ -7,7 +7,7 @@ use crate::error::Error;
 use crate::roster::SlotState;
 use std::sync::atomic::Ordering;
 
-/// A live process without a parent.
+/// A process without a parent that is not gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bereaved {
     /// Its place in the roster.
@@ -16,19 +16,22 @@ pub struct Bereaved {
     pub pid: u32,
     /// Whether it may live on.
     pub detached: bool,
+    /// Whether it is dead, and about to be gone: then it is cleaned up after.
+    pub dying: bool,
 }
 
 impl Arena {
-    /// The processes that live though their parent is gone, the caller and the coordinator not among them.
+    /// The processes that live, or are not gone yet, though their parent is; the caller and the coordinator not among them.
     pub fn bereaved(&self) -> Result<Vec<Bereaved>, Error> {
         let mut all = Vec::new();
         for index in (1..self.slots_high()).filter(|&index| index != self.my_slot()) {
             let slot = self.slot(index)?;
             let (state, generation) = slot.state()?;
-            if state == SlotState::Live && !slot.is_dead() && self.parent_gone(slot)? {
+            let dying = self.is_dying(index)?;
+            if state == SlotState::Live && (dying || !slot.is_dead()) && self.parent_gone(slot)? {
                 // Relaxed: stored before the slot became live.
                 let pid = slot.pid.load(Ordering::Relaxed);
-                all.push(Bereaved { slot: SlotId { index, generation }, pid, detached: slot.is_detached() });
+                all.push(Bereaved { slot: SlotId { index, generation }, pid, detached: slot.is_detached(), dying });
             }
         }
         Ok(all)

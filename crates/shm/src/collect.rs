@@ -5,8 +5,8 @@
 //! the object with its epoch by `fetch_max`; (4) only then remove the old reference. A death leaves one reference too many, never one too few.
 //!
 //! # A collection
-//! One process at a time, under a robust lock; it waits for nobody. First dead slots are cleaned (only here: bits that vanish while
-//! others are read would let a moving reference slip by). Then the epoch rises; roots are the hold bits and blocks of all slots
+//! One process at a time, under a robust lock; it waits for nobody. First the slots of processes that are dead and gone ([`crate::gone`]) are cleaned (only here: bits that
+//! vanish while others are read would let a moving reference slip by). Then the epoch rises; roots are the hold bits and blocks of all slots
 //! and, again and again until a pass adds nothing, the objects stamped with this epoch; edges are the references in records. What is neither
 //! reached nor stamped is freed. A collector that dies is followed by the next with a new epoch: nothing was freed that was referenced.
 
@@ -123,7 +123,11 @@ impl Arena {
     /// To be called by who has seen its pidfd end.
     pub fn slot_is_dead(&self, slot: u32) -> Result<(), Error> {
         let s = self.slot(slot)?;
-        if s.state()?.0 == SlotState::Live && !s.life.owner_died() {
+        if s.state()?.0 != SlotState::Live {
+            return Ok(());
+        }
+        s.mark_gone();
+        if !s.life.owner_died() {
             for index in 0..self.objects.high() as u32 {
                 if let Some(object) = self.object(index)? {
                     (self.kind_of(index)?.slot_died)(self, object, slot)?;
@@ -150,13 +154,17 @@ impl Arena {
             return Ok(slot.life.owner_died());
         }
         let (state, generation) = parent.state()?;
-        Ok(state == SlotState::Free || !Slot::generation_ends_in(generation, end) || parent.is_dead())
+        let same = state != SlotState::Free && Slot::generation_ends_in(generation, end);
+        // A thread of it may still be filling the slot.
+        Ok(!same || parent.is_dead() && self.is_gone(by, parent))
     }
 
     fn condition_of(&self, slot: u32) -> Result<Condition, Error> {
         let s = self.slot(slot)?;
         Ok(match s.state()?.0 {
             SlotState::Free => Condition::Fine,
+            // Who is dying still has what it has.
+            SlotState::Live if s.life.owner_died() && !self.is_gone(slot, s) => Condition::Fine,
             SlotState::Live if s.life.owner_died() => Condition::Dead,
             SlotState::Live if slot != 0 && !s.is_detached() && self.parent_gone(s)? => Condition::Orphan,
             SlotState::Reserved if self.reserver_gone(s)? => Condition::Dead,

@@ -22,18 +22,18 @@ const LOOK_EVERY: u64 = 1 << 20;
 /// Collections that nobody has asked for and that follow no death may come in quick succession: so often do they give back idle memory.
 const IDLE_NANOS: u64 = 1_000_000_000;
 
-/// Something that a hook of the cleaner found, told when no lock is held: the teller may be the user's own code.
+/// Something of a death that was found, mostly by a hook of the cleaner, told when no lock is held: the teller may be the user's own code.
 #[derive(Clone, Copy, Debug)]
 pub struct Notice {
     /// Tells it.
     pub tell: fn(&Notice),
     /// Index of the object.
     pub object: u32,
-    /// Number of the first item.
+    /// Number of the first item, where there are such.
     pub seq: u32,
     /// How many items.
     pub count: u32,
-    /// Of the dead process.
+    /// Of the dead process; 0 if it is not known.
     pub pid: u32,
 }
 
@@ -113,6 +113,12 @@ impl Arena {
     /// Has `notice` told after the collection.
     pub fn tell_later(&self, notice: Notice) {
         self.notices().push(notice);
+    }
+
+    /// Has `notice` told soon, by the keeper where there is one: also for who holds a lock.
+    pub fn tell_soon(&self, notice: Notice) {
+        self.tell_later(notice);
+        self.have_it_told();
     }
 
     fn notices(&self) -> std::sync::MutexGuard<'_, Vec<Notice>> {

@@ -87,6 +87,7 @@ impl Arena {
         slot.parent_generation.store(parent.generation, Ordering::Relaxed);
         slot.set_name(&self.slot(parent.index)?.name());
         slot.mark_forked();
+        self.attend(id.index);
         fence(Ordering::SeqCst);
         if !self.is_live(parent)? {
             return Err(Error::Unavailable(&"the process that forked this one is gone"));

@@ -17,6 +17,8 @@
 //! | flag `CONFIRMED` | it has taken back its death signal | its keeper | it is dead |
 //! | `keeper` | thread id of the keeper, 0 until it can be rung | keeper | of a dead thread |
 //! | flag `CLEANED` | everything but the slot itself has been taken back | cleaner, last | done again, which is harmless |
+//! | flag `ATTENDED` | a byte of the arena is locked as long as a thread of the process is left: see [`crate::gone`] | that process, before it is live | as it is |
+//! | flag `GONE` | somebody has seen the end of the process by its pidfd | who has | as it is |
 //! | `bits_high` | hold bits of objects at or above this index have never been set | that process, before it sets one | as it is |
 //! | `hands` | queue and item that a thread has taken and not yet handed to its caller | that thread, around the commit of a get | reported as lost, if the commit came |
 //! | `notes` | what its threads wait for: see [`crate::notes`] | those threads | see there |
@@ -92,6 +94,8 @@ const CLEANED: u32 = 2;
 const DETACHED: u32 = 4;
 const CONFIRMED: u32 = 8;
 const FORKED: u32 = 16;
+const ATTENDED: u32 = 32;
+const GONE: u32 = 64;
 
 // tag:8 | of a reserved slot, its parent's slot:12 and the end of that slot's generation:12 | generation:32.
 const PARENT_SHIFT: u32 = 44;
@@ -211,6 +215,23 @@ impl Slot {
             }
             futex::wait(&self.flags, flags, deadline);
         }
+    }
+
+    pub(crate) fn mark_attended(&self) {
+        // Relaxed: published by the CAS to `Live`.
+        self.flags.fetch_or(ATTENDED, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_attended(&self) -> bool {
+        self.flags.load(Ordering::Acquire) & ATTENDED != 0
+    }
+
+    pub(crate) fn mark_gone(&self) {
+        self.flags.fetch_or(GONE, Ordering::Release);
+    }
+
+    pub(crate) fn is_seen_gone(&self) -> bool {
+        self.flags.load(Ordering::Acquire) & GONE != 0
     }
 
     pub(crate) fn is_released(&self) -> bool {

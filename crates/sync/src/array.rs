@@ -11,6 +11,7 @@
 #![allow(unsafe_code)]
 
 use crate::error::{Death, LockError};
+use crate::events;
 use crate::handle::handle;
 use bytemuck::Pod;
 use multiproc_shm::memory::Shared;
@@ -282,8 +283,10 @@ impl<T: Pod> Array<T> {
                 Ok(ArrayGuard { array: self, thread: who.thread, life: robust::life() })
             }
             Ok(Acquired::OwnerDied) => {
+                let news = events::dead_owner(self.held.object(), &self.cell.lock);
                 let (_, pid) = self.cell.lock.dead_owner();
                 self.cell.lock.unlock_inconsistent(who.thread);
+                news.into_iter().for_each(|notice| self.held.arena().tell_soon(notice));
                 Err(LockError::OwnerDied(Death { pid }))
             }
             Err(why) => Err(LockError::from_raw(why)),

@@ -17,7 +17,8 @@ pub struct Death {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LockError {
-    /// An owner died with the lock. It is free, and says this to everybody until somebody calls [`Lock::recover`](crate::Lock::recover).
+    /// An owner died with the lock. It is free, and says this to everybody until somebody calls [`Lock::recover`](crate::Lock::recover). The first who finds it has it told
+    /// as a `tracing` event, too.
     OwnerDied(Death),
     /// The calling thread has the lock.
     WouldDeadlock,

@@ -197,6 +197,10 @@ impl WaitOn for Event {
     fn source(&self) -> Source<'_> {
         Source::Object(self)
     }
+
+    fn is_idle(&self) -> bool {
+        !self.is_set()
+    }
 }
 
 /// A watcher has seen {1, the state} when its wait began.

@@ -1,6 +1,6 @@
 //! Floor 2 of multiproc: what processes share besides messages.
 //!
-//! Internal to multiproc, no semver promise. Reading order: [`error`] -> `handle` and `describe` (what all handles have in common) -> `raw` (the words) ->
+//! Internal to multiproc, no semver promise. Reading order: [`error`] -> `handle`, `describe` and `events` (what all handles have in common) -> `raw` (the words) ->
 //! [`lock`] -> [`rlock`] -> [`value`] -> [`array`](mod@array) -> [`atomic`] -> [`event`] -> [`semaphore`] -> [`permit`] -> [`signal_semaphore`] ->
 //! [`condition`] -> [`barrier`] -> [`shared_vec`] -> [`frozen`]; `words` for floors above.
 
@@ -11,6 +11,7 @@ pub mod condition;
 mod describe;
 pub mod error;
 pub mod event;
+mod events;
 pub mod frozen;
 mod handle;
 pub mod lock;

@@ -2,6 +2,7 @@
 
 use crate::describe::{HeldBy, Waiters, close};
 use crate::error::{Death, LockError};
+use crate::events;
 use crate::handle::handle;
 use multiproc_shm::memory::Shared;
 use multiproc_shm::notes::Op;
@@ -208,12 +209,15 @@ impl Lock {
 
     #[cold]
     fn found_dead<'a>(&self, who: Who) -> Result<LockGuard<'a>, LockError> {
+        let news = events::dead_owner(self.held.object(), &self.cell.raw);
         if self.cell.ignore_death.load(Ordering::Relaxed) != 0 {
             self.cell.raw.forget_death();
+            news.into_iter().for_each(|notice| self.held.arena().tell_soon(notice));
             return Ok(LockGuard::new(&self.cell.raw, who.thread));
         }
         let (_, pid) = self.cell.raw.dead_owner();
         self.cell.raw.unlock_inconsistent(who.thread);
+        news.into_iter().for_each(|notice| self.held.arena().tell_soon(notice));
         Err(LockError::OwnerDied(Death { pid }))
     }
 

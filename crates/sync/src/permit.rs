@@ -3,6 +3,7 @@
 //! It is an object of its own, so whoever references it, a process or a message on its way, keeps the permit, and when nobody does any more
 //! the collector ends the object and the permit comes back: no rule of its own for deaths in the middle of a move.
 
+use crate::events;
 use crate::semaphore::{Semaphore, SemaphoreCell, cell_of, is_entered, leave_owned};
 use multiproc_shm::memory::Shared;
 use multiproc_shm::objects::{Kind, Object, RawRef, type_hash};
@@ -45,7 +46,12 @@ fn awaited(arena: &Arena, object: Object) -> Result<bool, Error> {
 }
 
 fn give_back(arena: &Arena, object: Object, died: bool) -> Result<(), Error> {
-    with_semaphore(arena, object, |cell, entry| leave_owned(arena, cell, entry, id_of(object), died)).map(|_| ())
+    let leave = |cell: &SemaphoreCell, entry| leave_owned(arena, cell, entry, id_of(object), died);
+    if with_semaphore(arena, object, leave)? == Some(true) && died {
+        let cell = arena.memory().at::<PermitCell>(object.offset)?;
+        events::owned_permit_came_back(arena, RawRef(cell.semaphore.load(Ordering::Acquire)).index());
+    }
+    Ok(())
 }
 
 /// Runs `f` with the permit's semaphore, if that exists still, and the permit's place there.

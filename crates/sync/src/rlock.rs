@@ -4,6 +4,7 @@
 
 use crate::describe::{HeldBy, Waiters, close};
 use crate::error::{Death, LockError};
+use crate::events;
 use crate::handle::handle;
 use crate::raw::hold::{Hold, Left, name};
 use multiproc_shm::memory::Shared;
@@ -204,13 +205,16 @@ impl RLock {
         if !fresh || cell.hold.is_vouched_for() {
             return Ok(guard);
         }
+        let news = events::dead_owner(self.held.object(), &cell.raw);
         if cell.ignore_death.load(Ordering::Relaxed) != 0 {
             guard.vouch();
+            news.into_iter().for_each(|notice| self.held.arena().tell_soon(notice));
             return Ok(guard);
         }
         let (_, pid) = cell.raw.dead_owner();
         // Dropped, the guard leaves the lock as it was found.
         drop(guard);
+        news.into_iter().for_each(|notice| self.held.arena().tell_soon(notice));
         Err(LockError::OwnerDied(Death { pid }))
     }
 

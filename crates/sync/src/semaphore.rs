@@ -19,6 +19,7 @@
 use crate::beneath::SLOTS;
 use crate::describe::{InSlot, Waiters, close};
 use crate::error::AcquireError;
+use crate::events;
 use crate::handle::handle;
 use crate::permit::OwnedPermit;
 use crate::raw::ledger;
@@ -127,7 +128,11 @@ fn slot_died(arena: &Arena, object: Object, slot: u32) -> Result<(), Error> {
     cell.freed.commit_and_kick_in_order(arena.who()?.thread, 1, || had = entry.swap(0, Ordering::SeqCst));
     // Whatever the word says: the dead may have cleared it, and owed a wake of which the kernel did not know.
     cell.freed.pass_on_to_all();
-    cell.recovered.fetch_add(had.min(most), Ordering::Relaxed);
+    let recovered = had.min(most);
+    cell.recovered.fetch_add(recovered, Ordering::Relaxed);
+    if recovered > 0 {
+        events::permits_came_back(arena, object.index, recovered, arena.slot(slot)?.pid.load(Ordering::Relaxed));
+    }
     Ok(())
 }
 
@@ -154,8 +159,8 @@ fn report(arena: &Arena, object: Object, standing: &mut Standing) -> Result<(), 
 /// A number of permits that processes and threads share. A handle is two words, cheap to clone, and travels in arguments, results and messages.
 ///
 /// # Crash safety
-/// The permits of a process that dies come back, and [`take_recovered`](Semaphore::take_recovered) counts them. Whoever waits gets its permit before those who come later, so a
-/// *stopped* process (SIGSTOP) that waits holds up others, also who would not wait, until it continues.
+/// The permits of a process that dies come back, and [`take_recovered`](Semaphore::take_recovered) counts them; a `tracing` event tells whose they were. Whoever
+/// waits gets its permit before those who come later, so a *stopped* process (SIGSTOP) that waits holds up others, also who would not wait, until it continues.
 ///
 /// # Python
 /// `multiprocessing.Semaphore` and [`BoundedSemaphore`]: a permit is a value that is given back by dropping it, so there is nothing
@@ -396,9 +401,9 @@ pub(crate) fn is_entered(cell: &SemaphoreCell, entry: u32, id: u64) -> bool {
     cell.owned.get(entry as usize).is_some_and(|entry| entry.load(Ordering::Acquire) == id)
 }
 
-/// Takes an owned permit's entry out, if it is still entered, and wakes a waiter.
-pub(crate) fn leave_owned(arena: &Arena, cell: &SemaphoreCell, entry: u32, id: u64, died: bool) -> Result<(), Error> {
-    let Some(entry) = cell.owned.get(entry as usize) else { return Ok(()) };
+/// Takes an owned permit's entry out, if it is still entered, and wakes a waiter. Whether it was.
+pub(crate) fn leave_owned(arena: &Arena, cell: &SemaphoreCell, entry: u32, id: u64, died: bool) -> Result<bool, Error> {
+    let Some(entry) = cell.owned.get(entry as usize) else { return Ok(false) };
     let mut was = false;
     cell.freed.commit_and_kick_in_order(arena.who()?.thread, 1, || {
         was = entry.compare_exchange(id, 0, Ordering::SeqCst, Ordering::Relaxed).is_ok();
@@ -406,7 +411,7 @@ pub(crate) fn leave_owned(arena: &Arena, cell: &SemaphoreCell, entry: u32, id: u
     if was && died {
         cell.recovered.fetch_add(1, Ordering::Relaxed);
     }
-    Ok(())
+    Ok(was)
 }
 
 impl fmt::Debug for Semaphore {

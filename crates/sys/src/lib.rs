@@ -6,7 +6,7 @@
 //!
 //! Reading order: [`probe`] (what kernels differ in) -> [`clock`] -> [`futex`] -> [`futex_waitv`] -> [`membarrier`] -> [`robust`] (what the kernel does
 //! when a thread dies) ->
-//! [`memfd`] -> [`own_fd`] -> [`named`] (files in `/dev/shm`) -> [`pidfd`] -> [`tie`] -> [`spawn`] -> [`image`] -> [`signal`] -> [`bell`] -> [`caught`] -> [`thread`] -> [`poll`] -> [`stream`] ->
+//! [`memfd`] -> [`own_fd`] -> [`named`] (files in `/dev/shm`) -> [`pidfd`] -> [`tie`] -> [`presence`] -> [`spawn`] -> [`image`] -> [`signal`] -> [`bell`] -> [`caught`] -> [`thread`] -> [`poll`] -> [`stream`] ->
 //! [`signal_watch`] -> [`limits`] -> [`crash`] -> [`task`] and [`debugger`] (for reports and for who debugs).
 
 pub mod bell;
@@ -27,6 +27,7 @@ pub mod named;
 pub mod own_fd;
 pub mod pidfd;
 pub mod poll;
+pub mod presence;
 pub mod probe;
 pub mod robust;
 pub mod signal;

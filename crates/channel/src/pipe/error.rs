@@ -1,5 +1,6 @@
 //! The errors of pipes: small, and those of sending hand the value back.
 
+use super::turn::NotMine;
 use crate::codec::CodecError;
 use crate::message::{OpenFailed, PackFailed};
 use multiproc_shm::Error as ShmError;
@@ -31,6 +32,8 @@ pub(crate) enum SendFailed {
 #[derive(Debug)]
 pub(crate) enum Refused {
     InUse(u32),
+    /// Its last user is dying, and the caller would not wait so long.
+    NotYet(NotMine),
     Closed,
     Failed(ShmError),
 }

@@ -11,6 +11,7 @@ use multiproc_shm::objects::{Kind, Object, RawRef};
 use multiproc_shm::report::Standing;
 use multiproc_shm::{Arena, Error, Role, record};
 use multiproc_sys::crash;
+use multiproc_sys::robust::Thread;
 use std::sync::atomic::{Ordering, fence};
 
 /// Pipes in the object table.
@@ -69,8 +70,9 @@ fn trace(arena: &Arena, object: Object, visit: &mut dyn FnMut(RawRef)) -> Result
     Ok(())
 }
 
-/// Tells all who watch an end, whatever the word says: who should have told them may have died over it.
-fn tell(end: &End) {
+/// Tells all who watch an end, those who are about to sleep as well; and whatever the word says: who should have told them may have died over it.
+fn tell(end: &End, me: Thread) {
+    end.news.commit_and_kick_all(me, || {});
     end.news.pass_on_to_all();
 }
 
@@ -96,7 +98,8 @@ fn slot_died(arena: &Arena, object: Object, slot: u32) -> Result<(), Error> {
             _ => {}
         }
     }
-    cell.sides.iter().for_each(|side| tell(&side.end));
+    let me = arena.who()?.thread;
+    cell.sides.iter().for_each(|side| tell(&side.end, me));
     Ok(())
 }
 

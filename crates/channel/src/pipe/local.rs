@@ -15,7 +15,7 @@
 use super::cell::{CLOSED, End, GONE, Owner, PipeCell, Received, Sent};
 use super::error::Refused;
 use super::record::{Form, Head, Ring, WORD_RECORD};
-use super::turn::Turn;
+use super::turn::{NotMine, Turn};
 use crate::ring::Patience;
 use multiproc_shm::raw::Who;
 use multiproc_shm::roster::SlotState;
@@ -230,9 +230,9 @@ impl Local {
 
     /// Sees to it that this process is the one that uses the end. The caller has a turn.
     #[inline]
-    pub(super) fn claimed(&self, who: Who) -> Result<(), Refused> {
+    pub(super) fn claimed(&self, who: Who, patience: Patience) -> Result<(), Refused> {
         // Acquire pairs with the Release in `claim`.
-        if self.claimed.load(Ordering::Acquire) == robust::life() { Ok(()) } else { self.claim(who) }
+        if self.claimed.load(Ordering::Acquire) == robust::life() { Ok(()) } else { self.claim(who, patience) }
     }
 
     /// Whether this process has claimed the end.
@@ -241,14 +241,14 @@ impl Local {
         self.claimed.load(Ordering::Acquire) == robust::life()
     }
 
+    /// An owner that is dead but not gone may still write; it is waited for, as long as `patience` says.
     #[cold]
-    fn claim(&self, who: Who) -> Result<(), Refused> {
+    fn claim(&self, who: Who, patience: Patience) -> Result<(), Refused> {
         let _one = self.claiming.lock().unwrap_or_else(PoisonError::into_inner);
         if self.claimed.load(Ordering::Acquire) == robust::life() {
             return Ok(());
         }
         let (me, own) = (self.me()?, self.own());
-        let mut cleaned = false;
         let died = loop {
             if own.flags() & CLOSED != 0 {
                 return Err(Refused::Closed);
@@ -258,11 +258,13 @@ impl Local {
                 // From an earlier handle, whose end this process has not let go of.
                 Some(owner) if owner == me => break None,
                 Some(owner) if !owner.is_grave() && !self.is_cleaned_up(owner)? => {
-                    if cleaned || self.is_alive(owner)? {
+                    if self.is_alive(owner)? {
                         return Err(Refused::InUse(owner.pid()));
                     }
                     self.arena().collect()?;
-                    cleaned = true;
+                    if own.owner() == before && !self.is_cleaned_up(owner)? {
+                        self.await_cleaning(owner, patience)?;
+                    }
                 }
                 _ => {
                     let mut mine = false;
@@ -285,8 +287,17 @@ impl Local {
     /// Whether the slot of a process stands for it no more.
     fn is_cleaned_up(&self, owner: Owner) -> Result<bool, Error> {
         let Some(index) = owner.slot() else { return Ok(true) };
-        let (state, generation) = self.arena().slot(index)?.state()?;
-        Ok(state == SlotState::Free || !owner.is_in(index, generation))
+        let generation = self.arena().slot(index)?.state()?.1;
+        Ok(!owner.is_in(index, generation) || self.arena().is_cleaned(index, generation)?)
+    }
+
+    /// Waits a moment for the end of an owner that is dying, or for who cleans up after it.
+    fn await_cleaning(&self, owner: Owner, patience: Patience) -> Result<(), Refused> {
+        match patience {
+            Patience::None => Err(Refused::NotYet(NotMine::Taken)),
+            Patience::Until(Some(deadline)) if deadline.passed() => Err(Refused::NotYet(NotMine::TimedOut)),
+            Patience::Until(_) => Ok(owner.slot().map_or(Ok(()), |slot| self.arena().await_cleaning(slot))?),
+        }
     }
 
     /// Begins where the last user of the end stopped; leaves word of its death behind what it has sent.

@@ -46,7 +46,7 @@ impl Local {
         let who = self.arena().who()?;
         let form = {
             let _mine = self.receiving.turn.take(who.thread.tid(), patience)?;
-            self.claimed(who)?;
+            self.claimed(who, patience)?;
             let first = match self.first()? {
                 Some(first) => first,
                 None => self.await_first(patience)?,
@@ -63,7 +63,7 @@ impl Local {
     pub(crate) fn poll(&self, patience: Patience) -> Result<bool, RecvError> {
         let who = self.arena().who()?;
         let looked = self.receiving.turn.take(who.thread.tid(), patience).map_err(RecvError::from).and_then(|_mine| {
-            self.claimed(who)?;
+            self.claimed(who, patience)?;
             self.await_first(patience)
         });
         match looked {
@@ -75,13 +75,15 @@ impl Local {
 
     /// Whether `recv` would not wait, also because it would fail. For any thread, whoever has the turn; claims the end, if nobody else is about to.
     pub(super) fn would_recv(&self) -> bool {
-        let refused = || -> Result<bool, Error> {
-            let who = self.arena().who()?;
+        if !self.is_claimed() {
+            let Ok(who) = self.arena().who() else { return true };
             let turn = self.receiving.turn.take(who.thread.tid(), Patience::None);
-            Ok(turn.is_ok_and(|_mine| self.claimed(who).is_err()))
-        };
-        if !self.is_claimed() && refused().unwrap_or(true) {
-            return true;
+            match turn.map(|_mine| self.claimed(who, Patience::None)) {
+                Ok(Ok(())) | Err(_) => {}
+                // Who cleans up after its last user tells.
+                Ok(Err(Refused::NotYet(_))) => return false,
+                Ok(Err(_)) => return true,
+            }
         }
         // Asked first: what was sent before the end is seen.
         let peer = self.peer();
@@ -245,6 +247,7 @@ impl From<Refused> for RecvError {
     fn from(why: Refused) -> RecvError {
         match why {
             Refused::InUse(pid) => RecvError::InUse { pid },
+            Refused::NotYet(why) => why.into(),
             Refused::Closed => RecvError::Closed,
             Refused::Failed(e) => RecvError::Shared(e),
         }

@@ -39,7 +39,7 @@ impl Local {
         // A large message has its block before the turn is taken.
         let block = if parcel.inline().is_some() { None } else { Some(parcel.block()?) };
         let _mine = self.sending.turn.take(who.thread.tid(), patience)?;
-        self.claimed(who)?;
+        self.claimed(who, patience)?;
         let ring = match self.sending.ring.get() {
             Some(ring) => ring,
             None => self.make_ring()?,
@@ -252,6 +252,7 @@ impl From<Refused> for SendFailed {
     fn from(why: Refused) -> SendFailed {
         match why {
             Refused::InUse(pid) => SendFailed::InUse(pid),
+            Refused::NotYet(why) => why.into(),
             Refused::Closed => SendFailed::Closed,
             Refused::Failed(e) => SendFailed::Shared(e),
         }

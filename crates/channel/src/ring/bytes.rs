@@ -100,6 +100,12 @@ impl Bytes {
         self.len
     }
 
+    /// Bytes between head and tail for which there is room, wherever they begin: the segments in which they begin and end may have little of them.
+    #[inline]
+    pub(crate) fn room(self) -> u64 {
+        if self.segment_bits == 0 { self.len } else { self.len.saturating_sub(2 << self.segment_bits) }
+    }
+
     /// The ring itself, if it is one piece.
     #[inline]
     pub(crate) fn piece(self) -> Option<Round> {

@@ -11,7 +11,7 @@
 //! | `attention` | a lease has come back, or may have | who returns it; cleared by the getter that looks | the cleaner sets it |
 
 use super::cell::{CLOSED, NO_SENDER, QueueCell};
-use super::lease::Leased;
+use super::lease::{Leased, Returned};
 use super::{GaveUp, Patience, Ring};
 use crate::error::GetError;
 use crate::message::Arrival;
@@ -98,6 +98,13 @@ impl Ring {
         crash::point("dead.acknowledged");
         record::arrived(self.arena(), &arrival.references)?;
         Ok((leased.attempt, holder))
+    }
+
+    /// Whether `get_dead` would not wait, also because none can come any more. The word that tells of changes is `dead.wake`.
+    pub(crate) fn would_get_dead(&self) -> bool {
+        let ended = self.ended() & (CLOSED | NO_SENDER) != 0;
+        !matches!(self.oldest_returned(true), Ok(Returned { oldest: None, .. }))
+            || ended && self.items() == 0 && !matches!(self.count_leases().map(|leases| leases.is_none()), Ok(false))
     }
 
     fn await_dead(&self, patience: Patience, arrival: &mut Arrival) -> Result<Leased, GetError> {

@@ -156,6 +156,15 @@ impl Ring {
                 && !matches!(self.oldest_returned(false), Ok(Returned { count: 0, .. }))
     }
 
+    /// Whether there is certainly nothing to get.
+    #[inline]
+    pub(crate) fn is_idle(&self) -> bool {
+        let cell = self.cell;
+        // Relaxed: who sleeps for it looks again by `would_get`.
+        let (tail, head) = (cell.produced.tail.load(Ordering::Relaxed), cell.consumed.head.load(Ordering::Relaxed));
+        tail == head && cell.ended.load(Ordering::Relaxed) | cell.attention.load(Ordering::Relaxed) == 0
+    }
+
     fn await_next(&self, patience: Patience) -> Result<Next, GetError> {
         loop {
             // Returned leases are delivered first. Acquire pairs with the Release of who returned one.

@@ -132,6 +132,10 @@ fn tell_of_loss(&Notice { object: queue, seq, count, pid, .. }: &Notice) {
     tracing::warn!(queue, seq, count, pid, "messages were lost: their getter died before it had returned");
 }
 
+fn tell_of_return(&Notice { object: queue, seq, pid, .. }: &Notice) {
+    tracing::warn!(queue, seq, pid, "a lease came back: its holder died");
+}
+
 fn is_in_lease_table(arena: &Arena, cell: &QueueCell, object: Object, wanted: u32) -> Result<bool, Error> {
     let mut found = false;
     each_lease(arena, cell, |block| {
@@ -174,7 +178,10 @@ fn block_orphaned(arena: &Arena, object: Object, block: BlockId, slot: u32) -> R
                 && table != 0
                 && entry_of(arena, table, entry as u32)?.load(Ordering::Acquire) == block.raw();
             if named {
-                arena.change_block_state(block, state, BlockState::Returned { queue, seq })?;
+                if arena.change_block_state(block, state, BlockState::Returned { queue, seq })? {
+                    let pid = arena.slot(slot)?.pid.load(Ordering::Relaxed);
+                    arena.tell_later(Notice { tell: tell_of_return, object: object.index, seq, count: 1, pid });
+                }
                 raise_attention(arena, cell)?;
             } else {
                 arena.free_if(block, state)?;

@@ -43,6 +43,14 @@ fn block_head() -> Head {
     Head::new(Form::Block, 8, 0)
 }
 
+#[inline]
+fn record_head(load: &impl Load, as_block: bool) -> Head {
+    match load.inline() {
+        Some(payload) if !as_block => inline_head(payload, load.references()),
+        _ => block_head(),
+    }
+}
+
 impl Ring {
     /// Puts an encoded message.
     #[inline]
@@ -102,6 +110,7 @@ impl Ring {
             self.await_room(size, patience)?;
             let (bytes, tail) = (self.made_bytes()?, self.tail());
             let as_block = self.must_be_block(bytes, tail, parcel)?;
+            self.await_segments(bytes, tail.position() + record_head(parcel, as_block).size(), patience)?;
             let end = self.write(bytes, tail, parcel, as_block)?;
             self.commit_put(who, tail, end, size);
             self.told(parcel.references())?;
@@ -137,13 +146,18 @@ impl Ring {
             if count > 0 && !self.has_room(end, volume + load.size()) {
                 break;
             }
-            let written = self.must_be_block(bytes, end, &load).and_then(|block| {
+            let written = self.must_be_block(bytes, end, &load).map_err(PutFailed::from).and_then(|block| {
                 as_block = block;
-                if block && count > 0 { Ok(end) } else { self.write(bytes, end, &mut load, block) }
+                if block && count > 0 {
+                    return Ok(end);
+                }
+                let patience = if count == 0 { patience } else { Patience::None };
+                self.await_segments(bytes, end.position() + record_head(&load, block).size(), patience)?;
+                Ok(self.write(bytes, end, &mut load, block)?)
             });
             match written {
                 Ok(next) if next != end => (end, volume, count) = (next, volume + load.size(), count + 1),
-                Err(e) if count == 0 => return Err(e.into()),
+                Err(e) if count == 0 => return Err(e),
                 // What is written already is put; the next run meets the trouble again.
                 Ok(_) | Err(_) => {
                     as_block = false;
@@ -272,11 +286,35 @@ impl Ring {
                 got.note(&self.cell.produced.got_seen);
             }
         }
+        self.has_not_ended()
+    }
+
+    #[inline]
+    fn has_not_ended(&self) -> Result<(), PutFailed> {
         match self.ended() {
             e if e & CLOSED != 0 => Err(PutFailed::Closed),
             e if e & NO_RECEIVER != 0 => Err(PutFailed::Disconnected),
             _ => Ok(()),
         }
+    }
+
+    /// Waits until the table has room for the segments below a position. What the bounds allow finds room, unless getters that have left segments behind have not
+    /// freed them yet, or have died over it: then the next ones do.
+    #[inline]
+    fn await_segments(&self, bytes: Bytes, position: u64, patience: Patience) -> Result<(), PutFailed> {
+        if bytes.segment_bits == 0 || self.has_segments_for(bytes, position) {
+            return Ok(());
+        }
+        let deadline = match patience {
+            Patience::Until(deadline) if !self.fails_when_full() => deadline,
+            _ => return Err(PutFailed::Full),
+        };
+        let ready = || self.has_segments_for(bytes, position) || self.has_not_ended().is_err();
+        self.wait(Op::Put, &self.cell.consumed.pw, deadline, ready).map_err(|why| match why {
+            GaveUp::Failed(e) => PutFailed::Shared(e),
+            _ => PutFailed::TimedOut,
+        })?;
+        self.has_not_ended()
     }
 
     #[inline]
@@ -293,7 +331,7 @@ impl Ring {
         let fits = |size: u64, head: End| {
             // Every item that the bound still allows keeps room for its block record: bytes never hold up what items allow.
             let left = u64::from(self.capacity().saturating_sub(at.items_since(head) + 1)) * BLOCK_RECORD;
-            at.bytes_since(head) + size + left <= bytes.size()
+            at.bytes_since(head) + size + left <= bytes.room()
         };
         let fits_now = |size: u64| {
             fits(size, End::noted(&self.cell.produced.head_seen)) || {
@@ -312,10 +350,7 @@ impl Ring {
     /// Writes a record at `at`, which is the tail or, of a run without blocks, beyond it; gives where it ends. Nobody looks there before the commit.
     #[inline]
     fn write(&self, bytes: Bytes, at: End, load: &mut impl Load, as_block: bool) -> Result<End, Error> {
-        let record = match load.inline() {
-            Some(payload) if !as_block => inline_head(payload, load.references()),
-            _ => block_head(),
-        };
+        let record = record_head(load, as_block);
         self.back_ring(bytes, at.position() + record.size())?;
         let block = if as_block { Some(load.block()?) } else { None };
         let references = load.references();

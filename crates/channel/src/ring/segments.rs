@@ -11,7 +11,7 @@
 //! |---|---|---|
 //! | making a segment | a block `Filling(slot)`, or one `Segment` that `putting` names and `ring_backed` does not reach | the cleaner of the slot; the next putter frees it |
 //! | having moved `ring_backed`, before the commit | a segment that nothing lies in yet | nobody: the next put finds it |
-//! | after a get's commit, before a segment is freed, or `segments_low` says so | segments behind the head | the next getter frees them: that they are free already by their state is no harm |
+//! | after a get's commit, before a segment is freed, or `segments_low` says so | segments behind the head | the next getter frees them: that they are free already by their state is no harm; a putter that needs their place in the table waits |
 
 use super::bytes::{BLOCK_RECORD, Bytes};
 use super::cell::{End, POSITION_BITS, QueueCell};
@@ -79,6 +79,19 @@ impl Ring {
         backed.bytes_since(End::new(0, position)) > MAX_LEN
     }
 
+    /// Whether the table has room for what is missing below a position.
+    #[inline]
+    pub(crate) fn has_segments_for(&self, bytes: Bytes, position: u64) -> bool {
+        !self.lacks_segments(position) || self.has_entry_for(bytes, (position - 1) >> bytes.segment_bits)
+    }
+
+    fn has_entry_for(&self, bytes: Bytes, number: u64) -> bool {
+        let bits = bytes.segment_bits;
+        // Acquire pairs with the Release of who has freed the one that had this entry.
+        let low = self.cell.segments_low.load(Ordering::Acquire);
+        count(low, number as u32 & number_mask(bits), bits) < bytes.segments()
+    }
+
     #[cold]
     fn make_segments(&self, bytes: Bytes, position: u64) -> Result<(), Error> {
         let size = 1u64 << bytes.segment_bits;
@@ -104,11 +117,8 @@ impl Ring {
     fn make_segment(&self, bytes: Bytes, start: u64) -> Result<(), Error> {
         let (arena, produced, bits) = (self.arena(), &self.cell.produced, bytes.segment_bits);
         let number = (start >> bits) as u32 & number_mask(bits);
-        // Acquire pairs with the Release of who has freed the one that had this entry.
-        let low = self.cell.segments_low.load(Ordering::Acquire);
-        if count(low, number, bits) >= bytes.segments() {
-            // A getter died and left them; or memory is corrupted.
-            return Err(Error::Full(&"segments of a queue"));
+        if !self.has_entry_for(bytes, u64::from(number)) {
+            return Err(Error::Corrupted(&"a queue's segments"));
         }
         let table = BlockId::from_word(self.cell.ring.load(Ordering::Relaxed)).ok_or(Error::Corrupted(&"a queue's ring"))?;
         let place = u64::from(number & (bytes.segments() - 1));
@@ -151,7 +161,7 @@ impl Ring {
         let Some(bytes) = self.bytes()?.filter(|bytes| bytes.segment_bits != 0) else { return Ok(()) };
         let bits = bytes.segment_bits;
         let head = (self.head().position() >> bits) as u32;
-        let low = &self.cell.segments_low;
+        let (low, me) = (&self.cell.segments_low, self.arena().who()?.thread);
         loop {
             let number = low.load(Ordering::Relaxed) & number_mask(bits);
             match count(number, head, bits) {
@@ -163,9 +173,88 @@ impl Ring {
                 self.arena().free_if(block, BlockState::Segment { queue: self.index(), number })?;
             }
             crash::point("get.segment_freed");
-            // Release pairs with the Acquire of the putter that uses the entry again.
-            low.store(number.wrapping_add(1) & number_mask(bits), Ordering::Release);
+            // Release pairs with the Acquire of the putter that uses the entry again, and may wait for it.
+            let next = number.wrapping_add(1) & number_mask(bits);
+            self.cell.consumed.pw.commit_and_kick_lightly(me, || low.store(next, Ordering::Release));
             crash::point("get.segment_left");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Queue;
+    use multiproc_shm::Options;
+    use std::time::Duration;
+
+    type Handles = Vec<Queue<u8>>;
+
+    /// A queue whose table is full before its bounds are reached, if its messages are little but references.
+    fn narrow() -> (Queue<Handles>, &'static QueueCell, Handles) {
+        let arena = Arena::create(&Options { size: 256 << 20, ..Options::new(0, crate::KINDS) }).unwrap();
+        let queue = Queue::builder().unbounded().byte_limit(2 << 20).build_in(arena).unwrap();
+        let cell: &QueueCell = arena.memory().at(arena.object(queue.id()).unwrap().unwrap().offset).unwrap();
+        cell.capacity.store(5600, Ordering::Relaxed);
+        cell.segment_bits.store(13, Ordering::Relaxed);
+        let message = vec![Queue::builder().capacity(1).build_in(arena).unwrap(); HANDLES];
+        (queue, cell, message)
+    }
+
+    /// As many as lie in a ring.
+    const HANDLES: usize = crate::message::INLINE_REFERENCES;
+    /// Bytes of a message in the ring, or a little more: each handle has four in the payload, and its reference.
+    const RECORD: u64 = HANDLES as u64 * (4 + 8);
+
+    fn ring_of(arena: &Arena, cell: &QueueCell) -> u64 {
+        bytes_of(arena, cell).unwrap().unwrap().size()
+    }
+
+    #[test]
+    fn references_that_fill_the_table_go_into_blocks() {
+        let (queue, cell, message) = narrow();
+        // The head is somewhere in a segment.
+        queue.put(message.clone()).unwrap();
+        queue.get().unwrap();
+        let mut count = 0;
+        let refused = loop {
+            match queue.try_put(message.clone()) {
+                Ok(()) => count += 1,
+                Err(refused) => break refused,
+            }
+        };
+        assert!(refused.is_full(), "{refused}");
+        let ring = ring_of(queue.ring.arena(), cell);
+        assert!(count * RECORD > ring, "{count} messages do not fill {ring} bytes");
+        (0..count).for_each(|_| assert_eq!(queue.get().unwrap().len(), HANDLES));
+    }
+
+    #[test]
+    fn who_needs_what_a_getter_has_left_waits_until_it_is_free() {
+        let (queue, cell, message) = narrow();
+        let mut count = 0;
+        let full = |count: u64| count * RECORD > ring_of(queue.ring.arena(), cell) * 9 / 10;
+        queue.put(message.clone()).unwrap();
+        while !full(count) {
+            queue.put(message.clone()).unwrap();
+            count += 1;
+        }
+        (0..count).for_each(|_| drop(queue.get().unwrap()));
+        // As a getter leaves it that is killed after its commit.
+        cell.segments_low.store(0, Ordering::Relaxed);
+        let refused = (0..count).find_map(|_| queue.try_put(message.clone()).err()).unwrap();
+        assert!(refused.is_full(), "{refused}");
+        assert!(queue.put_timeout(message.clone(), Duration::from_millis(1)).unwrap_err().is_timeout());
+        std::thread::scope(|scope| {
+            let putter = scope.spawn(|| queue.put(message.clone()));
+            while !cell.consumed.pw.has_sleeper() {
+                std::thread::yield_now();
+            }
+            // The next getter that leaves a segment finds them all.
+            while !putter.is_finished() {
+                queue.get_timeout(Duration::from_secs(60)).unwrap();
+            }
+            putter.join().unwrap().unwrap();
+        });
     }
 }

@@ -11,6 +11,7 @@
 //! | `owner` | slot, TID and pid of the owner, for reports and repair; 0 when it is free in good order, or the death is noted in `died` | the owner, right after the CAS; 0 by it before it unlocks | 0, or names an owner that is dead for sure: the TID beside it must be that in `word` |
 //! | `died` | the owner that died, as long as `OWNER_DIED` stands; 0: one that had not named itself | who finds it first | names an earlier one |
 //! | `deaths` | how often an owner was found to have died, modulo 2^32 | who finds it, before it takes the word | one too many |
+//! | `told` | 1: somebody has told of the death as an event | the owner, before it does; 0 by who finds another death, or vouches | nobody tells of it |
 //! | `idle_wakes` | the last unlock woke nobody | the owner | at most one flush more or less |
 //! | `link` | the kernel's list; never read by us | the owner | private to it |
 //!
@@ -37,7 +38,7 @@ pub struct RawLock {
     owner: AtomicU64,
     died: AtomicU64,
     deaths: AtomicU32,
-    _unused: AtomicU32,
+    told: AtomicU32,
     link: AtomicUsize,
     _rest: [AtomicU64; 3],
 }
@@ -126,7 +127,7 @@ impl RawLock {
             owner: AtomicU64::new(0),
             died: AtomicU64::new(0),
             deaths: AtomicU32::new(0),
-            _unused: AtomicU32::new(0),
+            told: AtomicU32::new(0),
             link: AtomicUsize::new(0),
             _rest: [const { AtomicU64::new(0) }; 3],
         }
@@ -207,6 +208,7 @@ impl RawLock {
         let dead = self.owner.load(Ordering::Relaxed);
         if dead != 0 {
             self.died.store(dead, Ordering::Relaxed);
+            self.told.store(0, Ordering::Relaxed);
         }
     }
 
@@ -222,8 +224,18 @@ impl RawLock {
         self.deaths.load(Ordering::Relaxed)
     }
 
+    /// Whether nobody has told of the owner's death yet; who asks and gets true is to tell. To be asked by who has found `OWNER_DIED` and still holds the lock.
+    pub fn is_news(&self) -> bool {
+        // Relaxed: ordered by the lock.
+        self.told.load(Ordering::Relaxed) == 0 && {
+            self.told.store(1, Ordering::Relaxed);
+            true
+        }
+    }
+
     /// Forgets who died: the owner vouches for what the lock guards.
     pub fn forget_death(&self) {
+        self.told.store(0, Ordering::Relaxed);
         self.died.store(0, Ordering::Relaxed);
     }
 

@@ -8,6 +8,7 @@ pub(crate) use loom::sync::atomic::Ordering;
 use loom::sync::{Condvar, Mutex};
 use std::cell::Cell;
 use std::sync::OnceLock;
+#[allow(unused_imports)]
 pub(crate) use std::sync::atomic::compiler_fence;
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
@@ -38,6 +39,10 @@ pub(crate) enum Without {
     PassingOn,
     /// The look at the second word of a sleep.
     OtherWord,
+    /// The count of a watched word's wakes, which is all that is updated by a function there.
+    Count,
+    /// The announcement of second watchers, which is all that is added to there.
+    Announcement,
 }
 
 static WITHOUT: AtomicU8 = AtomicU8::new(Without::Nothing as u8);
@@ -76,6 +81,8 @@ struct Inner {
     value: loom::sync::atomic::AtomicU32,
     asleep: Mutex<Vec<loom::thread::ThreadId>>,
     woken: Condvar,
+    /// One more sleeps.
+    came: Condvar,
 }
 
 impl Default for AtomicU32 {
@@ -96,6 +103,7 @@ impl AtomicU32 {
             value: loom::sync::atomic::AtomicU32::new(0),
             asleep: Mutex::new(Vec::new()),
             woken: Condvar::new(),
+            came: Condvar::new(),
         })
     }
     pub(crate) fn load(&self, order: Ordering) -> u32 {
@@ -104,11 +112,21 @@ impl AtomicU32 {
     pub(crate) fn store(&self, new: u32, order: Ordering) {
         self.inner().value.swap(new, order);
     }
+    /// Returns when so many sleep here.
+    pub(crate) fn await_asleep(&self, count: usize) {
+        let mut asleep = self.inner().asleep.lock().unwrap();
+        while asleep.len() < count {
+            asleep = self.inner().came.wait(asleep).unwrap();
+        }
+    }
     /// The newest value, as the kernel reads it.
     fn newest(&self) -> u32 {
         self.inner().value.fetch_or(0, Ordering::AcqRel)
     }
     pub(crate) fn fetch_add(&self, n: u32, order: Ordering) -> u32 {
+        if lacks(Without::Announcement) {
+            return self.load(order);
+        }
         ordered(order, self.inner().value.fetch_add(n, order))
     }
     pub(crate) fn fetch_sub(&self, n: u32, order: Ordering) -> u32 {
@@ -128,6 +146,9 @@ impl AtomicU32 {
         if found.is_ok() { ordered(set, found) } else { found }
     }
     pub(crate) fn fetch_update(&self, set: Ordering, fetch: Ordering, f: impl FnMut(u32) -> Option<u32>) -> Result<u32, u32> {
+        if lacks(Without::Count) {
+            return Err(0);
+        }
         let found = self.inner().value.fetch_update(set, fetch, f);
         if found.is_ok() { ordered(set, found) } else { found }
     }
@@ -207,6 +228,7 @@ pub(crate) fn wait_any(words: &[Word<'_>], deadline: Option<Deadline>, _sliced: 
             return Wait::LookAgain;
         }
         asleep.push(me);
+        first.word.inner().came.notify_all();
     }
     let has_changed = |other: &Word<'_>| !lacks(Without::OtherWord) && other.word.newest() != other.expected;
     let changed = others.iter().any(has_changed);

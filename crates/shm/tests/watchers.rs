@@ -1,0 +1,259 @@
+//! Several watchers of one word, under loom: the shipping code of `src/raw/wait_word.rs`, and the loop of `src/watching.rs` around it. Whatever they may see of each other's
+//! words, and whoever dies at whichever crash point, no watcher stays asleep. Each rule that this relies on is left out once, and missed.
+//!
+//! Loom ends a model in which all threads wait: that is how a lost wake shows.
+
+#[path = "../../sync/tests/model/beneath.rs"]
+#[allow(dead_code)]
+mod beneath;
+
+#[allow(dead_code, unreachable_pub)]
+#[path = "../src/raw/wait_word.rs"]
+mod wait_word;
+
+use beneath::{AtomicU32, Ordering, Thread, WaitWord, Without, Word, crash, wait_any};
+use loom::thread;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
+
+/// The world's rules are statics.
+static ONE: Mutex<()> = Mutex::new(());
+
+/// More crash points than an operation here has.
+const STEPS: u32 = 8;
+
+/// An object that is watched: `news` rises.
+#[derive(Debug, Default)]
+struct Watched {
+    word: WaitWord,
+    seconds: AtomicU32,
+    news: AtomicU32,
+}
+
+/// What a watcher does, or leaves out.
+#[derive(Clone, Copy, Debug)]
+struct Habits {
+    /// Has the look come after the announcement.
+    fence: bool,
+    /// Compares the count of wakes where there are several watchers.
+    count: bool,
+    /// Compares the word in which second watchers are announced.
+    seconds: bool,
+    /// Wakes the others if the bit is still set when it has woken.
+    passes_on: bool,
+}
+
+const GOOD: Habits = Habits { fence: true, count: true, seconds: true, passes_on: true };
+
+impl Watched {
+    /// As a wait does it that sleeps on one object.
+    fn watch(&'static self, me: u32, until: u32, habits: Habits) {
+        // Acquire pairs with the store in `put`.
+        let ready = || self.news.load(Ordering::Acquire) >= until;
+        loop {
+            let seconds = self.seconds.load(Ordering::SeqCst);
+            let watch = self.word.announce(me, &self.seconds);
+            crash::point("watching.announced");
+            if habits.fence {
+                beneath::fence(Ordering::SeqCst);
+            }
+            if ready() {
+                return;
+            }
+            let as_word = |(word, expected)| Word { word, expected };
+            let mut words = vec![as_word(watch.word)];
+            words.extend(watch.count.filter(|_| habits.count).map(as_word));
+            words.extend(habits.seconds.then_some(Word { word: &self.seconds, expected: seconds }));
+            let pending = Thread.set_baton(watch.word.0);
+            crash::point("watching.before_sleep");
+            let _ = wait_any(&words, None, false);
+            crash::point("watching.after_sleep");
+            let ready = ready();
+            if ready && habits.passes_on {
+                self.word.pass_on_if_owed();
+            }
+            crash::point("watching.told");
+            Thread.restore_pending(pending);
+            if ready {
+                return;
+            }
+        }
+    }
+
+    fn watcher(&'static self, me: u32, until: u32, habits: Habits) -> thread::JoinHandle<()> {
+        thread::spawn(move || self.watch(me, until, habits))
+    }
+
+    fn put(&'static self, news: u32) {
+        self.word.commit_and_kick_lightly(Thread, || self.news.store(news, Ordering::Release));
+    }
+}
+
+/// What is shared: leaked, as the code takes what lies in an arena.
+fn shared() -> &'static Watched {
+    Box::leak(Box::default())
+}
+
+/// Whether all outcomes of `scene` are as they must be, in a world without that rule, where the kernel wakes sleepers in these orders.
+fn holds(orders: &[bool], without: Without, loud: bool, scene: impl Fn() + Sync + Send + Copy + 'static) -> bool {
+    let _one = ONE.lock().unwrap_or_else(|e| e.into_inner());
+    orders.iter().all(|&newest_first| {
+        beneath::set_world(without, newest_first);
+        let mut model = loom::model::Builder::new();
+        model.preemption_bound = Some(2);
+        // Loom tells of a failure by a panic; its text is of no use for failures that are meant.
+        let hook = std::panic::take_hook();
+        if !loud {
+            std::panic::set_hook(Box::new(|_| {}));
+        }
+        let fine = catch_unwind(AssertUnwindSafe(|| model.check(scene))).is_ok();
+        std::panic::set_hook(hook);
+        fine
+    })
+}
+
+/// Where all are woken together, if at all.
+fn always(scene: impl Fn() + Sync + Send + Copy + 'static) {
+    assert!(holds(&[false], Without::Nothing, true, scene));
+}
+
+/// Where a death wakes one of two.
+fn in_both_orders(without: Without, loud: bool, scene: impl Fn() + Sync + Send + Copy + 'static) -> bool {
+    holds(&[false, true], without, loud, scene)
+}
+
+fn missed(what: &str, without: Without, scene: impl Fn() + Sync + Send + Copy + 'static) {
+    assert!(!in_both_orders(without, false, scene), "{what}: not missed");
+}
+
+/// Two watch, and something comes.
+fn both_are_told(habits: Habits) {
+    let watched = shared();
+    let watchers = [watched.watcher(1, 1, habits), watched.watcher(2, 1, habits)];
+    watched.put(1);
+    watchers.into_iter().for_each(|w| w.join().unwrap());
+}
+
+/// While this watcher is about to sleep, something comes, and another announces itself who has nothing of it and waits for the next.
+fn comes_back(watched: &'static Watched, habits: Habits) {
+    let other = thread::spawn(move || {
+        watched.put(1);
+        watched.watch(2, 2, habits);
+    });
+    watched.watch(1, 1, habits);
+    watched.put(2);
+    other.join().unwrap();
+}
+
+/// Each may be the first that ever watched.
+fn one_comes_back(habits: Habits) {
+    comes_back(shared(), habits);
+}
+
+/// It has been known for long that there are several.
+fn one_comes_back_to_several(habits: Habits) {
+    comes_back(of_several(), habits);
+}
+
+/// Watched by others before, so that each compares the count from the first time on.
+fn of_several() -> &'static Watched {
+    let watched = shared();
+    for me in [3, 4] {
+        let _ = watched.word.announce(me, &watched.seconds);
+    }
+    watched
+}
+
+/// A watcher dies at each step, and with it the wake that it may have.
+fn watcher_dies(k: u32, habits: Habits) {
+    let watched = shared();
+    let mortal = thread::spawn(move || crash::dies_at(k, || watched.watch(1, 1, habits)));
+    let other = watched.watcher(2, 1, habits);
+    watched.put(1);
+    other.join().unwrap();
+    mortal.join().unwrap();
+}
+
+/// Who puts dies at each step, with both asleep or about to be; the cleaner wakes who was about to sleep.
+fn putter_dies(k: u32, habits: Habits) {
+    let watched = shared();
+    let watchers = [watched.watcher(1, 1, habits), watched.watcher(2, 1, habits)];
+    if crash::dies_at(k, || watched.put(1)) {
+        if watched.news.load(Ordering::Acquire) == 0 {
+            watched.put(1);
+        } else {
+            watched.word.commit_and_kick_all(Thread, || {});
+            watched.word.pass_on_to_all();
+        }
+    }
+    watchers.into_iter().for_each(|w| w.join().unwrap());
+}
+
+/// The same with both asleep: the kernel wakes one, who wakes the other.
+fn putter_dies_over_sleepers(k: u32, habits: Habits) {
+    let watched = of_several();
+    let watchers = [watched.watcher(1, 1, habits), watched.watcher(2, 1, habits)];
+    watched.word.watch().0.await_asleep(2);
+    if crash::dies_at(k, || watched.put(1)) && watched.news.load(Ordering::Acquire) == 0 {
+        watched.put(1);
+    }
+    watchers.into_iter().for_each(|w| w.join().unwrap());
+}
+
+/// And one of the two dies at each step after its sleep, with the wake in hand or without it.
+fn both_die(k: u32, habits: Habits) {
+    let watched = of_several();
+    let mortal = thread::spawn(move || crash::dies_at(k, || watched.watch(1, 1, habits)));
+    let other = watched.watcher(2, 1, habits);
+    watched.word.watch().0.await_asleep(2);
+    // Between the commit and the wake.
+    assert!(crash::dies_at(2, || watched.put(1)));
+    mortal.join().unwrap();
+    other.join().unwrap();
+}
+
+/// The first step after a sleep.
+const WOKEN: u32 = 3;
+
+#[test]
+fn all_watchers_are_told() {
+    always(|| both_are_told(GOOD));
+}
+
+#[test]
+fn nobody_hides_a_wake_from_another() {
+    always(|| one_comes_back(GOOD));
+    always(|| one_comes_back_to_several(GOOD));
+}
+
+#[test]
+fn a_watcher_that_dies_swallows_no_wake() {
+    for k in 1..=STEPS {
+        always(move || watcher_dies(k, GOOD));
+    }
+    for k in WOKEN..=STEPS {
+        assert!(in_both_orders(Without::Nothing, true, move || both_die(k, GOOD)));
+    }
+}
+
+#[test]
+fn a_putter_that_dies_strands_no_watcher() {
+    for k in 1..=STEPS {
+        always(move || putter_dies(k, GOOD));
+        assert!(in_both_orders(Without::Nothing, true, move || putter_dies_over_sleepers(k, GOOD)));
+    }
+}
+
+#[test]
+fn each_rule_is_needed() {
+    missed("the fence", Without::Order, || both_are_told(Habits { fence: false, ..GOOD }));
+    missed("both comparisons", Without::OtherWord, || one_comes_back(GOOD));
+    missed("the comparison of the announcements", Without::Nothing, || one_comes_back(Habits { seconds: false, ..GOOD }));
+    missed("the comparison of the count", Without::Nothing, || one_comes_back_to_several(Habits { count: false, ..GOOD }));
+    missed("the count", Without::Count, || one_comes_back_to_several(GOOD));
+    missed("the announcement", Without::Announcement, || one_comes_back(GOOD));
+    // The second step of a put is its commit.
+    missed("the kernel", Without::Baton, || putter_dies_over_sleepers(2, GOOD));
+    missed("passing on", Without::Nothing, || putter_dies_over_sleepers(2, Habits { passes_on: false, ..GOOD }));
+    assert!((WOKEN..=STEPS).any(|k| !in_both_orders(Without::Baton, false, move || both_die(k, GOOD))));
+}
