@@ -195,7 +195,7 @@ impl Pool {
     where
         A: Message + Send,
         R: Message + Send,
-        F: FnOnce(A) -> R + Send + 'static,
+        F: FnOnce(A) -> R + Clone + Send + 'static,
     {
         let Call { head, terms, args, here } = call;
         let slot = Arc::new(Slot::<R>::new(self.backend()));
@@ -205,7 +205,7 @@ impl Pool {
                 owner.0.submit(slot.clone(), head, terms, &args)?
             }
             Kind::Remote(client) => client.submit(slot.clone(), head, &args)?,
-            Kind::Local(local) => local.0.submit(slot.clone(), move || here(args))?,
+            Kind::Local(local) => local.0.submit(slot.clone(), terms.and_then(|terms| terms.retry), args, here)?,
         };
         Ok(Task::new(slot, id))
     }
