@@ -194,6 +194,12 @@ impl Ring {
         cache::will_write(self.words.as_ptr().wrapping_add((self.place(position) / 8) as usize).cast());
     }
 
+    /// What lies at a position will be read soon.
+    #[inline]
+    pub(crate) fn will_read(&self, position: u64) {
+        cache::will_read(self.words.as_ptr().wrapping_add((self.place(position) / 8) as usize).cast());
+    }
+
     /// Whether a record is committed at `at`. A word that is none counts: reading it tells.
     #[inline]
     pub(crate) fn is_committed(&self, at: u64) -> Result<bool, Error> {
