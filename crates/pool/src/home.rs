@@ -16,6 +16,7 @@ use crate::stats::Times;
 use crate::stop::Stop;
 use crate::supervise;
 use crate::table::{Ending, Entry, Pending, Saved, Table, Terms};
+#[cfg(feature = "trace")]
 use crate::trace::{Ran, Trace};
 use crate::wire::{Inbox, Out, Outbox, Packet, TaskHead, TaskId, Tell, TellHead, Wire};
 use multiproc_channel::{Message, PutError, Queue};
@@ -98,7 +99,9 @@ pub(crate) struct Home {
     pub(crate) done: AtomicU64,
     pub(crate) failed: AtomicU64,
     pub(crate) times: Times,
+    #[cfg(feature = "trace")]
     pub(crate) trace: Mutex<Option<Trace>>,
+    #[cfg(feature = "trace")]
     pub(crate) is_traced: AtomicBool,
     contexts: Mutex<HashMap<u64, Arc<Encoded>>>,
     next_context: AtomicU64,
@@ -152,7 +155,9 @@ impl Home {
             done: AtomicU64::new(0),
             failed: AtomicU64::new(0),
             times: Times::default(),
+            #[cfg(feature = "trace")]
             trace: Mutex::default(),
+            #[cfg(feature = "trace")]
             is_traced: AtomicBool::new(false),
             contexts: Mutex::default(),
             next_context: AtomicU64::new(1),
@@ -327,7 +332,8 @@ impl Home {
         self.times.record(now_nanos().saturating_sub(entry.submitted));
     }
 
-    /// Enters a task that a worker has run, or died with, into the trace.
+    /// Enters a task that a worker has run into the trace.
+    #[cfg(feature = "trace")]
     pub(crate) fn record(&self, id: TaskId, ran: Ran<'_>) {
         if !self.is_traced.load(Ordering::Relaxed) {
             return;

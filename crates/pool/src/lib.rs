@@ -30,6 +30,7 @@ mod supervise;
 mod table;
 pub mod task;
 mod told;
+#[cfg(feature = "trace")]
 mod trace;
 pub mod waiting;
 mod wire;

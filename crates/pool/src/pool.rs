@@ -11,6 +11,7 @@ use crate::local::Local;
 use crate::stats::PoolStats;
 use crate::table::Terms;
 use crate::task::{Slot, Task};
+#[cfg(feature = "trace")]
 use crate::trace::Trace;
 use crate::wire::TaskHead;
 use multiproc_channel::Message;
@@ -22,6 +23,7 @@ use serde::ser::{self, Serializer};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::ops::Deref;
+#[cfg(feature = "trace")]
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -330,6 +332,7 @@ impl Pool {
     /// # std::fs::remove_file(&file)?;
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    #[cfg(feature = "trace")]
     pub fn trace(&self, file: impl AsRef<Path>) -> Result<(), PoolError> {
         let home = self.own_home()?;
         let trace = Trace::create(file.as_ref()).map_err(|e| {

@@ -39,8 +39,11 @@ pub(crate) fn supervise(home: &Arc<Home>) {
         home.dismiss_all();
     }
     // Written to its end before anybody knows that the pool has.
-    home.is_traced.store(false, Ordering::Relaxed);
-    drop(lock(&home.trace).take());
+    #[cfg(feature = "trace")]
+    {
+        home.is_traced.store(false, Ordering::Relaxed);
+        drop(lock(&home.trace).take());
+    }
     home.advance(FINISHED);
     home.end_all(&|| TaskError::Cancelled);
 }

@@ -88,6 +88,18 @@ impl Tell {
         ]
     };
 
+    /// How a task has ended that this tells of.
+    #[cfg(feature = "trace")]
+    pub(crate) fn outcome(self) -> Option<&'static str> {
+        match self {
+            Tell::Value => Some("value"),
+            Tell::Panicked => Some("panic"),
+            Tell::Unreadable => Some("arguments do not decode"),
+            Tell::Unsendable => Some("value does not encode"),
+            _ => None,
+        }
+    }
+
     fn from_word(word: u32) -> Option<Tell> {
         Tell::ALL.get(word as usize).copied()
     }
