@@ -2,7 +2,7 @@
 
 use crate::helpers::*;
 use multiproc::{Circle, Event, Lock, Process, Receiver, Sender, channel, dump};
-use multiproc_tests::{eventually, no_core_dumps, watch};
+use multiproc_tests::{eventually, watch};
 use std::time::Duration;
 
 fn links(circle: &Circle) -> Vec<(u32, &'static str, String)> {
