@@ -204,7 +204,7 @@ fn a_circle_that_time_breaks_is_no_deadlock() {
 #[test]
 fn notes_go_with_whoever_wrote_them() {
     let _watched = watch(60);
-    no_core_dumps();
+    multiproc_tests::no_core_dumps();
     let event = Event::new().unwrap();
     for point in ["note.taken", "note.freed"] {
         for victim_threads in [1u32, 10] {
