@@ -2,7 +2,7 @@
 
 use crate::helpers::*;
 use multiproc::{Circle, Event, Lock, Process, Receiver, Sender, channel, dump};
-use multiproc_tests::{eventually, no_core_dumps, watch};
+use multiproc_tests::{eventually, watch};
 use std::time::Duration;
 
 fn links(circle: &Circle) -> Vec<(u32, &'static str, String)> {
@@ -204,7 +204,7 @@ fn a_circle_that_time_breaks_is_no_deadlock() {
 #[test]
 fn notes_go_with_whoever_wrote_them() {
     let _watched = watch(60);
-    no_core_dumps();
+    multiproc_tests::no_core_dumps();
     let event = Event::new().unwrap();
     for point in ["note.taken", "note.freed"] {
         for victim_threads in [1u32, 10] {
