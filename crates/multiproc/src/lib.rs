@@ -159,8 +159,8 @@ pub use multiproc_channel::{
 pub use multiproc_named::{Item, ShareableList, SharedMemory, SharedMemoryError};
 #[doc(inline)]
 pub use multiproc_pool::{
-    AsCompleted, CurrentTask, Imap, ImapUnordered, Pool, PoolBuilder, PoolError, ReturnWhen, Task, TaskBuilder, TaskError,
-    ThreadPool, as_completed, current_task, pool_context, wait_tasks,
+    AsCompleted, CurrentTask, Imap, ImapUnordered, Latency, Pool, PoolBuilder, PoolError, PoolStats, ReturnWhen, Task,
+    TaskBuilder, TaskError, ThreadPool, WorkerStats, as_completed, current_task, pool_context, wait_tasks,
 };
 #[doc(inline)]
 pub use multiproc_process::{

@@ -1,5 +1,6 @@
 //! One function for many elements: [`Pool::map`] in chunks, [`Pool::imap`] one by one as the consumer asks.
 
+use crate::backend::Backend;
 use crate::error::TaskError;
 use crate::job::{Chunk, Job, each, encode_context};
 use crate::pool::{Call, Pool};
@@ -199,8 +200,9 @@ impl Pool {
         let most = items.size_hint().1.map_or(MAX_CHUNK, |all| all.div_ceil(4 * workers).clamp(1, MAX_CHUNK));
         let mut next = length.unwrap_or(1);
         let mut values = Vec::with_capacity(items.size_hint().0.min(MAX_CHUNK));
-        let mut out: VecDeque<(usize, Task<Chunk<R>>)> = VecDeque::new();
-        let stop = |out: &VecDeque<(usize, Task<Chunk<R>>)>| out.iter().for_each(|(_, task)| backend.stop(task.id, true));
+        // What is left of it is stopped, also when the iterator panics.
+        let mut stopped = Stopped { backend, out: VecDeque::new() };
+        let out = &mut stopped.out;
         loop {
             while out.len() < AHEAD * workers {
                 let chunk: Vec<T> = items.by_ref().take(next).collect();
@@ -210,10 +212,7 @@ impl Pool {
                 let count = chunk.len();
                 match start(chunk) {
                     Ok(task) => out.push_back((count, task)),
-                    Err(e) => {
-                        stop(&out);
-                        return Err(e.into());
-                    }
+                    Err(e) => return Err(e.into()),
                 }
             }
             let Some((count, mut task)) = out.pop_front() else { return Ok(values) };
@@ -229,8 +228,8 @@ impl Pool {
             };
             if let Some(failed) = failed {
                 // The first by position: all before it have been waited for.
-                stop(&out);
-                out.into_iter().for_each(|(_, task)| task.finish());
+                stopped.stop();
+                stopped.out.drain(..).for_each(|(_, task)| task.finish());
                 return Err(failed);
             }
             if length.is_none() {
@@ -238,6 +237,24 @@ impl Pool {
                 next = usize::try_from(fitting).unwrap_or(MAX_CHUNK).clamp(1, (count * GROWTH).min(most).max(next.min(most)));
             }
         }
+    }
+}
+
+/// Chunks that are out, stopped when this is dropped.
+struct Stopped<R> {
+    backend: Arc<dyn Backend>,
+    out: VecDeque<(usize, Task<Chunk<R>>)>,
+}
+
+impl<R> Stopped<R> {
+    fn stop(&self) {
+        self.out.iter().for_each(|(_, task)| self.backend.stop(task.id, true));
+    }
+}
+
+impl<R> Drop for Stopped<R> {
+    fn drop(&mut self) {
+        self.stop();
     }
 }
 
