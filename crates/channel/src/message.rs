@@ -237,7 +237,7 @@ impl Arrival {
     }
 
     #[inline]
-    fn payload(&self) -> &[u8] {
+    pub(crate) fn payload(&self) -> &[u8] {
         if self.bytes.is_there() { &self.bytes } else { &bytemuck::must_cast_slice(&self.small)[..self.len] }
     }
 
