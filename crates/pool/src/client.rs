@@ -96,14 +96,7 @@ impl Client {
     where
         Wire: multiproc_channel::EncodeRef<B, Packet>,
     {
-        let told = self.address.tell.put_ref(what).map_err(|e| {
-            let kind = match () {
-                () if e.is_codec() => PoolErrorKind::Codec,
-                () if e.is_disconnected() => PoolErrorKind::Closed,
-                () => PoolErrorKind::System,
-            };
-            PoolError::because(kind, "the task was not submitted", e)
-        });
+        let told = self.address.tell.put_ref(what).map_err(PoolError::not_put);
         let _ = self.address.bell.set();
         told
     }
@@ -118,7 +111,7 @@ impl Client {
             }
             None => None,
         };
-        let id = lock(&self.table).enter(Entry { pending, terms: None, head: task, cancelled: false });
+        let id = lock(&self.table).enter(Entry { pending, terms: None, head: task, submitted: 0, cancelled: false });
         let head = SubmitHead { tell: TellHead::new(Tell::Submit, self.number, id, 0), task };
         let told = match &saved {
             Some(saved) => self.tell(&saved.behind(head)),

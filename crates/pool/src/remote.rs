@@ -2,12 +2,13 @@
 
 use crate::backend::Backend;
 use crate::client::Address;
-use crate::error::{PoolError, PoolErrorKind, TaskError};
+use crate::error::{PoolError, TaskError};
 use crate::home::{Home, TERMINATED, lock};
 use crate::table::{Ending, Entry, Pending, Saved};
 use crate::told::Told;
 use crate::wire::{Again, Out, Outbox, TaskHead, TaskId, Tell, TellHead};
 use multiproc_shm::scope::References;
+use multiproc_sys::clock::now_nanos;
 use std::collections::HashMap;
 use std::fmt::Write;
 use std::sync::atomic::Ordering;
@@ -85,13 +86,13 @@ impl Home {
         {
             terms.saved = Some(Arc::new(Mutex::new(Saved::of(args.to_vec(), references.clone()))));
         }
-        let id = lock(&self.table).enter(Entry { pending: remote.clone(), terms, head, cancelled: false });
+        let id =
+            lock(&self.table).enter(Entry { pending: remote.clone(), terms, head, submitted: now_nanos(), cancelled: false });
         lock(&self.remotes).tasks.insert((told.worker, told.id), id);
-        // Not waited for room: it is this thread that makes room. `Full` stands for memory that is used up.
-        if let Err(e) = self.tasks.put_ref(&Again(TaskHead { id, ..head }, args, references)) {
+        // Room is not waited for: it is this thread that makes it.
+        if let Err(e) = self.tasks.try_put_ref(&Again(TaskHead { id, ..head }, args, references)) {
             lock(&self.table).remove(id);
-            let why = PoolError::because(PoolErrorKind::System, "the task was not submitted", e);
-            remote.end(Ending::Failed(TaskError::Refused(why)));
+            remote.end(Ending::Failed(TaskError::Refused(PoolError::not_put(e))));
         }
         if self.short_handed.load(Ordering::Relaxed) || self.settings.task_timeout.is_some() {
             let _ = self.bell.set();
