@@ -30,6 +30,24 @@ pub fn load_average() -> String {
 /// # Errors
 /// Those of sched_getaffinity(2) and sched_setaffinity(2).
 pub fn pin(n: usize) -> io::Result<()> {
+    let cpu = cpu(n)?;
+    // SAFETY: a set of integers, for which zero is the empty set.
+    let mut chosen: libc::cpu_set_t = unsafe { zeroed() };
+    // SAFETY: below CPU_SETSIZE; the kernel allows at least one cpu.
+    unsafe { libc::CPU_SET(cpu, &mut chosen) };
+    // SAFETY: a pointer to a set of that size.
+    let set = unsafe { libc::sched_setaffinity(0, size_of_val(&chosen), &chosen) };
+    if set != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+/// The n-th cpu that the calling thread may use (modulo their number).
+///
+/// # Errors
+/// Those of sched_getaffinity(2).
+pub fn cpu(n: usize) -> io::Result<usize> {
     // SAFETY: a set of integers, for which zero is the empty set.
     let mut allowed: libc::cpu_set_t = unsafe { zeroed() };
     // SAFETY: a pointer to a set of that size.
@@ -41,16 +59,7 @@ pub fn pin(n: usize) -> io::Result<()> {
         // SAFETY: below CPU_SETSIZE.
         .filter(|cpu| unsafe { libc::CPU_ISSET(*cpu, &allowed) })
         .collect();
-    // SAFETY: as above.
-    let mut chosen: libc::cpu_set_t = unsafe { zeroed() };
-    // SAFETY: below CPU_SETSIZE; the kernel allows at least one cpu.
-    unsafe { libc::CPU_SET(cpus[n % cpus.len()], &mut chosen) };
-    // SAFETY: a pointer to a set of that size.
-    let set = unsafe { libc::sched_setaffinity(0, size_of_val(&chosen), &chosen) };
-    if set != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(())
+    Ok(cpus[n % cpus.len()])
 }
 
 #[repr(align(128))]

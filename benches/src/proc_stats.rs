@@ -17,6 +17,11 @@ pub fn memory(pid: u32) -> io::Result<Memory> {
     Ok(Memory { private: field(&text, "Private_Clean:")? + field(&text, "Private_Dirty:")?, pss: field(&text, "Pss:")? })
 }
 
+/// Memory of a process that is in RAM, its own and what it shares, in KiB.
+pub fn resident(pid: u32) -> io::Result<u64> {
+    field(&fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?, "Rss:")
+}
+
 /// Context switches so far, voluntary and not, of each thread of a process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Switches(BTreeMap<OsString, u64>);

@@ -97,6 +97,11 @@ impl<'a> Row<'a> {
         Row { name, hypothesis, unit, subjects: Vec::new(), bars: Vec::new() }
     }
 
+    /// Its name.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
     /// Adds a subject; `measure` is called once per round.
     pub fn subject(mut self, name: &'static str, measure: impl FnMut() -> Measured + 'a) -> Self {
         self.subjects.push(Subject { name, measure: Box::new(measure), figures: Vec::new(), skipped: None });

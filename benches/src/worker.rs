@@ -26,6 +26,15 @@ pub fn role() -> Option<(String, Vec<String>)> {
     Some((role, env::args().skip(1).collect()))
 }
 
+/// Kills a process of the bench, as `kill -9` does.
+pub fn kill(pid: u32) -> io::Result<()> {
+    // SAFETY: takes two numbers and touches no memory.
+    match unsafe { libc::kill(pid.cast_signed(), libc::SIGKILL) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// A child that is killed and waited for when dropped.
 #[derive(Debug)]
 pub struct Worker(pub Child);

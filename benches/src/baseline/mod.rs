@@ -5,9 +5,12 @@ pub mod bare_spsc;
 pub mod crossbeam;
 pub mod futex_words;
 pub mod idle;
+pub mod in_process;
 pub mod ipc;
 pub mod memory;
+pub mod procspawn_pool;
 pub mod python;
+pub mod python_pool;
 pub mod robust_mutex;
 pub mod socket;
 

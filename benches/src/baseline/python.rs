@@ -163,7 +163,7 @@ pub fn value_update(effort: Effort) -> Measured {
 }
 
 /// The median of what a script prints.
-fn figures(script: &str, args: &[String]) -> Measured {
+pub(super) fn figures(script: &str, args: &[String]) -> Measured {
     let output = python3(script).args(args).stdin(Stdio::null()).output().map_err(missing)?;
     if !output.status.success() {
         return Err(String::from_utf8_lossy(&output.stderr).into());

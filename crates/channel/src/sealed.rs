@@ -163,7 +163,7 @@ impl<T, C: Codec<T>> Queue<T, C> {
 impl Arrival {
     fn look<R>(&self, look: impl FnOnce(&[u8], &References) -> R) -> Result<R, Error> {
         match self.block() {
-            None => Ok(look(&self.bytes, &self.references)),
+            None => Ok(look(self.payload(), &self.references)),
             Some(block) => view::with_payload(self.arena(), block, |bytes| look(bytes, &self.references)),
         }
     }

@@ -163,6 +163,7 @@
 //! | `shared-memory` (on) | [`SharedMemory`] and [`ShareableList`]: memory by name, between programs that know nothing of each other; no further crate |
 //! | `postcard` | the codec `Postcard`: smaller messages, and the crate of that name |
 //! | `tracing-bridge` | `tracing_bridge()`: workers' `tracing` events reach the coordinator's subscriber; costs nothing until it is called |
+//! | `pool-trace` | `Pool::trace`: what ran where and when, for Chrome's and Perfetto's viewers; the crate serde_json |
 //! | `crash-points` | kills processes at chosen steps, for this project's own tests |
 //!
 //! All but the first are off by default.
@@ -193,8 +194,8 @@ pub use multiproc_channel::{
 pub use multiproc_named::{Item, ShareableList, SharedMemory, SharedMemoryError};
 #[doc(inline)]
 pub use multiproc_pool::{
-    AsCompleted, CurrentTask, Imap, ImapUnordered, Pool, PoolBuilder, PoolError, ReturnWhen, Task, TaskBuilder, TaskError,
-    ThreadPool, as_completed, current_task, pool_context, wait_tasks,
+    AsCompleted, CurrentTask, Imap, ImapUnordered, Latency, Pool, PoolBuilder, PoolError, PoolStats, ReturnWhen, Task,
+    TaskBuilder, TaskError, ThreadPool, WorkerStats, as_completed, current_task, pool_context, wait_tasks,
 };
 #[doc(inline)]
 pub use multiproc_process::{

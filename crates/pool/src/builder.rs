@@ -330,6 +330,12 @@ impl<'a> TaskBuilder<'a> {
         TaskBuilder { pool, terms, retry: None }
     }
 
+    /// What the task is called in a trace (`Pool::trace`, of the feature `pool-trace`).
+    pub fn name(mut self, name: impl Into<String>) -> TaskBuilder<'a> {
+        self.terms.name = Some(name.into());
+        self
+    }
+
     /// As [`PoolBuilder::task_timeout`].
     pub fn timeout(mut self, timeout: Duration) -> TaskBuilder<'a> {
         self.terms.timeout = Some(timeout);

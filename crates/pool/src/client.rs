@@ -111,7 +111,7 @@ impl Client {
             }
             None => None,
         };
-        let id = lock(&self.table).enter(Entry { pending, terms: None, head: task, cancelled: false });
+        let id = lock(&self.table).enter(Entry { pending, terms: None, head: task, submitted: 0, cancelled: false });
         let head = SubmitHead { tell: TellHead::new(Tell::Submit, self.number, id, 0), task };
         let told = match &saved {
             Some(saved) => self.tell(&saved.behind(head)),

@@ -5,6 +5,8 @@ use crate::crew::Member;
 use crate::home::{CLOSED, Home, lock};
 use crate::lead::Collector;
 use crate::table::Ending;
+#[cfg(feature = "trace")]
+use crate::trace::Ran;
 use crate::wire::{self, Again, AnswerHead, Out, Outbox, TaskHead, TaskId, Tell, TellHead};
 use crate::{error::TaskError, panics::Panic};
 use multiproc_channel::message;
@@ -111,12 +113,17 @@ impl Home {
 
     fn heed_told(&self, head: TellHead, rest: &[u8], references: &References) -> Option<()> {
         let words = |rest| decode::<String>(self, rest, references);
+        #[cfg(feature = "trace")]
+        if let Some(outcome) = head.tell().and_then(Tell::outcome) {
+            self.record(head.id, Ran { name: "task", worker: head.worker, since: head.since, ran: head.number, outcome });
+        }
         match head.tell()? {
             Tell::Nothing => lock(&self.marks).retain(|mark| *mark != head.id),
             Tell::Ready => self.has_begun(head.worker),
             Tell::Value => {
                 let entry = lock(&self.table).remove(head.id)?;
                 if !entry.cancelled {
+                    self.has_ended(&entry, true);
                     entry.pending.end(Ending::Value(rest, references, head.number));
                 }
             }

@@ -312,6 +312,7 @@ impl Home {
         let all = lock(&self.table).drain();
         self.cancelled.store(0, Ordering::SeqCst);
         for entry in all {
+            self.has_ended(&entry, false);
             entry.pending.end(Ending::Failed(why()));
         }
         self.nudge();

@@ -12,13 +12,17 @@ use crate::job::Encoded;
 use crate::lead::Lead;
 use crate::remote::Remotes;
 use crate::retry::Retry;
+use crate::stats::Times;
 use crate::stop::Stop;
 use crate::supervise;
 use crate::table::{Ending, Entry, Pending, Saved, Table, Terms};
+#[cfg(feature = "trace")]
+use crate::trace::{Ran, Trace};
 use crate::wire::{Inbox, Out, Outbox, Packet, TaskHead, TaskId, Tell, TellHead, Wire};
 use multiproc_channel::{Message, PutError, Queue};
 use multiproc_shm::Arena;
 use multiproc_sync::{Atomic, Event};
+use multiproc_sys::clock::now_nanos;
 use std::collections::HashMap;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -91,6 +95,14 @@ pub(crate) struct Home {
     /// The next client's number.
     pub(crate) client_numbers: Atomic<u32>,
     pub(crate) me: Weak<Home>,
+    /// Tasks that have ended with a value, and otherwise; from the submission to the outcome.
+    pub(crate) done: AtomicU64,
+    pub(crate) failed: AtomicU64,
+    pub(crate) times: Times,
+    #[cfg(feature = "trace")]
+    pub(crate) trace: Mutex<Option<Trace>>,
+    #[cfg(feature = "trace")]
+    pub(crate) is_traced: AtomicBool,
     contexts: Mutex<HashMap<u64, Arc<Encoded>>>,
     next_context: AtomicU64,
     state: AtomicU32,
@@ -140,6 +152,13 @@ impl Home {
             remotes: Mutex::default(),
             client_numbers,
             me: me.clone(),
+            done: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
+            times: Times::default(),
+            #[cfg(feature = "trace")]
+            trace: Mutex::default(),
+            #[cfg(feature = "trace")]
+            is_traced: AtomicBool::new(false),
             contexts: Mutex::default(),
             next_context: AtomicU64::new(1),
             state: AtomicU32::new(OPEN),
@@ -215,7 +234,7 @@ impl Home {
     ) -> Result<TaskId, PoolError> {
         let timeout = terms.as_ref().and_then(|terms| terms.timeout);
         let saved = terms.as_ref().is_some_and(|terms| terms.saved.is_some());
-        let mut entry = Some(Entry { pending, terms, head, cancelled: false });
+        let mut entry = Some(Entry { pending, terms, head, submitted: now_nanos(), cancelled: false });
         let id = loop {
             self.wait_for_room()?;
             let mut table = lock(&self.table);
@@ -301,7 +320,28 @@ impl Home {
         }
         let Some(entry) = table.remove(id) else { return };
         drop(table);
+        self.has_ended(&entry, false);
         entry.pending.end(Ending::Failed(why));
+    }
+
+    /// Counts a task that is about to have its outcome.
+    pub(crate) fn has_ended(&self, entry: &Entry, with_value: bool) {
+        // Relaxed: figures for people.
+        let count = if with_value { &self.done } else { &self.failed };
+        count.fetch_add(1, Ordering::Relaxed);
+        self.times.record(now_nanos().saturating_sub(entry.submitted));
+    }
+
+    /// Enters a task that a worker has run into the trace.
+    #[cfg(feature = "trace")]
+    pub(crate) fn record(&self, id: TaskId, ran: Ran<'_>) {
+        if !self.is_traced.load(Ordering::Relaxed) {
+            return;
+        }
+        let name = lock(&self.table).get(id).and_then(|entry| entry.terms.as_ref()?.name.clone());
+        if let Some(trace) = &mut *lock(&self.trace) {
+            trace.record(&self.settings.name, Ran { name: name.as_deref().unwrap_or(ran.name), ..ran });
+        }
     }
 
     /// As [`fail`](Home::fail), for what a worker has told: should it die now, what lies on its desk is not another failure.

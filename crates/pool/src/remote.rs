@@ -8,6 +8,7 @@ use crate::table::{Ending, Entry, Pending, Saved};
 use crate::told::Told;
 use crate::wire::{Again, Out, Outbox, TaskHead, TaskId, Tell, TellHead};
 use multiproc_shm::scope::References;
+use multiproc_sys::clock::now_nanos;
 use std::collections::HashMap;
 use std::fmt::Write;
 use std::sync::atomic::Ordering;
@@ -85,7 +86,8 @@ impl Home {
         {
             terms.saved = Some(Arc::new(Mutex::new(Saved::of(args.to_vec(), references.clone()))));
         }
-        let id = lock(&self.table).enter(Entry { pending: remote.clone(), terms, head, cancelled: false });
+        let id =
+            lock(&self.table).enter(Entry { pending: remote.clone(), terms, head, submitted: now_nanos(), cancelled: false });
         lock(&self.remotes).tasks.insert((told.worker, told.id), id);
         // Room is not waited for: it is this thread that makes it.
         if let Err(e) = self.tasks.try_put_ref(&Again(TaskHead { id, ..head }, args, references)) {

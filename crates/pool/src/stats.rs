@@ -66,7 +66,10 @@ impl fmt::Display for PoolStats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let PoolStats { name, waiting, running, done, failed, latency, .. } = self;
         let Latency { p50, p99, max, .. } = latency;
-        writeln!(f, "{name}: {waiting} waiting, {running} running, {done} done, {failed} failed; p50 {p50:?}, p99 {p99:?}, max {max:?}")?;
+        writeln!(
+            f,
+            "{name}: {waiting} waiting, {running} running, {done} done, {failed} failed; p50 {p50:?}, p99 {p99:?}, max {max:?}"
+        )?;
         for WorkerStats { name, pid, tasks, busy, running_for, memory } in &self.workers {
             write!(f, "  {name} (pid {pid}): {tasks} tasks in {busy:?}, {} KiB", memory >> 10)?;
             match running_for {

@@ -42,6 +42,7 @@ impl Home {
     /// Gives a task that waits this outcome, so that it never runs; false when it runs, or has run.
     pub(crate) fn withdraw(&self, id: TaskId, why: TaskError) -> bool {
         let Some(pending) = self.take_back(id) else { return false };
+        self.failed.fetch_add(1, Ordering::Relaxed);
         pending.end(Ending::Failed(why));
         self.nudge();
         self.look_around();

@@ -38,6 +38,12 @@ pub(crate) fn supervise(home: &Arc<Home>) {
     if panicked {
         home.dismiss_all();
     }
+    // Written to its end before anybody knows that the pool has.
+    #[cfg(feature = "trace")]
+    {
+        home.is_traced.store(false, Ordering::Relaxed);
+        drop(lock(&home.trace).take());
+    }
     home.advance(FINISHED);
     home.end_all(&|| TaskError::Cancelled);
 }

@@ -29,6 +29,8 @@ pub(crate) trait Pending: Send + Sync {
 /// What a task has beyond the usual.
 #[derive(Debug, Default)]
 pub(crate) struct Terms {
+    /// For the trace.
+    pub(crate) name: Option<String>,
     pub(crate) timeout: Option<Duration>,
     pub(crate) retry: Option<Arc<Retry>>,
     /// To be sent again.
@@ -76,6 +78,8 @@ pub(crate) struct Entry {
     pub(crate) pending: Arc<dyn Pending>,
     pub(crate) terms: Option<Box<Terms>>,
     pub(crate) head: TaskHead,
+    /// On the monotonic clock.
+    pub(crate) submitted: u64,
     /// It has its outcome, and a worker that finds it in the queue shall not run it.
     pub(crate) cancelled: bool,
 }
@@ -217,7 +221,7 @@ mod tests {
     }
 
     fn entry() -> Entry {
-        Entry { pending: Arc::new(Nobody), terms: None, head: TaskHead::zeroed(), cancelled: false }
+        Entry { pending: Arc::new(Nobody), terms: None, head: TaskHead::zeroed(), submitted: 0, cancelled: false }
     }
 
     #[test]
