@@ -48,6 +48,7 @@ pub struct PoolBuilder {
     shutdown_timeout: Duration,
     grace: Duration,
     place: Place,
+    progress: bool,
 }
 
 /// Where calls run.
@@ -90,6 +91,7 @@ impl PoolBuilder {
             shutdown_timeout: Duration::from_secs(30),
             grace: Duration::from_millis(500),
             place: Place::Processes,
+            progress: false,
         }
     }
 
@@ -238,6 +240,13 @@ impl PoolBuilder {
         self
     }
 
+    /// Shows how far [`map`](Pool::map) and its like have come, as a bar on stderr, if that is a terminal.
+    #[cfg(feature = "progress")]
+    pub fn progress(mut self, progress: bool) -> PoolBuilder {
+        self.progress = progress;
+        self
+    }
+
     /// Makes it a pool of threads: see [`ThreadPool`](crate::ThreadPool).
     pub fn threads(mut self) -> PoolBuilder {
         self.place = Place::Threads;
@@ -286,6 +295,7 @@ impl PoolBuilder {
             env: self.env,
             shutdown_timeout: self.shutdown_timeout,
             grace: self.grace,
+            progress: self.progress,
         };
         let inline = std::env::var_os("MULTIPROC_INLINE").is_some_and(|value| value == "1");
         match self.place {
