@@ -127,7 +127,15 @@ fn children_of_a_dead_worker_go_with_it() {
     let pool = Pool::new(1).unwrap();
     let pids = Atomic::new(0u64).unwrap();
     died(pool.apply((pids.clone(),), |pids: Atomic<u64>| -> u32 {
-        let children = [(); 2].map(|()| Process::spawn((), || loop { thread::park() }).map(|p: Process<()>| p).unwrap());
+        let children = [(); 2].map(|()| {
+            Process::spawn((), || {
+                loop {
+                    thread::park()
+                }
+            })
+            .map(|p: Process<()>| p)
+            .unwrap()
+        });
         pids.set(u64::from(children[0].pid()) << 32 | u64::from(children[1].pid()));
         std::process::abort()
     }));

@@ -259,13 +259,14 @@ impl<R: Send + 'static> Task<R> {
         self.listen(Callback { f: Some(f), backend });
     }
 
-    pub(crate) fn listen(&self, listener: impl Listener<R> + 'static) {
+    pub(crate) fn listen(&self, mut listener: impl Listener<R> + 'static) {
         let mut state = lock(&self.slot.state);
-        if state.outcome.is_some() {
-            let mut listener = listener;
+        if !self.slot.done.load(Ordering::Acquire) {
+            state.listener = Some(Box::new(listener));
+        } else if state.outcome.is_some() {
             listener.ended(&mut state.outcome);
         } else {
-            state.listener = Some(Box::new(listener));
+            listener.ended(&mut Some(Err(TaskError::AlreadyJoined)));
         }
     }
 }
