@@ -4,7 +4,7 @@ use crate::error::{PoolError, PoolErrorKind, TaskError};
 use crate::home::{Home, MemoryLimit, Settings};
 use crate::initializer::Initializer;
 use crate::job::Job;
-use crate::local::Local;
+use crate::local::{self, Local};
 use crate::pool::{Call, Pool};
 use crate::retry::Retry;
 use crate::table::Terms;
@@ -33,7 +33,7 @@ pub struct PoolBuilder {
     workers: Option<usize>,
     name: Option<String>,
     initializer: Option<Result<Initializer, PoolError>>,
-    context: Option<Result<Initializer, PoolError>>,
+    context: Option<Context>,
     max_tasks_per_worker: Option<u64>,
     task_timeout: Option<Duration>,
     retry: Option<Retry>,
@@ -48,6 +48,13 @@ pub struct PoolBuilder {
     shutdown_timeout: Duration,
     grace: Duration,
     place: Place,
+}
+
+/// For the workers, and for a pool without any.
+#[derive(Debug)]
+struct Context {
+    keep: Result<Initializer, PoolError>,
+    here: Arc<dyn Any + Send + Sync>,
 }
 
 /// Where calls run.
@@ -139,7 +146,8 @@ impl PoolBuilder {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn context<C: Message + Clone + Send + Sync>(mut self, context: &C) -> PoolBuilder {
-        self.context = Some(Initializer::new((context.clone(),), keep_context::<C>));
+        let keep = Initializer::new((context.clone(),), keep_context::<C>);
+        self.context = Some(Context { keep, here: Arc::new(context.clone()) });
         self
     }
 
@@ -270,10 +278,18 @@ impl PoolBuilder {
         let name = self.name.unwrap_or_else(|| format!("Pool-{}", POOLS.fetch_add(1, Ordering::Relaxed)));
         let hard = self.hard_memory_limit.or(self.memory_limit.map(|soft| soft.saturating_mul(2)));
         let memory_limit = hard.map(|hard| MemoryLimit { soft: self.memory_limit.unwrap_or(u64::MAX), hard });
+        let inline = std::env::var_os("MULTIPROC_INLINE").is_some_and(|value| value == "1");
+        let place = if inline { Place::Inline } else { self.place };
+        let (keep, context) = match (self.context, place) {
+            (None, _) => (None, None),
+            (Some(context), Place::Processes) => (Some(context.keep), None),
+            (Some(context), _) => (None, Some(context.here)),
+        };
         let settings = Settings {
             name,
             workers,
-            first: [self.context, self.initializer].into_iter().flatten().collect::<Result<_, _>>()?,
+            first: [keep, self.initializer].into_iter().flatten().collect::<Result<_, _>>()?,
+            context,
             max_tasks_per_worker: self.max_tasks_per_worker,
             task_timeout: self.task_timeout,
             retry: self.retry.map(Arc::new),
@@ -287,9 +303,7 @@ impl PoolBuilder {
             shutdown_timeout: self.shutdown_timeout,
             grace: self.grace,
         };
-        let inline = std::env::var_os("MULTIPROC_INLINE").is_some_and(|value| value == "1");
-        match self.place {
-            _ if inline => Ok(Pool::of_local(Local::start(settings, true)?)),
+        match place {
             Place::Inline => Ok(Pool::of_local(Local::start(settings, true)?)),
             Place::Threads => Ok(Pool::of_local(Local::start(settings, false)?)),
             Place::Processes => Ok(Pool::of(Home::start(settings)?)),
@@ -304,9 +318,13 @@ fn keep_context<C: Send + Sync + 'static>(context: C) {
     let _ = CONTEXT.set(Arc::new(context));
 }
 
-/// In a worker: what its pool was given by [`PoolBuilder::context`], if that is a `C`.
+/// In a worker, or in a task of a pool of threads: what its pool was given by [`PoolBuilder::context`], if that is a `C`.
 pub fn pool_context<C: Send + Sync + 'static>() -> Option<Arc<C>> {
-    CONTEXT.get()?.clone().downcast().ok()
+    let context = match local::here() {
+        Some(task) => task.context()?,
+        None => CONTEXT.get()?.clone(),
+    };
+    context.downcast().ok()
 }
 
 /// Settings for one task, beyond its pool's: see [`Pool::task`].
@@ -321,7 +339,7 @@ pub struct TaskBuilder<'a> {
 impl<'a> TaskBuilder<'a> {
     /// What is not set is as the pool has it.
     fn retry(&mut self) -> &mut Retry {
-        let usual = self.pool.home().and_then(|home| home.settings.retry.as_ref());
+        let usual = self.pool.settings().and_then(|settings| settings.retry.as_ref());
         retry(self.retry.get_or_insert_with(|| usual.map(|usual| Retry::clone(usual))))
     }
 

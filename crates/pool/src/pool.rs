@@ -5,7 +5,7 @@ use crate::builder::{PoolBuilder, TaskBuilder};
 use crate::client::{Address, Client};
 use crate::crew::Member;
 use crate::error::{PoolError, PoolErrorKind, TaskError};
-use crate::home::{CLOSED, FINISHED, Home, OPEN, TERMINATED, lock};
+use crate::home::{CLOSED, FINISHED, Home, OPEN, Settings, TERMINATED, lock};
 use crate::job::Job;
 use crate::local::Local;
 use crate::stats::PoolStats;
@@ -177,6 +177,15 @@ impl Pool {
         match &self.kind {
             Kind::Processes(owner) => Some(&owner.0),
             _ => None,
+        }
+    }
+
+    /// What the pool was built with; `None` in another process.
+    pub(crate) fn settings(&self) -> Option<&Settings> {
+        match &self.kind {
+            Kind::Processes(owner) => Some(&owner.0.settings),
+            Kind::Remote(_) => None,
+            Kind::Local(local) => Some(local.0.settings()),
         }
     }
 
