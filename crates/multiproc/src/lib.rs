@@ -163,6 +163,7 @@
 //! | `shared-memory` (on) | [`SharedMemory`] and [`ShareableList`]: memory by name, between programs that know nothing of each other; no further crate |
 //! | `postcard` | the codec `Postcard`: smaller messages, and the crate of that name |
 //! | `tracing-bridge` | `tracing_bridge()`: workers' `tracing` events reach the coordinator's subscriber; costs nothing until it is called |
+//! | `pool-progress` | `PoolBuilder::progress`: bars on a terminal; the crate indicatif |
 //! | `pool-trace` | `Pool::trace`: what ran where and when, for Chrome's and Perfetto's viewers; the crate serde_json |
 //! | `crash-points` | kills processes at chosen steps, for this project's own tests |
 //!

@@ -48,6 +48,7 @@ pub struct PoolBuilder {
     shutdown_timeout: Duration,
     grace: Duration,
     place: Place,
+    progress: bool,
 }
 
 /// For the workers, and for a pool without any.
@@ -97,6 +98,7 @@ impl PoolBuilder {
             shutdown_timeout: Duration::from_secs(30),
             grace: Duration::from_millis(500),
             place: Place::Processes,
+            progress: false,
         }
     }
 
@@ -246,6 +248,13 @@ impl PoolBuilder {
         self
     }
 
+    /// Shows how far [`map`](Pool::map) and its like have come, as a bar on stderr, if that is a terminal.
+    #[cfg(feature = "progress")]
+    pub fn progress(mut self, progress: bool) -> PoolBuilder {
+        self.progress = progress;
+        self
+    }
+
     /// Makes it a pool of threads: see [`ThreadPool`](crate::ThreadPool).
     pub fn threads(mut self) -> PoolBuilder {
         self.place = Place::Threads;
@@ -302,6 +311,7 @@ impl PoolBuilder {
             env: self.env,
             shutdown_timeout: self.shutdown_timeout,
             grace: self.grace,
+            progress: self.progress,
         };
         match place {
             Place::Inline => Ok(Pool::of_local(Local::start(settings, true)?)),

@@ -56,6 +56,7 @@ pub(crate) struct Settings {
     pub(crate) env: Vec<(String, String)>,
     pub(crate) shutdown_timeout: Duration,
     pub(crate) grace: Duration,
+    pub(crate) progress: bool,
 }
 
 /// Bytes of private memory of a worker.

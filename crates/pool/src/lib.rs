@@ -21,6 +21,7 @@ mod local;
 pub mod map;
 mod panics;
 pub mod pool;
+mod progress;
 mod remote;
 mod retry;
 mod run;

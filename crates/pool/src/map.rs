@@ -4,6 +4,7 @@ use crate::backend::Backend;
 use crate::error::TaskError;
 use crate::job::{Chunk, Job, each, encode_context};
 use crate::pool::{Call, Pool};
+use crate::progress::Bar;
 use crate::task::Task;
 use crate::waiting::{Ended, Place};
 use crate::wire::TaskHead;
@@ -198,6 +199,7 @@ impl Pool {
         let workers = self.workers().max(1);
         // Of a short input each worker has several chunks, whatever they take.
         let most = items.size_hint().1.map_or(MAX_CHUNK, |all| all.div_ceil(4 * workers).clamp(1, MAX_CHUNK));
+        let bar = self.bar(items.size_hint().1);
         let mut next = length.unwrap_or(1);
         let mut values = Vec::with_capacity(items.size_hint().0.min(MAX_CHUNK));
         // What is left of it is stopped, also when the iterator panics.
@@ -221,6 +223,7 @@ impl Pool {
             let failed = match task.take() {
                 Ok(Chunk { values: some, panic }) => {
                     let all = some.len() == count;
+                    bar.advance(some.len());
                     values.extend(some);
                     panic.map(TaskError::from).or((!all).then_some(TaskError::Cancelled))
                 }
@@ -283,6 +286,7 @@ struct Feed<'p, I: Iterator, R> {
     f: fn(I::Item) -> R,
     /// Elements that are out at most.
     window: usize,
+    bar: Bar,
 }
 
 impl<'p, I: Iterator, R: Message + Send> Feed<'p, I, R>
@@ -290,7 +294,8 @@ where
     I::Item: Message + Send,
 {
     fn new(pool: &'p Pool, items: I, f: fn(I::Item) -> R) -> Feed<'p, I, R> {
-        Feed { pool, items: items.fuse(), f, window: 4 * pool.workers() }
+        let bar = pool.bar(items.size_hint().1);
+        Feed { pool, items: items.fuse(), f, window: 4 * pool.workers(), bar }
     }
 
     fn next(&mut self) -> Option<Result<Task<R>, TaskError>> {
@@ -317,7 +322,9 @@ where
             let Some(task) = self.feed.next() else { break };
             self.out.push_back(task);
         }
-        Some(self.out.pop_front()?.and_then(Task::join))
+        let outcome = self.out.pop_front()?.and_then(Task::join);
+        self.feed.bar.advance(1);
+        Some(outcome)
     }
 }
 
@@ -372,6 +379,7 @@ where
         }
         self.feed.pool.backend().drive(&|| !self.ended.is_empty(), None, None);
         let place = self.ended.take()?;
+        self.feed.bar.advance(1);
         self.out[place].take().map(Task::join)
     }
 }

@@ -8,6 +8,7 @@ use crate::error::{PoolError, PoolErrorKind, TaskError};
 use crate::home::{CLOSED, FINISHED, Home, OPEN, Settings, TERMINATED, lock};
 use crate::job::Job;
 use crate::local::Local;
+use crate::progress::Bar;
 use crate::stats::PoolStats;
 use crate::table::Terms;
 use crate::task::{Slot, Task};
@@ -191,6 +192,16 @@ impl Pool {
 
     pub(crate) fn is_local(&self) -> bool {
         matches!(self.kind, Kind::Local(_))
+    }
+
+    /// A bar for so many elements, if the pool shows any.
+    pub(crate) fn bar(&self, total: Option<usize>) -> Bar {
+        let wanted = match &self.kind {
+            Kind::Processes(owner) => owner.0.settings.progress,
+            Kind::Remote(_) => false,
+            Kind::Local(local) => local.0.settings().progress,
+        };
+        Bar::new(wanted, total)
     }
 
     pub(crate) fn backend(&self) -> Arc<dyn Backend> {
