@@ -18,6 +18,8 @@ use std::time::Duration;
 
 /// Settings for a [`Pool`]; [`build`](PoolBuilder::build) starts it.
 ///
+/// Those that only a process can keep, such as times and limits of memory, do not hold in a pool of [`threads`](PoolBuilder::threads), nor [`inline`](PoolBuilder::inline).
+///
 /// # Examples
 /// ```
 /// use multiproc::Pool;
@@ -118,7 +120,8 @@ impl PoolBuilder {
 
     /// Has each worker call `f(args..)` before its first task.
     ///
-    /// If it panics the worker has not begun. After three in a row nothing more is tried: all tasks end with [`PoolError::is_broken`].
+    /// If it panics the worker has not begun. After three in a row nothing more is tried: all tasks end with [`TaskError::Refused`], and the
+    /// pool takes no more; [`PoolError::is_broken`], whose text says what the last one died of.
     ///
     /// # Examples
     /// ```
@@ -167,7 +170,8 @@ impl PoolBuilder {
         self
     }
 
-    /// A task that panics, or whose worker dies or is killed while the task runs, is tried so many times more. Default: 0.
+    /// A task that panics, or whose worker dies or is killed while the task runs, is tried so many times more. Default: 0. A chunk of [`map`](Pool::map) in which an element panics has
+    /// not failed itself, and is not tried again.
     ///
     /// Its arguments are kept for that. Only an attempt that has been started counts: what a dead worker had taken and not begun is always given to another.
     pub fn retries(mut self, times: u32) -> PoolBuilder {
@@ -187,7 +191,7 @@ impl PoolBuilder {
         self
     }
 
-    /// [`submit`](Pool::submit) waits while so many tasks are waiting and running.
+    /// [`submit`](Pool::submit) waits while so many tasks are waiting and running. What other processes submit counts, but does not wait.
     pub fn queue_bound(mut self, tasks: usize) -> PoolBuilder {
         self.queue_bound = Some(tasks);
         self
@@ -337,7 +341,7 @@ pub fn pool_context<C: Send + Sync + 'static>() -> Option<Arc<C>> {
     context.downcast().ok()
 }
 
-/// Settings for one task, beyond its pool's: see [`Pool::task`].
+/// Settings for one task, in place of its pool's: see [`Pool::task`]. In another process than the one that made the pool they are not heeded.
 #[derive(Debug)]
 #[must_use]
 pub struct TaskBuilder<'a> {
