@@ -23,6 +23,7 @@ use multiproc_channel::{Message, PutError, Queue};
 use multiproc_shm::Arena;
 use multiproc_sync::{Atomic, Event};
 use multiproc_sys::clock::now_nanos;
+use std::any::Any;
 use std::collections::HashMap;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -41,6 +42,8 @@ pub(crate) struct Settings {
     pub(crate) workers: usize,
     /// What each worker does first, in order.
     pub(crate) first: Vec<Initializer>,
+    /// What tasks of a pool without workers find; workers keep their own.
+    pub(crate) context: Option<Arc<dyn Any + Send + Sync>>,
     pub(crate) max_tasks_per_worker: Option<u64>,
     pub(crate) task_timeout: Option<Duration>,
     pub(crate) retry: Option<Arc<Retry>>,
