@@ -1,4 +1,6 @@
 //! Pools of two workers: empty tasks, maps, real work, large values, and a worker's death.
+//!
+//! `ROWS=map,work` runs only the rows whose name contains one of these.
 
 #[path = "ours/pool.rs"]
 mod ours;
@@ -73,20 +75,22 @@ fn main() -> ExitCode {
     .bar(Bar::AtMost(1.0 / 3.0, "python_pool"));
 
     let (tasks, rounds) = (effort.count(100).max(2), in_process::rounds_of(Duration::from_millis(8)));
-    let work = Row::new("pool_work_8ms", "what a task costs beside 8 ms of work cannot be seen.", Unit::PerSecond)
+    let work = Row::new("pool_work_8ms", "tasks a second: what one costs beside 8 ms of work cannot be seen.", Unit::Count)
         .subject(row::OURS, || ours::churned(&pool, tasks, rounds))
         .subject("rayon", || in_process::churned(&threads, tasks, rounds))
         .bar(Bar::AtLeast(0.97, "rayon"));
 
-    let times = effort.count(300);
+    let times = effort.count(1_000);
     let large = Row::new(
         "pool_large_values",
         "1 MiB there and back is copied into shared memory and out of it, each way, and that is most of what it costs.",
         Unit::Micros,
     )
     .subject(row::OURS, || ours::flipped(&pool, times))
+    .subject("on_another_cpu", || ours::flipped_apart(times))
     .subject("in_process", || in_process::flipped(times))
     .subject("and_3_memcpy", || in_process::flipped_and_copied(times, 3))
+    .subject("and_4_across_cpus", || in_process::flipped_and_copied_across(times, 4))
     .bar(Bar::AtMost(1.0, "and_3_memcpy"));
 
     let restart = Row::new(

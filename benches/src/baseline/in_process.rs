@@ -1,9 +1,11 @@
 //! The work of the pool rows without processes: rayon's threads, or a plain call.
 
-use crate::row::Measured;
+use crate::{machine, row::Measured};
 use rayon::{ThreadPool, ThreadPoolBuilder, prelude::*};
 use std::{
     hint::black_box,
+    sync::{Barrier, Mutex, PoisonError},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -92,4 +94,39 @@ pub fn flipped_and_copied(times: u64, copies: usize) -> Measured {
         }
     }
     Ok(start.elapsed().as_secs_f64() * 1e6 / times as f64)
+}
+
+/// Microseconds for a call of [`flip`], and for so many copies of what a thread on another cpu has just written.
+///
+/// # Errors
+/// Those of sched_setaffinity(2).
+pub fn flipped_and_copied_across(times: u64, copies: u32) -> Measured {
+    let shared = Mutex::new(vec![1_u8; LARGE]);
+    let lock = || shared.lock().unwrap_or_else(PoisonError::into_inner);
+    let turn = Barrier::new(2);
+    let across = thread::scope(|s| {
+        s.spawn(|| {
+            let _ = machine::pin(1);
+            for n in 0..times {
+                lock().fill(n as u8);
+                turn.wait();
+                turn.wait();
+            }
+        });
+        let copies = s.spawn(|| {
+            let _ = machine::pin(0);
+            let (mut to, mut took) = (vec![2_u8; LARGE], Duration::ZERO);
+            for _ in 0..times {
+                turn.wait();
+                let start = Instant::now();
+                to.copy_from_slice(black_box(&lock()));
+                took += start.elapsed();
+                black_box(&to);
+                turn.wait();
+            }
+            took
+        });
+        copies.join().map_err(|_| "the copying thread panicked")
+    })?;
+    Ok(flipped(times)? + f64::from(copies) * across.as_secs_f64() * 1e6 / times as f64)
 }

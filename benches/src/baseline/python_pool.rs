@@ -59,22 +59,22 @@ fn nanos(what: &str, count: u64) -> Measured {
 
 /// Microseconds for each of many empty tasks of an executor, all submitted before the first is waited for.
 pub fn executor_in_flight(effort: Effort) -> Measured {
-    Ok(nanos("executor_in_flight", effort.count(10_000))? / 1e3)
+    Ok(nanos("executor_in_flight", effort.count(5_000))? / 1e3)
 }
 
 /// Microseconds for an empty task of an executor, one after the other.
 pub fn executor_alone(effort: Effort) -> Measured {
-    Ok(nanos("executor_alone", effort.count(5_000))? / 1e3)
+    Ok(nanos("executor_alone", effort.count(2_000))? / 1e3)
 }
 
 /// As [`executor_in_flight`], by `Pool.apply_async`.
 pub fn in_flight(effort: Effort) -> Measured {
-    Ok(nanos("in_flight", effort.count(10_000))? / 1e3)
+    Ok(nanos("in_flight", effort.count(5_000))? / 1e3)
 }
 
 /// As [`executor_alone`], by `Pool.apply_async`.
 pub fn alone(effort: Effort) -> Measured {
-    Ok(nanos("alone", effort.count(5_000))? / 1e3)
+    Ok(nanos("alone", effort.count(2_000))? / 1e3)
 }
 
 /// Nanoseconds for each of a million calls of `Pool.map`, which makes eight chunks of them.

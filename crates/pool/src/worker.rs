@@ -19,7 +19,7 @@ use multiproc_channel::sealed::{SealedLease, Within};
 use multiproc_shm::scope::References;
 use multiproc_sync::{Atomic, Event};
 use multiproc_sys::clock::now_nanos;
-use multiproc_sys::{crash, memory};
+use multiproc_sys::{crash, memory, spin};
 use serde::{Deserialize, Serialize};
 use std::any::Any;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -72,6 +72,8 @@ pub(crate) enum Left {
 pub(crate) fn work(setup: Setup) -> Left {
     memory::prefer_for_oom_kill(OOM_SCORE);
     if !setup.cpus.is_empty() {
+        // Found before: who wakes this worker runs on other processors.
+        let _ = spin::limit();
         // A processor that is not there any more: the worker runs on any.
         let _ = memory::run_on(&setup.cpus);
     }

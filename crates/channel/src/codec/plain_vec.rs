@@ -100,4 +100,9 @@ impl<E: Pod> Visitor<'_> for Bytes<E> {
     fn visit_bytes<X: de::Error>(self, bytes: &[u8]) -> Result<PlainVec<E>, X> {
         PlainVec::from_bytes(bytes).map_err(X::custom)
     }
+
+    fn visit_byte_buf<X: de::Error>(self, bytes: Vec<u8>) -> Result<PlainVec<E>, X> {
+        // Elements of one byte are there already; others want more alignment than bytes were given.
+        bytemuck::allocation::try_cast_vec(bytes).map(PlainVec).or_else(|(_, bytes)| self.visit_bytes(&bytes))
+    }
 }
