@@ -80,7 +80,7 @@ fn map_left_early() {
     let _watched = watched();
     let pool = Pool::builder().workers(1).grace(SHORT).build().unwrap();
     let begun = Atomic::new(0u32).unwrap();
-    let mut values = pool.imap(std::iter::repeat(begun.clone()).take(20), |begun: Atomic<u32>| {
+    let mut values = pool.imap(std::iter::repeat_n(begun.clone(), 20), |begun: Atomic<u32>| {
         if begun.add(1) > 0 {
             thread::sleep(Duration::from_secs(3600));
         }
