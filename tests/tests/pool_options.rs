@@ -342,7 +342,7 @@ fn recycle_replaces_all() {
     assert!(pool.ready(LONG));
     let before: BTreeSet<u32> = pool.pids().into_iter().collect();
     assert_eq!(before.len(), 3);
-    pool.recycle();
+    pool.recycle().unwrap();
     // Under load, and nothing is lost.
     let tasks: Vec<_> = (0..500u32).map(|n| pool.submit((n,), |n: u32| n).unwrap()).collect();
     assert!(tasks.into_iter().enumerate().all(|(n, task)| task.join().unwrap() == n as u32));
