@@ -322,7 +322,8 @@ impl Pool {
         let Some(home) = self.home() else { return true };
         let all = || {
             let crew = lock(&home.crew);
-            crew.members.iter().filter(|member| member.is_ready && !member.leaving).count() >= home.target.load(Ordering::SeqCst)
+            crew.members.iter().filter(|member| member.is_ready && !member.leaving && member.pid().is_some()).count()
+                >= home.target.load(Ordering::SeqCst)
         };
         home.drive_any(&|| all() || home.state() != OPEN, Instant::now().checked_add(timeout)) && all()
     }
