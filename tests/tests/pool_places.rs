@@ -18,9 +18,9 @@ fn each_pool_has_its_own_context() {
     for place in 0..3 {
         for (pool, base) in [(&pools[0][place], 10), (&pools[1][place], 20), (&pools[0][place], 10)] {
             assert_eq!(pool.apply((), || pool_context::<u64>().map(|base| *base)).unwrap(), Some(base));
-            assert_eq!(pool.apply((), || pool_context::<u32>().is_some()).unwrap(), false);
+            assert!(!pool.apply((), || pool_context::<u32>().is_some()).unwrap());
         }
-        assert_eq!(without[place].apply((), || pool_context::<u64>().is_some()).unwrap(), false);
+        assert!(!without[place].apply((), || pool_context::<u64>().is_some()).unwrap());
     }
     assert!(pool_context::<u64>().is_none());
 }
