@@ -77,7 +77,7 @@ fn nothing_is_taken_from_a_process_with_a_thread_left() {
     assert!(matches!(there.try_recv(), Err(RecvError::WouldBlock)));
     assert!(there.try_send(2).unwrap_err().is_would_block());
     assert!(there.send_timeout(2, Duration::from_millis(2)).unwrap_err().is_timeout());
-    assert_eq!(multiproc::wait_timeout(&[&there], Duration::ZERO).unwrap(), []);
+    assert_eq!(multiproc::wait_timeout(&[&there], Duration::ZERO).unwrap(), [0; 0]);
     let gone = Arc::new(AtomicBool::new(false));
     let ready = std::thread::spawn({
         let (there, never) = (there.clone(), Queue::<u8>::bounded(1).unwrap());

@@ -11,14 +11,14 @@ const STAGE: &str = env!("CARGO_BIN_EXE_stage");
 fn kill_tree(how: &str) {
     let mut scene = Scene::play(STAGE, how);
     let mut pids = BTreeSet::new();
-    let mut leaves = 0;
-    while pids.len() < 4 || (!how.contains("stopped") && leaves == 0) {
+    // Each of three says whom it has started, and the last that it is there, unless it is stopped.
+    let lines = if how.contains("stopped") { 3 } else { 4 };
+    for _ in 0..lines {
         let line = scene.line();
-        match line.split_once(" has ") {
-            Some((parent, child)) => pids.extend([parent, child].map(|p| p.parse::<u32>().unwrap())),
-            None => leaves += 1,
-        }
+        let pair = line.split_once(" has ").map(|(parent, child)| [parent, child].map(|p| p.parse::<u32>().unwrap()));
+        pids.extend(pair.into_iter().flatten());
     }
+    assert_eq!(pids.len(), 4);
     assert!(pids.iter().all(|&pid| !is_gone(pid)), "{how}: {pids:?}");
     scene.kill();
     let (rest, took) = scene.rest();

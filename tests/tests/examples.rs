@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use std::{fs, thread};
 
 /// The small examples in learning order.
-const NAMES: [&str; 15] = [
+const NAMES: [&str; 21] = [
     "start_and_join",
     "worker_struct",
     "producer_consumer",
@@ -29,7 +29,15 @@ const NAMES: [&str; 15] = [
     "wait_any",
     "kill_nine",
     "nested_tree",
+    "sum_of_squares",
+    "sha256_tree",
+    "fragile_parser",
+    "flaky_job",
+    "pool_monitor",
+    "await_task",
 ];
+/// Where a pool runs its calls.
+const PLACES: [&str; 3] = ["processes", "threads", "inline"];
 const EXAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples");
 /// When the watchdog ends a run.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -90,8 +98,25 @@ fn follow(stream: impl Read + Send + 'static, is_error: bool, to: mpsc::Sender<(
     });
 }
 
-/// Runs an example and returns the lines of its standard output.
+/// Runs an example, which succeeds and writes nothing to stderr, and returns the lines of its standard output.
 fn run(name: &str, args: &[&str]) -> Vec<String> {
+    let (out, err, succeeded) = run_any(name, args);
+    assert!(succeeded, "{name} {args:?}: stdout {out:#?}, stderr {err:#?}");
+    assert_eq!(err, [""; 0], "{name} {args:?}: stderr");
+    out
+}
+
+/// Runs an example with its pool in each place, with the same result.
+fn run_on_all(name: &str, args: &[&str]) -> Vec<String> {
+    let [first, rest @ ..] = PLACES.map(|place| run(name, &[args, &["--on", place]].concat()));
+    for (other, place) in rest.iter().zip(&PLACES[1..]) {
+        assert_eq!(*other, first, "{name} {args:?} on {place}");
+    }
+    first
+}
+
+/// Runs an example; the lines of its standard output and of its stderr, and whether it succeeded.
+fn run_any(name: &str, args: &[&str]) -> (Vec<String>, Vec<String>, bool) {
     let mark = mark();
     let mut command = Command::new(binary(name));
     command.args(args).env(MARK, &mark).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -116,10 +141,8 @@ fn run(name: &str, args: &[&str]) -> Vec<String> {
         }
     }
     let status = child.wait().expect("the example is this process's child");
-    assert!(status.success(), "{name} {args:?}: {status}, stdout {out:#?}, stderr {err:#?}");
-    assert_eq!(err, [""; 0], "{name} {args:?}: stderr");
     assert_eq!(alive(&mark), [""; 0], "{name} {args:?} has left processes");
-    out
+    (out, err, status.success())
 }
 
 /// The number that follows `before` in `line`.
@@ -299,6 +322,170 @@ fn nested_tree() {
         "of 7 processes 0 are alive",
     ];
     assert_eq!(run("nested_tree", &[]), expected);
+}
+
+#[test]
+fn sum_of_squares() {
+    assert_eq!(run_on_all("sum_of_squares", &["20000"]), ["the squares of 1 to 20000 are together 2666866670000"]);
+    assert_eq!(run_on_all("sum_of_squares", &["0"]), ["the squares of 1 to 0 are together 0"]);
+}
+
+#[test]
+fn sha256_tree_agrees_with_coreutils() {
+    let tree = tempfile::tempdir().expect("a directory can be made");
+    let path = |name: &str| tree.path().join(name).to_str().expect("a UTF-8 name").to_owned();
+    fs::create_dir_all(path("b/below")).expect("a directory can be made");
+    let names = ["a", "b/below/with space", "b/line\nend", "b/slash\\", "c"];
+    for (name, length) in names.iter().zip([0, 1, 63, 64, 300_000]) {
+        fs::write(path(name), (0..length).map(|n: usize| ((n * n) >> 3) as u8).collect::<Vec<_>>()).expect("a file can be written");
+    }
+    std::os::unix::fs::symlink("a", path("link")).expect("a link can be made");
+
+    let lines = run_on_all("sha256_tree", &[&path("")]);
+    let empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+    assert_eq!((lines.len(), lines[0].as_str()), (names.len(), format!("{empty}  {}", path("a")).as_str()));
+    let Ok(real) = Command::new("sha256sum").args(names.map(path)).output() else {
+        println!("not compared: there is no sha256sum here");
+        return;
+    };
+    assert_eq!(lines, String::from_utf8_lossy(&real.stdout).lines().collect::<Vec<_>>());
+}
+
+#[test]
+fn sha256_tree_goes_on_after_a_file_that_cannot_be_read() {
+    let tree = tempfile::tempdir().expect("a directory can be made");
+    let path = |name: &str| tree.path().join(name).to_str().expect("a UTF-8 name").to_owned();
+    fs::write(path("a"), "a").expect("a file can be written");
+    fs::write(path("c"), "c").expect("a file can be written");
+    for place in PLACES {
+        let (out, err, succeeded) = run_any("sha256_tree", &[&path("a"), &path("b"), &path("c"), "--on", place]);
+        assert!(!succeeded);
+        assert_eq!((out.len(), err.len()), (2, 1), "{out:?}, {err:?}");
+        assert!(out[1].ends_with(&path("c")) && err[0].contains(&path("b")), "{out:?}, {err:?}");
+    }
+}
+
+/// What `fragile_parser` says of a text without a bug, by another way of reading it.
+fn evaluate(text: &str) -> String {
+    let text: String = text.lines().map(|line| line.split('#').next().unwrap_or_default()).collect::<Vec<_>>().join(" ");
+    let number = |word: &str| word.parse::<u64>().expect("a number");
+    let mut words = text.split(['(', ')', ' ']).filter(|word| !word.is_empty());
+    let mut sum = 0;
+    while let Some(word) = words.next() {
+        sum += match word.split_once('x') {
+            Some((times, of)) => number(times) * number(of),
+            None if word == "^" => number(words.next().unwrap_or_default()).max(number(words.next().unwrap_or_default())),
+            None => number(word),
+        };
+    }
+    format!("sum {sum}")
+}
+
+/// The outcome that a file of `fragile_parser` shall have.
+fn expected_outcome(text: &str) -> String {
+    let bugs = [
+        ("1 ^( )", "crashed"),
+        ("1 # the end", "timed out"),
+        ("9223372036854775807x", "used too much memory"),
+        ("((", "overflowed the stack"),
+        ("1 2) 3", "aborted"),
+        ("1 !", "exited with 0"),
+    ];
+    let bug = bugs.iter().find(|(start, _)| text.starts_with(start)).map(|(_, end)| (*end).to_owned());
+    let senseless = || text.find('?').map(|at| format!("makes no sense at byte {at}"));
+    bug.or_else(senseless).unwrap_or_else(|| evaluate(text))
+}
+
+#[test]
+fn fragile_parser_gives_each_file_its_outcome() {
+    let directory = tempfile::tempdir().expect("a directory can be made");
+    let path = directory.path().to_str().expect("a UTF-8 name");
+    let mut lines = run_any("fragile_parser", &["2000", "2", path]).0;
+    let memory = lines.pop().unwrap_or_default();
+    let grown = number_after(&memory, "memory of this process: went up by ").unwrap_or_else(|| panic!("no memory: {memory:?}"));
+    // Without an end it would take what it reads, and one of the files is half a MiB, twice.
+    assert!(grown < 4096, "{grown} KiB");
+
+    for (at, line) in lines[..2000].iter().enumerate() {
+        let text = fs::read_to_string(directory.path().join(format!("{at:05}"))).expect("the file was generated");
+        assert_eq!(*line, format!("{at:05}: {}", expected_outcome(&text)));
+    }
+    let ends = ["crashed", "timed out", "used too much memory", "overflowed the stack", "aborted", "exited with 0"];
+    for end in ends {
+        assert!(lines[2000..].contains(&format!("2 {end}")), "2 {end} in {:#?}", &lines[2000..]);
+    }
+    assert_eq!(lines[2000..].iter().filter_map(|line| number_after(line, "")).sum::<u64>(), 2000);
+}
+
+#[test]
+fn fragile_parser_without_bugs_is_the_same_everywhere() {
+    let mut runs = PLACES.map(|place| {
+        let mut lines = run("fragile_parser", &["300", "0", "--on", place]);
+        assert!(lines.pop().is_some_and(|memory| memory.starts_with("memory")));
+        lines
+    });
+    assert!(runs[0][300..].iter().any(|line| line.ends_with(" makes no sense")), "{:?}", &runs[0][300..]);
+    runs.sort();
+    assert_eq!(runs[0], runs[2]);
+    let refused = run_any("fragile_parser", &["10", "1", "--on", "threads"]);
+    assert!(!refused.2 && refused.1[0].contains("would end this program"), "{refused:?}");
+}
+
+#[test]
+fn flaky_job_is_tried_again() {
+    let mut expected = Vec::new();
+    for job in (0..8).step_by(4) {
+        expected.extend((0..3).map(|more| format!("answer {}, at attempt {}", job + more, more + 1)));
+        expected.push(format!("job {} is given up: no answer at attempt 3", job + 3));
+    }
+    expected.push("18 attempts in all".into());
+    assert_eq!(run_on_all("flaky_job", &["8"]), expected);
+}
+
+#[test]
+fn pool_monitor_never_schedules_more_than_five() {
+    // The jobs would wait for an hour.
+    for place in ["processes", "threads"] {
+        let mut lines = run("pool_monitor", &["20", "7", "3600000", "0", "--on", place]);
+        let mut expected: Vec<String> = (1..=5).map(|tick| format!("tick {tick}: job {tick} is scheduled")).collect();
+        expected.extend((6..=7).map(|tick| format!("tick {tick}: no place is free, 5 jobs wait")));
+        expected.extend((1..=5).map(|tick| format!("job {tick} is called off")));
+        expected.push("0 fired, 5 called off, 0 died".into());
+        // A job in a thread that has not begun when the monitor closes ends as the others do, in any order.
+        lines[7..12].sort();
+        assert_eq!(lines, expected, "{place}");
+    }
+}
+
+#[test]
+fn pool_monitor_gets_the_place_of_a_dead_job_back() {
+    let lines = run("pool_monitor", &["20", "20", "3600000", "3"]);
+    assert!(lines.contains(&"job 3 was ended by SIGABRT; its place is free".into()), "{lines:#?}");
+    let scheduled = lines.iter().filter(|line| line.ends_with("is scheduled")).count();
+    // A sixth when the death is told before the last tick.
+    assert!((5..=6).contains(&scheduled), "{lines:#?}");
+    assert_eq!(lines.last(), Some(&format!("0 fired, {} called off, 1 died", scheduled - 1)));
+}
+
+#[test]
+fn pool_monitor_schedules_everywhere() {
+    for place in PLACES {
+        let lines = run("pool_monitor", &["5", "4", "0", "0", "--on", place]);
+        for tick in 1..=4 {
+            assert!(lines.contains(&format!("tick {tick}: job {tick} is scheduled")), "{place}: {lines:#?}");
+        }
+        let tally = lines.last().map(String::as_str).unwrap_or_default();
+        // The last ones may come to look when the monitor closes; inline they have looked by then.
+        let fired = number_after(tally, "").unwrap_or_default();
+        assert_eq!(tally, format!("{fired} fired, {} called off, 0 died", 4 - fired), "{place}");
+        assert!(fired == 4 || place != "inline", "{tally}");
+    }
+}
+
+#[test]
+fn await_task() {
+    let expected = ["the runtime does something else meanwhile", "there are 1229 primes below 10000"];
+    assert_eq!(run_on_all("await_task", &["10000"]), expected);
 }
 
 #[test]

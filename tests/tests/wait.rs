@@ -14,6 +14,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 const LONG: Duration = Duration::from_secs(40);
+/// What is ready.
+const NONE: [usize; 0] = [];
 
 /// Waits until `threads` threads of the process wait for any of several things, asleep.
 fn until_waiting(pid: u32, threads: usize) {
@@ -47,7 +49,7 @@ fn each_kind_is_ready_when_its_operation_would_not_wait() {
     let end = Event::new().unwrap();
     let worker = Process::spawn((end.clone(),), |end| end.wait().unwrap()).unwrap();
     let all: [&dyn WaitOn; 5] = [&queue, &here, &event, &worker, &reader];
-    assert_eq!(wait_timeout(&all, Duration::ZERO).unwrap(), []);
+    assert_eq!(wait_timeout(&all, Duration::ZERO).unwrap(), NONE);
     assert_eq!(woken_by(&all, || queue.put(1).unwrap()), [0]);
     assert_eq!(wait(&all).unwrap(), [0]);
     queue.try_get().unwrap();
@@ -100,9 +102,9 @@ fn all_that_are_ready_are_returned_in_order() {
     // Twice the same.
     assert_eq!(wait(&[&queues[3], &queues[4], &queues[3]]).unwrap(), [0, 2]);
     // Of nothing, only time can pass.
-    assert_eq!(wait(&[]).unwrap(), []);
+    assert_eq!(wait(&[]).unwrap(), NONE);
     let start = Instant::now();
-    assert_eq!(wait_timeout(&[], Duration::from_millis(30)).unwrap(), []);
+    assert_eq!(wait_timeout(&[], Duration::from_millis(30)).unwrap(), NONE);
     assert!(start.elapsed() >= Duration::from_millis(30));
 }
 
@@ -117,10 +119,10 @@ fn time_outs_are_never_early() {
     for items in [&few, &many, &mixed, &vec![&reader as &dyn WaitOn]] {
         for millis in [0, 1, 20] {
             let (start, timeout) = (Instant::now(), Duration::from_millis(millis));
-            assert_eq!(wait_timeout(items, timeout).unwrap(), []);
+            assert_eq!(wait_timeout(items, timeout).unwrap(), NONE);
             assert!(start.elapsed() >= timeout);
             let deadline = Instant::now() + timeout;
-            assert_eq!(wait_deadline(items, deadline).unwrap(), []);
+            assert_eq!(wait_deadline(items, deadline).unwrap(), NONE);
             assert!(Instant::now() >= deadline);
         }
     }
@@ -193,13 +195,13 @@ fn a_lease_that_comes_back_is_ready_and_one_that_does_not_is_not() {
     queue.put(1).unwrap();
     queue.put(2).unwrap();
     let (one, two) = (queue.lease().unwrap(), queue.lease().unwrap());
-    assert_eq!(wait_timeout(&[&queue], Duration::from_millis(1)).unwrap(), []);
+    assert_eq!(wait_timeout(&[&queue], Duration::from_millis(1)).unwrap(), NONE);
     assert_eq!(woken_by(&[&idle, &queue], || drop(one)), [1]);
     assert_eq!(queue.try_get().unwrap(), 1);
     // What its death raised was for nothing.
     let holder = Process::spawn((queue.clone(),), |queue| assert!(queue.is_empty())).unwrap();
     holder.join().unwrap();
-    assert_eq!(wait_timeout(&[&queue], Duration::from_millis(1)).unwrap(), []);
+    assert_eq!(wait_timeout(&[&queue], Duration::from_millis(1)).unwrap(), NONE);
     assert_eq!(two.ack(), 2);
     // Out with a process that is killed.
     queue.put(3).unwrap();
@@ -278,7 +280,7 @@ fn wait_together(count: usize) {
                 let queue = Queue::<u32>::bounded(1).unwrap();
                 let (reader, _writer) = std::io::pipe().unwrap();
                 for _ in 0..count {
-                    assert_eq!(wait_timeout(&[&queue, &reader], Duration::from_millis(30)).unwrap(), []);
+                    assert_eq!(wait_timeout(&[&queue, &reader], Duration::from_millis(30)).unwrap(), NONE);
                     together.wait();
                 }
             });
@@ -535,7 +537,7 @@ fn sockets_and_listeners_take_part() {
     (&server).read_exact(&mut [0; 2]).unwrap();
     assert_eq!(woken_by(&[&server.as_fd(), &listener, &queue], || queue.put(1).unwrap()), [2]);
     queue.try_get().unwrap();
-    assert_eq!(wait_timeout(&[&server, &listener], Duration::from_millis(1)).unwrap(), []);
+    assert_eq!(wait_timeout(&[&server, &listener], Duration::from_millis(1)).unwrap(), NONE);
     drop(client);
     assert_eq!(wait(&[&server, &listener]).unwrap(), [0]);
 }
@@ -595,7 +597,7 @@ fn a_thread_that_has_ended_is_ready() {
     })
     .unwrap();
     let all: [&dyn WaitOn; 3] = [&never, &waits, &dies];
-    assert_eq!(wait_timeout(&all, Duration::ZERO).unwrap(), []);
+    assert_eq!(wait_timeout(&all, Duration::ZERO).unwrap(), NONE);
     assert_eq!(woken_by(&all, || go.set().unwrap()), [1]);
     assert_eq!(wait(&all).unwrap(), [1]);
     assert_eq!(woken_by(&[&never, &dies], || other.set().unwrap()), [1]);
@@ -614,10 +616,10 @@ fn a_dead_letter_is_ready_and_so_is_their_end() {
         q.put(n).unwrap();
     }
     // Given back.
-    assert_eq!(wait_timeout(&all, Duration::ZERO).unwrap(), []);
+    assert_eq!(wait_timeout(&all, Duration::ZERO).unwrap(), NONE);
     assert_eq!(woken_by(&all, || drop(q.lease().unwrap())), [1]);
     assert_eq!(dead.try_get().unwrap().into_inner(), 1);
-    assert_eq!(wait_timeout(&all, Duration::ZERO).unwrap(), []);
+    assert_eq!(wait_timeout(&all, Duration::ZERO).unwrap(), NONE);
     // Its holder is killed.
     let end = Event::new().unwrap();
     let holder = Process::spawn((q.clone(), end.clone()), |q: Queue<u32>, end: Event| -> () {

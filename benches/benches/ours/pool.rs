@@ -218,7 +218,7 @@ pub(crate) fn growth(pool: &Result<Pool, String>, count: u64) -> Measured {
     let mut most = before;
     for (n, value) in pool.imap_unordered(0..count, double).enumerate() {
         black_box(value?);
-        if n as u64 % (count / 100).max(1) == 0 {
+        if (n as u64).is_multiple_of((count / 100).max(1)) {
             most = most.max(look()?);
         }
     }

@@ -17,6 +17,8 @@ use std::sync::Arc;
 
 /// Larger messages travel as blocks of their own.
 pub(crate) const INLINE_BYTES: usize = 4096;
+/// A message of so many words needs no memory but the stack on its way out of a pipe.
+const SMALL_WORDS: usize = 16;
 /// A message with more references travels as a block.
 pub(crate) const INLINE_REFERENCES: usize = 64;
 
@@ -201,8 +203,12 @@ impl Load for Parcel {
 #[derive(Debug)]
 pub(crate) struct Arrival {
     arena: &'static Arena,
-    /// The payload of a message that lay in a ring.
-    pub(crate) bytes: Scratch,
+    /// The payload of a message that lay in a ring, if it is not in `bytes`: as words, which are how it was written and how most of it is read.
+    small: [u64; SMALL_WORDS],
+    /// Bytes in `small`.
+    len: usize,
+    /// Once there is something: the payload of a longer one.
+    bytes: Scratch,
     pub(crate) references: References,
     block: Option<OwnBlock>,
 }
@@ -210,7 +216,29 @@ pub(crate) struct Arrival {
 impl Arrival {
     #[inline]
     pub(crate) fn new(arena: &'static Arena) -> Arrival {
-        Arrival { arena, bytes: Scratch::take(), references: References::new(), block: None }
+        Arrival { arena, small: [0; SMALL_WORDS], len: 0, bytes: Scratch::NONE, references: References::new(), block: None }
+    }
+
+    /// Where a payload of `len` bytes goes, padded to words, if it is small.
+    #[inline]
+    pub(crate) fn small(&mut self, len: usize) -> Option<&mut [u64]> {
+        let words = self.small.get_mut(..len.div_ceil(8))?;
+        self.len = len;
+        Some(words)
+    }
+
+    /// Where any payload may go.
+    #[inline]
+    pub(crate) fn bytes(&mut self) -> &mut Vec<u8> {
+        if !self.bytes.is_there() {
+            self.bytes = Scratch::take();
+        }
+        &mut self.bytes
+    }
+
+    #[inline]
+    pub(crate) fn payload(&self) -> &[u8] {
+        if self.bytes.is_there() { &self.bytes } else { &bytemuck::must_cast_slice(&self.small)[..self.len] }
     }
 
     /// The message lies in this block, which is this process's own by its state and freed with the arrival.
@@ -232,7 +260,7 @@ impl Arrival {
     #[inline]
     pub(crate) fn open<T, C: Codec<T>>(&self) -> Result<T, OpenFailed> {
         match &self.block {
-            None => decode::<T, C>(self.arena, &self.bytes, &self.references).map_err(OpenFailed::Codec),
+            None => decode::<T, C>(self.arena, self.payload(), &self.references).map_err(OpenFailed::Codec),
             Some(block) => open_block::<T, C>(self.arena, block.id(), &self.references),
         }
     }

@@ -4,9 +4,9 @@
 //! bytes lie where they came: in the block of a large message, or of a lease.
 
 use crate::codec::{Codec, EncodeRef};
-use crate::error::{GetError, PutError};
+use crate::error::{GetError, PutError, PutFailed};
 use crate::message::Arrival;
-use crate::queue::{Receiver, Sender, until};
+use crate::queue::{Queue, Receiver, Sender, until};
 use crate::ring::lease::Leased;
 use crate::ring::{Patience, Ring};
 use crate::view;
@@ -141,10 +141,29 @@ impl<T, C: Codec<T>> Sender<T, C> {
     }
 }
 
+impl<T, C: Codec<T>> Queue<T, C> {
+    /// As [`put_ref`](Queue::put_ref), without waiting for room; another process that is putting is waited for.
+    ///
+    /// # Errors
+    /// As [`try_put`](Queue::try_put).
+    #[doc(hidden)]
+    pub fn try_put_ref<B: ?Sized>(&self, value: &B) -> Result<(), PutError<()>>
+    where
+        C: EncodeRef<B, T>,
+    {
+        loop {
+            match self.ring.put_value::<B, T, C>(value, Patience::None) {
+                Err(PutFailed::WouldBlock) => std::thread::yield_now(),
+                put => return put.map_err(|why| PutError::new((), why)),
+            }
+        }
+    }
+}
+
 impl Arrival {
     fn look<R>(&self, look: impl FnOnce(&[u8], &References) -> R) -> Result<R, Error> {
         match self.block() {
-            None => Ok(look(&self.bytes, &self.references)),
+            None => Ok(look(self.payload(), &self.references)),
             Some(block) => view::with_payload(self.arena(), block, |bytes| look(bytes, &self.references)),
         }
     }

@@ -35,6 +35,7 @@
 //! | wait for what another does under a lock | [`Condition`] |
 //! | go on when all have come | [`Barrier`] |
 //! | bound how many do something | [`Semaphore`] |
+//! | run a function over many elements, or many calls, each with an outcome | [`Pool`] |
 //!
 //! [Coming from Python](coming_from_python) has each of these beside Python's, and a table of which to take; [`threads`] has the same in threads.
 //!
@@ -56,6 +57,39 @@
 //! assert_eq!((context.log.get()?, context.hits.get()), ("hello".to_string(), 1));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+//!
+//! # Pools
+//!
+//! A [`Pool`] has workers that run calls. Each call is a [`Task`] and has exactly one outcome: its value, or a [`TaskError`] that says why there is none. A worker that dies takes along
+//! the call that it was running, and nothing else; another takes its place.
+//!
+//! ```
+//! use multiproc::{Pool, Signal, TaskError};
+//! use std::time::Duration;
+//!
+//! let pool = Pool::builder().workers(2).task_timeout(Duration::from_secs(60)).build()?;
+//! assert_eq!(pool.map(1..=4, |n: u64| n * n)?, [1, 4, 9, 16]);
+//!
+//! let outcomes = pool.try_map([4, 0, 2], |n: u64| if n == 0 { std::process::abort() } else { 12 / n })?;
+//! assert_eq!((outcomes[0].as_ref().unwrap(), outcomes[2].as_ref().unwrap()), (&3, &6));
+//! assert_eq!(outcomes[1].as_ref().unwrap_err().signal(), Some(Signal::ABRT));
+//!
+//! let task = pool.submit((20,), |x: u64| x * 2 + 2)?;
+//! assert_eq!(task.join()?, 42);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! | to | take |
+//! |---|---|
+//! | have one call run | [`Pool::submit`], which gives a [`Task`]: wait for it, ask it, cancel it, or await it |
+//! | have all values or the first error | [`Pool::map`]; [`Pool::map_with`] for a function with a context |
+//! | have the outcome of each element | [`Pool::try_map`] |
+//! | take values as they come, also of an input without end | [`Pool::imap`], [`Pool::imap_unordered`] |
+//! | wait for some of several tasks | [`wait_tasks`], [`as_completed`] |
+//! | bound time, memory, attempts, what waits | [`Pool::builder`], and [`Pool::task`] for one call |
+//! | run the same calls in threads, or here and now | [`ThreadPool`], [`Pool::inline`] |
+//!
+//! A pool's drop finishes what it was given; [`terminate`](Pool::terminate) does not. A handle of a pool travels as any other does, and a call may submit to the pool that it runs in.
 //!
 //! # When somebody dies
 //!
@@ -129,6 +163,8 @@
 //! | `shared-memory` (on) | [`SharedMemory`] and [`ShareableList`]: memory by name, between programs that know nothing of each other; no further crate |
 //! | `postcard` | the codec `Postcard`: smaller messages, and the crate of that name |
 //! | `tracing-bridge` | `tracing_bridge()`: workers' `tracing` events reach the coordinator's subscriber; costs nothing until it is called |
+//! | `pool-progress` | `PoolBuilder::progress`: bars on a terminal; the crate indicatif |
+//! | `pool-trace` | `Pool::trace`: what ran where and when, for Chrome's and Perfetto's viewers; the crate serde_json |
 //! | `crash-points` | kills processes at chosen steps, for this project's own tests |
 //!
 //! All but the first are off by default.
@@ -159,8 +195,8 @@ pub use multiproc_channel::{
 pub use multiproc_named::{Item, ShareableList, SharedMemory, SharedMemoryError};
 #[doc(inline)]
 pub use multiproc_pool::{
-    AsCompleted, CurrentTask, Imap, ImapUnordered, Pool, PoolBuilder, PoolError, ReturnWhen, Task, TaskBuilder, TaskError,
-    ThreadPool, as_completed, current_task, pool_context, wait_tasks,
+    AsCompleted, CurrentTask, Imap, ImapUnordered, Latency, Pool, PoolBuilder, PoolError, PoolStats, ReturnWhen, Task,
+    TaskBuilder, TaskError, ThreadPool, WorkerStats, as_completed, current_task, pool_context, wait_tasks,
 };
 #[doc(inline)]
 pub use multiproc_process::{

@@ -156,6 +156,8 @@ impl SharedMemory {
 
     /// Removes the segments made here that nobody uses any more, as [`create`](SharedMemory::create) and [`open`](SharedMemory::open) do before anything else; how many there were.
     ///
+    /// Each of the machine's that does not persist is looked at, which takes some microseconds: where thousands of them are open, making one takes milliseconds.
+    ///
     /// # Errors
     /// `/dev/shm` cannot be read.
     pub fn reap() -> Result<u32, SharedMemoryError> {

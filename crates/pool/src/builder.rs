@@ -48,6 +48,7 @@ pub struct PoolBuilder {
     shutdown_timeout: Duration,
     grace: Duration,
     place: Place,
+    progress: bool,
 }
 
 /// Where calls run.
@@ -90,6 +91,7 @@ impl PoolBuilder {
             shutdown_timeout: Duration::from_secs(30),
             grace: Duration::from_millis(500),
             place: Place::Processes,
+            progress: false,
         }
     }
 
@@ -173,7 +175,7 @@ impl PoolBuilder {
 
     /// Only failures for which `f` is true are tried again.
     pub fn only_if(mut self, f: impl Fn(&TaskError) -> bool + Send + Sync + 'static) -> PoolBuilder {
-        retry(&mut self.retry).only_if = Some(Box::new(f));
+        retry(&mut self.retry).only_if = Some(Arc::new(f));
         self
     }
 
@@ -238,6 +240,13 @@ impl PoolBuilder {
         self
     }
 
+    /// Shows how far [`map`](Pool::map) and its like have come, as a bar on stderr, if that is a terminal.
+    #[cfg(feature = "progress")]
+    pub fn progress(mut self, progress: bool) -> PoolBuilder {
+        self.progress = progress;
+        self
+    }
+
     /// Makes it a pool of threads: see [`ThreadPool`](crate::ThreadPool).
     pub fn threads(mut self) -> PoolBuilder {
         self.place = Place::Threads;
@@ -286,6 +295,7 @@ impl PoolBuilder {
             env: self.env,
             shutdown_timeout: self.shutdown_timeout,
             grace: self.grace,
+            progress: self.progress,
         };
         let inline = std::env::var_os("MULTIPROC_INLINE").is_some_and(|value| value == "1");
         match self.place {
@@ -315,13 +325,25 @@ pub fn pool_context<C: Send + Sync + 'static>() -> Option<Arc<C>> {
 pub struct TaskBuilder<'a> {
     pool: &'a Pool,
     terms: Terms,
-    retry: Option<Retry>,
+    retry: Option<Option<Retry>>,
 }
 
 impl<'a> TaskBuilder<'a> {
+    /// What is not set is as the pool has it.
+    fn retry(&mut self) -> &mut Retry {
+        let usual = self.pool.home().and_then(|home| home.settings.retry.as_ref());
+        retry(self.retry.get_or_insert_with(|| usual.map(|usual| Retry::clone(usual))))
+    }
+
     pub(crate) fn new(pool: &'a Pool) -> TaskBuilder<'a> {
         let terms = pool.home().and_then(|home| home.usual_terms()).map(|terms| *terms).unwrap_or_default();
         TaskBuilder { pool, terms, retry: None }
+    }
+
+    /// What the task is called in a trace (`Pool::trace`, of the feature `pool-trace`).
+    pub fn name(mut self, name: impl Into<String>) -> TaskBuilder<'a> {
+        self.terms.name = Some(name.into());
+        self
     }
 
     /// As [`PoolBuilder::task_timeout`].
@@ -332,19 +354,19 @@ impl<'a> TaskBuilder<'a> {
 
     /// As [`PoolBuilder::retries`].
     pub fn retries(mut self, times: u32) -> TaskBuilder<'a> {
-        retry(&mut self.retry).times = times;
+        self.retry().times = times;
         self
     }
 
     /// As [`PoolBuilder::backoff`].
     pub fn backoff(mut self, pause: Duration) -> TaskBuilder<'a> {
-        retry(&mut self.retry).backoff = pause;
+        self.retry().backoff = pause;
         self
     }
 
     /// As [`PoolBuilder::only_if`].
     pub fn only_if(mut self, f: impl Fn(&TaskError) -> bool + Send + Sync + 'static) -> TaskBuilder<'a> {
-        retry(&mut self.retry).only_if = Some(Box::new(f));
+        self.retry().only_if = Some(Arc::new(f));
         self
     }
 
@@ -353,7 +375,7 @@ impl<'a> TaskBuilder<'a> {
     /// # Errors
     /// As [`Pool::submit`].
     pub fn submit<A: Args + Send, R: Message + Send>(mut self, args: A, f: A::Fn<R>) -> Result<Task<R>, PoolError> {
-        if let Some(retry) = self.retry {
+        if let Some(Some(retry)) = self.retry {
             self.terms.retry = Some(Arc::new(retry));
         }
         let head = Job::call::<A, R>(f)?.head();

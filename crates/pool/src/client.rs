@@ -96,14 +96,7 @@ impl Client {
     where
         Wire: multiproc_channel::EncodeRef<B, Packet>,
     {
-        let told = self.address.tell.put_ref(what).map_err(|e| {
-            let kind = match () {
-                () if e.is_codec() => PoolErrorKind::Codec,
-                () if e.is_disconnected() => PoolErrorKind::Closed,
-                () => PoolErrorKind::System,
-            };
-            PoolError::because(kind, "the task was not submitted", e)
-        });
+        let told = self.address.tell.put_ref(what).map_err(PoolError::not_put);
         let _ = self.address.bell.set();
         told
     }
@@ -118,7 +111,7 @@ impl Client {
             }
             None => None,
         };
-        let id = lock(&self.table).enter(Entry { pending, terms: None, head: task, cancelled: false });
+        let id = lock(&self.table).enter(Entry { pending, terms: None, head: task, submitted: 0, cancelled: false });
         let head = SubmitHead { tell: TellHead::new(Tell::Submit, self.number, id, 0), task };
         let told = match &saved {
             Some(saved) => self.tell(&saved.behind(head)),
@@ -126,7 +119,7 @@ impl Client {
         };
         told.inspect_err(|_| _ = lock(&self.table).remove(id))?;
         if let Some(entry) = lock(&self.table).get(id) {
-            entry.terms = saved.map(|saved| Box::new(Terms { saved: Some(saved), ..Terms::default() }));
+            entry.terms = saved.map(|saved| Box::new(Terms { saved: Some(Arc::new(Mutex::new(saved))), ..Terms::default() }));
         }
         Ok(id)
     }
@@ -146,7 +139,7 @@ impl Client {
         }
         let Some(mut entry) = lock(&self.table).remove(id) else { return };
         let Some(saved) = entry.terms.as_mut().and_then(|terms| terms.saved.take()) else { return };
-        worker.run_own(TaskHead { id: id | OWN, ..entry.head }, &saved, &entry.pending);
+        worker.run_own(TaskHead { id: id | OWN, ..entry.head }, &lock(&saved), &entry.pending);
     }
 
     fn heed(&self, sealed: &Sealed) {
@@ -204,7 +197,7 @@ impl Collector for Client {
         }
     }
 
-    fn nobody_leads(&self) {}
+    fn nobody_leads(&self, _: bool) {}
 }
 
 /// Collects without running anything meanwhile.
@@ -215,7 +208,7 @@ impl Collector for OnlyTold<'_> {
         self.0.told.get_sealed(within).inspect(|sealed| self.0.heed(sealed)).is_ok()
     }
 
-    fn nobody_leads(&self) {}
+    fn nobody_leads(&self, _: bool) {}
 }
 
 impl Backend for Client {

@@ -1,15 +1,19 @@
 //! Collecting what the workers tell: each task gets its outcome, each question its answer. Stands on [`crate::lead`].
 
 use crate::backend::Backend;
-use crate::home::{Home, lock};
+use crate::crew::Member;
+use crate::home::{CLOSED, Home, lock};
 use crate::lead::Collector;
 use crate::table::Ending;
+#[cfg(feature = "trace")]
+use crate::trace::Ran;
 use crate::wire::{self, Again, AnswerHead, Out, Outbox, TaskHead, TaskId, Tell, TellHead};
 use crate::{error::TaskError, panics::Panic};
 use multiproc_channel::message;
 use multiproc_channel::sealed::{Sealed, Within};
 use multiproc_channel::{Bincode, Message};
 use multiproc_shm::scope::References;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Instant;
@@ -52,12 +56,14 @@ impl Collector for Home {
     fn collect(&self, within: Within) -> bool {
         // An error is time that is up, or shared memory that refuses, of which everybody else tells.
         let Ok(sealed) = self.tells.get_sealed(within) else { return false };
-        self.heed(&sealed);
+        // A value that nobody waits for is dropped here, and a waker called: code of the user's, whose panic is no matter of this thread's.
+        let _ = catch_unwind(AssertUnwindSafe(|| self.heed(&sealed)));
+        self.look_around();
         true
     }
 
-    fn nobody_leads(&self) {
-        if self.interest.load(Ordering::SeqCst) > 0 {
+    fn nobody_leads(&self, called: bool) {
+        if called || self.interest.load(Ordering::SeqCst) > 0 {
             let _ = self.bell.set();
         }
     }
@@ -77,6 +83,10 @@ impl Home {
     /// Wakes those who wait for what any task may bring about.
     pub(crate) fn look_around(&self) {
         self.lead.look_around();
+        // The last outcome of a pool that has been closed: its workers shall leave.
+        if self.state() == CLOSED && self.open_tasks() == 0 {
+            let _ = self.bell.set();
+        }
     }
 
     /// Everything that was told before this call has been taken notice of when it returns.
@@ -99,26 +109,30 @@ impl Home {
         if !matches!(heeded, Ok(Some(()))) {
             // Only a worker that writes where it may not: its end will be the task's.
         }
-        self.look_around();
     }
 
     fn heed_told(&self, head: TellHead, rest: &[u8], references: &References) -> Option<()> {
         let words = |rest| decode::<String>(self, rest, references);
+        #[cfg(feature = "trace")]
+        if let Some(outcome) = head.tell().and_then(Tell::outcome) {
+            self.record(head.id, Ran { name: "task", worker: head.worker, since: head.since, ran: head.number, outcome });
+        }
         match head.tell()? {
             Tell::Nothing => lock(&self.marks).retain(|mark| *mark != head.id),
             Tell::Ready => self.has_begun(head.worker),
             Tell::Value => {
                 let entry = lock(&self.table).remove(head.id)?;
                 if !entry.cancelled {
+                    self.has_ended(&entry, true);
                     entry.pending.end(Ending::Value(rest, references, head.number));
                 }
             }
             Tell::Panicked => {
                 let panic = decode::<Panic>(self, rest, references)?;
-                self.fail(head.id, panic.into());
+                self.fail_told(head.worker, head.id, panic.into());
             }
-            Tell::Unreadable => _ = self.fail(head.id, TaskError::Unreadable(words(rest)?)),
-            Tell::Unsendable => _ = self.fail(head.id, TaskError::Unsendable(words(rest)?)),
+            Tell::Unreadable => self.fail_told(head.worker, head.id, TaskError::Unreadable(words(rest)?)),
+            Tell::Unsendable => self.fail_told(head.worker, head.id, TaskError::Unsendable(words(rest)?)),
             Tell::Ask => {
                 let yes = self.may_run(head.worker, head.id, head.number);
                 let _ = self.answers_of(head.worker)?.put_ref(&Out(AnswerHead { id: head.id, yes: u64::from(yes) }, &()));
@@ -155,7 +169,8 @@ impl Home {
             return false;
         }
         // An attempt that has failed; or it lies, started, on the desk of another, who has died: that will be its outcome, or another attempt.
-        entry.head.tries == tries && !crew.others(worker).any(|member| member.desk.running(id).is_some())
+        let dies = |member: &Member| member.desk.running(id).is_some_and(|level| !entry.was_told(member.index, level.since()));
+        entry.head.tries == tries && !crew.others(worker).any(dies)
     }
 }
 

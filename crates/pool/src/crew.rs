@@ -3,6 +3,7 @@
 use crate::desk::Desk;
 use crate::error::{PoolError, PoolErrorKind, TaskError};
 use crate::home::{CLOSED, Home, Settings, TERMINATED, lock};
+use crate::panics::Panic;
 use crate::table::Ending;
 use crate::wire::{Outbox, Packet, TaskId, Wire};
 use crate::worker::{Left, Setup, work};
@@ -10,6 +11,7 @@ use multiproc_channel::Queue;
 use multiproc_process::{Process, ProcessError, Signal};
 use multiproc_sys::memory;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -45,6 +47,8 @@ pub(crate) struct Member {
     pub(crate) verdict: Option<Verdict>,
     /// It has been asked to leave, and does not count any more.
     pub(crate) leaving: bool,
+    /// When an idle one that leaves is killed.
+    pub(crate) leaves_by: Option<Instant>,
     pub(crate) is_ready: bool,
     /// Since when it is seen without a task.
     pub(crate) idle_since: Option<Instant>,
@@ -115,7 +119,7 @@ impl Member {
     }
 
     pub(crate) fn has_ended(&self) -> bool {
-        self.process.as_ref().is_some_and(|process| !process.is_alive())
+        self.process.as_ref().is_some_and(|process| process.has_ended())
     }
 
     /// Ends it by SIGTERM, which it may have set aside.
@@ -170,19 +174,26 @@ impl Home {
             answers: answers.sender()?,
             verdict: None,
             leaving: false,
+            leaves_by: None,
             is_ready: false,
             idle_since: None,
             last_start: 0,
         };
         lock(&self.crew).members.push(member);
-        let spawned = builder.spawn((setup,), work);
+        // The initializer's arguments are the user's code to encode.
+        let spawned = catch_unwind(AssertUnwindSafe(|| builder.spawn((setup,), work)));
         let mut crew = lock(&self.crew);
         let at = crew.members.iter().position(|member| member.index == index);
         match (spawned, at) {
-            (Ok(process), Some(at)) => crew.members[at].process = Some(Arc::new(process)),
-            (Err(e), Some(at)) => {
+            (Ok(Ok(process)), Some(at)) => crew.members[at].process = Some(Arc::new(process)),
+            (Ok(Err(e)), Some(at)) => {
                 crew.members.remove(at);
                 return Err(e.into());
+            }
+            (Err(panic), Some(at)) => {
+                crew.members.remove(at);
+                let text = format!("the initializer's arguments cannot be encoded: {}", Panic::taken(&*panic).message);
+                return Err(PoolError::new(PoolErrorKind::Codec, text));
             }
             _ => {}
         }
@@ -209,6 +220,8 @@ impl Home {
         if let Some(member) = crew.members.iter_mut().find(|member| member.index == worker) {
             member.is_ready = true;
         }
+        // The next may be recycled.
+        let _ = self.bell.set();
     }
 
     /// How a worker is answered.
@@ -218,10 +231,6 @@ impl Home {
 
     /// Settles what a worker that has ended leaves behind.
     pub(crate) fn bury(&self, index: u32) {
-        // Dead, and a moment later cleaned up after, so that its lease is given to another.
-        let process =
-            lock(&self.crew).members.iter().find(|member| member.index == index).and_then(|member| member.process.clone());
-        process.map(|process| process.wait());
         // What it has told is true, whatever lies on its desk.
         self.catch_up();
         let mut crew = lock(&self.crew);
@@ -230,9 +239,17 @@ impl Home {
         let killed_for_memory = kills > crew.oom_kills;
         crew.oom_kills = kills.or(crew.oom_kills);
         // Tasks that it had started; those that it had only taken are delivered again.
-        let started: Vec<TaskId> =
-            crew.members[at].desk.levels().filter(|level| level.is_started()).map(|level| level.task()).collect();
         let member = &crew.members[at];
+        let started: Vec<TaskId> = {
+            let mut table = lock(&self.table);
+            let told = |id, since| table.get(id).is_some_and(|entry| entry.was_told(index, since));
+            let mut levels: Vec<_> = member.desk.levels().filter(|level| level.is_started()).collect();
+            levels.retain({
+                let mut told = told;
+                move |level| !told(level.task(), level.since())
+            });
+            levels.iter().map(|level| level.task()).collect()
+        };
         let pid = member.pid().unwrap_or(0);
         let (verdict, began) = (member.verdict.clone(), member.desk.is_ready());
         drop(crew);
@@ -250,10 +267,15 @@ impl Home {
             };
             self.fail(id, why);
         }
+        // Whoever collects waits for what workers tell, and nobody tells this.
+        self.nudge();
+        self.look_around();
         // Only now: until here, whoever is delivered one of these tasks again is told to leave it.
         let mut crew = lock(&self.crew);
         crew.members.retain(|member| member.index != index);
-        let failed = !began && self.state() < TERMINATED && !matches!(*cause, ProcessError::Signaled { .. });
+        // Killed from outside, or asked to leave: that says nothing of whether the next can begin.
+        let was_killed = matches!(*cause, ProcessError::Signaled { signal: Signal::KILL | Signal::TERM, .. }) && !out_of_memory;
+        let failed = !began && self.state() < TERMINATED && !was_killed;
         if failed {
             crew.failures += 1;
             crew.next_start = Some(Instant::now() + Duration::from_millis(10 << crew.failures.min(6)));
@@ -290,6 +312,7 @@ impl Home {
         let all = lock(&self.table).drain();
         self.cancelled.store(0, Ordering::SeqCst);
         for entry in all {
+            self.has_ended(&entry, false);
             entry.pending.end(Ending::Failed(why()));
         }
         self.nudge();

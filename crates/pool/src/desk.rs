@@ -5,6 +5,7 @@
 //! | `state` | 0: begins; 1: its initializer is done | the worker | a worker that dies at 0 has failed to start |
 //! | `leave` | 1: the worker shall take no further task | the pool | the pool's end is the worker's |
 //! | `depth` | how many tasks lie on the desk: one, and those it runs while that one waits for others | the worker | a hint |
+//! | `tasks`, `busy` | how many tasks the worker has run, and for how many ns | the worker | figures for people |
 //! | `id` of a level | 0: nothing; a task that has been taken; with [`RUNNING`](crate::wire::RUNNING), one that has been started | the worker | the pool reads what was on the desk: what was started has died with it, what was taken is delivered again |
 //! | `since` of a level | when that task was started, on the monotonic clock in ns | the worker | as `id` |
 //! | `stop` of a level | the id of a task that is asked to stop | the pool | nothing |
@@ -22,6 +23,8 @@ use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 const STATE: usize = 0;
 const LEAVE: usize = 1;
 const DEPTH: usize = 2;
+const TASKS: usize = 3;
+const BUSY: usize = 4;
 const LEVELS: usize = 12;
 const WORDS_OF_LEVEL: usize = 4;
 
@@ -69,6 +72,18 @@ impl Desk {
 
     pub(crate) fn set_depth(&self, depth: usize) {
         self.0[DEPTH].store(depth as u64, SeqCst);
+    }
+
+    /// One more task has been run, for so many nanoseconds.
+    pub(crate) fn count(&self, nanos: u64) {
+        // Relaxed, and not read-modify-write: one thread writes them, for figures.
+        self.0[TASKS].store(self.0[TASKS].load(Relaxed) + 1, Relaxed);
+        self.0[BUSY].store(self.0[BUSY].load(Relaxed) + nanos, Relaxed);
+    }
+
+    /// Tasks that the worker has run, and for how many nanoseconds.
+    pub(crate) fn done(&self) -> (u64, u64) {
+        (self.0[TASKS].load(Relaxed), self.0[BUSY].load(Relaxed))
     }
 
     /// The level `depth`, which is less than [`MAX_DEPTH`].

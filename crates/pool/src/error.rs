@@ -1,6 +1,7 @@
 //! The errors of pools: [`TaskError`], how a task ended without a value, and [`PoolError`], why nothing was begun.
 
 use crate::panics::Panic;
+use multiproc_channel::PutError;
 use multiproc_process::{ProcessError, Signal};
 use serde::{Deserialize, Serialize};
 use std::error::Error as StdError;
@@ -154,6 +155,16 @@ impl PoolError {
         source: impl StdError + Send + Sync + 'static,
     ) -> PoolError {
         PoolError { kind, text: text.into(), source: Some(Arc::new(source)) }
+    }
+
+    /// For a task that did not get into its queue.
+    pub(crate) fn not_put(e: PutError<()>) -> PoolError {
+        let kind = match () {
+            () if e.is_codec() => PoolErrorKind::Codec,
+            () if e.is_closed() || e.is_disconnected() => PoolErrorKind::Closed,
+            () => PoolErrorKind::System,
+        };
+        PoolError::because(kind, "the task was not submitted", e)
     }
 
     pub(crate) fn kind(&self) -> PoolErrorKind {

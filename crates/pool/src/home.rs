@@ -12,15 +12,20 @@ use crate::job::Encoded;
 use crate::lead::Lead;
 use crate::remote::Remotes;
 use crate::retry::Retry;
+use crate::stats::Times;
 use crate::stop::Stop;
 use crate::supervise;
 use crate::table::{Ending, Entry, Pending, Saved, Table, Terms};
+#[cfg(feature = "trace")]
+use crate::trace::{Ran, Trace};
 use crate::wire::{Inbox, Out, Outbox, Packet, TaskHead, TaskId, Tell, TellHead, Wire};
 use multiproc_channel::{Message, PutError, Queue};
 use multiproc_shm::Arena;
 use multiproc_sync::{Atomic, Event};
+use multiproc_sys::clock::now_nanos;
 use std::collections::HashMap;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::JoinHandle;
@@ -48,6 +53,7 @@ pub(crate) struct Settings {
     pub(crate) env: Vec<(String, String)>,
     pub(crate) shutdown_timeout: Duration,
     pub(crate) grace: Duration,
+    pub(crate) progress: bool,
 }
 
 /// Bytes of private memory of a worker.
@@ -90,6 +96,14 @@ pub(crate) struct Home {
     /// The next client's number.
     pub(crate) client_numbers: Atomic<u32>,
     pub(crate) me: Weak<Home>,
+    /// Tasks that have ended with a value, and otherwise; from the submission to the outcome.
+    pub(crate) done: AtomicU64,
+    pub(crate) failed: AtomicU64,
+    pub(crate) times: Times,
+    #[cfg(feature = "trace")]
+    pub(crate) trace: Mutex<Option<Trace>>,
+    #[cfg(feature = "trace")]
+    pub(crate) is_traced: AtomicBool,
     contexts: Mutex<HashMap<u64, Arc<Encoded>>>,
     next_context: AtomicU64,
     state: AtomicU32,
@@ -139,6 +153,13 @@ impl Home {
             remotes: Mutex::default(),
             client_numbers,
             me: me.clone(),
+            done: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
+            times: Times::default(),
+            #[cfg(feature = "trace")]
+            trace: Mutex::default(),
+            #[cfg(feature = "trace")]
+            is_traced: AtomicBool::new(false),
             contexts: Mutex::default(),
             next_context: AtomicU64::new(1),
             state: AtomicU32::new(OPEN),
@@ -173,6 +194,8 @@ impl Home {
     pub(crate) fn advance(&self, state: u32) {
         self.state.fetch_max(state, Ordering::SeqCst);
         let _ = self.bell.set();
+        self.nudge();
+        self.look_around();
     }
 
     pub(crate) fn open_tasks(&self) -> usize {
@@ -210,16 +233,27 @@ impl Home {
         terms: Option<Box<Terms>>,
         put: impl FnOnce(TaskHead, Option<&Terms>) -> Result<(), PutError<()>>,
     ) -> Result<TaskId, PoolError> {
-        self.wait_for_room()?;
         let timeout = terms.as_ref().and_then(|terms| terms.timeout);
         let saved = terms.as_ref().is_some_and(|terms| terms.saved.is_some());
-        let id = lock(&self.table).enter(Entry { pending, terms, head, cancelled: false });
+        let mut entry = Some(Entry { pending, terms, head, submitted: now_nanos(), cancelled: false });
+        let id = loop {
+            self.wait_for_room()?;
+            let mut table = lock(&self.table);
+            // Others may have taken the room meanwhile.
+            if self.settings.queue_bound.is_none_or(|bound| table.open() < bound)
+                && let Some(entry) = entry.take()
+            {
+                break table.enter(entry);
+            }
+        };
         head.id = id;
         let put = if saved { self.put_saved(id) } else { put(head, None) };
         if let Err(e) = put {
             lock(&self.table).remove(id);
-            let kind = if e.is_codec() { PoolErrorKind::Codec } else { PoolErrorKind::System };
-            return Err(PoolError::because(kind, "the task was not submitted", e));
+            // It was the only one, and whoever waits for the end waits for nothing more.
+            let _ = self.bell.set();
+            self.look_around();
+            return Err(PoolError::not_put(e));
         }
         if timeout.is_some() || self.short_handed.load(Ordering::Relaxed) {
             let _ = self.bell.set();
@@ -245,24 +279,16 @@ impl Home {
         if let Some(terms) = &mut terms
             && terms.retry.is_some()
         {
-            terms.saved = Some(Saved::new(self.arena, args).map_err(codec)?);
+            terms.saved = Some(Arc::new(Mutex::new(Saved::new(self.arena, args).map_err(codec)?)));
         }
         self.submit_with(pending, head, terms, |head, _| self.tasks.put_ref(&Out(head, args)))
     }
 
     /// Sends a task's kept arguments, once more perhaps.
     pub(crate) fn put_saved(&self, id: TaskId) -> Result<(), PutError<()>> {
-        // Out of the table meanwhile, so that nobody waits for the queue under its lock.
-        let taken = {
-            let mut table = lock(&self.table);
-            table.get(id).and_then(|entry| Some((entry.head, entry.terms.as_mut()?.saved.take()?)))
-        };
-        let Some((head, saved)) = taken else { return Ok(()) };
-        let put = saved.put(head, &self.tasks);
-        if let Some(terms) = lock(&self.table).get(id).and_then(|entry| entry.terms.as_mut()) {
-            terms.saved = Some(saved);
-        }
-        put
+        let kept = lock(&self.table).get(id).and_then(|entry| Some((entry.head, entry.terms.as_ref()?.saved.clone()?)));
+        // Nobody waits for the queue under the table's lock.
+        kept.map_or(Ok(()), |(head, saved)| lock(&saved).put(head, &self.tasks))
     }
 
     /// The terms of a task that asks for nothing special.
@@ -272,22 +298,65 @@ impl Home {
         (!usual).then(|| Box::new(Terms { timeout: *task_timeout, retry: retry.clone(), ..Terms::default() }))
     }
 
-    /// A task has failed: it is tried again, or has its outcome. False when it had one already.
-    pub(crate) fn fail(&self, id: TaskId, why: TaskError) -> bool {
+    /// A task has failed: it is tried again, or has its outcome. Nothing happens when it had one already.
+    pub(crate) fn fail(&self, id: TaskId, why: TaskError) {
+        let retry = lock(&self.table)
+            .get(id)
+            .and_then(|entry| Some((entry.head.tries, entry.terms.as_ref()?.retry.clone()?)))
+            .filter(|_| self.state() < TERMINATED);
+        // The user's code, outside of all locks.
+        let pause = retry.and_then(|(tries, retry)| {
+            catch_unwind(AssertUnwindSafe(|| retry.pause(tries + 1, &why))).ok().flatten().map(|pause| (tries, pause))
+        });
         let mut table = lock(&self.table);
-        let Some(entry) = table.get(id).filter(|entry| !entry.cancelled) else { return false };
-        let pause = entry.terms.as_ref().and_then(|terms| terms.retry.as_ref()?.pause(entry.head.tries + 1, &why));
-        if let Some(pause) = pause.filter(|_| self.state() < TERMINATED) {
+        let Some(entry) = table.get(id).filter(|entry| !entry.cancelled) else { return };
+        // Who has been asked to stop meanwhile is not tried again.
+        let may = entry.terms.as_ref().is_some_and(|terms| terms.retry.is_some());
+        if let Some((_, pause)) = pause.filter(|(tries, _)| may && *tries == entry.head.tries) {
             entry.head.tries += 1;
             drop(table);
             lock(&self.later).push((Instant::now() + pause, id));
             let _ = self.bell.set();
-            return true;
+            return;
         }
-        let Some(entry) = table.remove(id) else { return false };
+        let Some(entry) = table.remove(id) else { return };
         drop(table);
+        self.has_ended(&entry, false);
         entry.pending.end(Ending::Failed(why));
-        true
+    }
+
+    /// Counts a task that is about to have its outcome.
+    pub(crate) fn has_ended(&self, entry: &Entry, with_value: bool) {
+        // Relaxed: figures for people.
+        let count = if with_value { &self.done } else { &self.failed };
+        count.fetch_add(1, Ordering::Relaxed);
+        self.times.record(now_nanos().saturating_sub(entry.submitted));
+    }
+
+    /// Enters a task that a worker has run into the trace.
+    #[cfg(feature = "trace")]
+    pub(crate) fn record(&self, id: TaskId, ran: Ran<'_>) {
+        if !self.is_traced.load(Ordering::Relaxed) {
+            return;
+        }
+        let name = lock(&self.table).get(id).and_then(|entry| entry.terms.as_ref()?.name.clone());
+        if let Some(trace) = &mut *lock(&self.trace) {
+            trace.record(&self.settings.name, Ran { name: name.as_deref().unwrap_or(ran.name), ..ran });
+        }
+    }
+
+    /// As [`fail`](Home::fail), for what a worker has told: should it die now, what lies on its desk is not another failure.
+    pub(crate) fn fail_told(&self, worker: u32, id: TaskId, why: TaskError) {
+        {
+            let crew = lock(&self.crew);
+            let since = crew.members.iter().find(|member| member.index == worker).and_then(|member| member.desk.running(id));
+            if let Some(since) = since.map(|level| level.since())
+                && let Some(terms) = lock(&self.table).get(id).and_then(|entry| entry.terms.as_mut())
+            {
+                terms.told = Some((worker, since));
+            }
+        }
+        self.fail(id, why);
     }
 
     /// How often a task has been started, with the attempt that runs.

@@ -14,8 +14,8 @@ pub(crate) trait Collector {
     /// Takes one thing that was told; false when nothing was.
     fn collect(&self, within: Within) -> bool;
 
-    /// The last one who waited is gone.
-    fn nobody_leads(&self);
+    /// The last one who waited is gone; whether somebody has called meanwhile: see [`Lead::collect_or_call`].
+    fn nobody_leads(&self, called: bool);
 }
 
 /// Who collects, and who waits to.
@@ -27,6 +27,8 @@ struct Places {
     /// By this thread.
     led: Option<ThreadId>,
     waiting: Vec<Waiting>,
+    /// Somebody waits to be heard, and whoever led when he said so may leave without having come to it.
+    called: bool,
 }
 
 #[derive(Debug)]
@@ -111,27 +113,39 @@ impl Lead {
 
     /// Takes the lead if nobody has it, and collects what is there.
     pub(crate) fn collect_if_alone(&self, collector: &dyn Collector) {
+        self.collect_all(collector, false);
+    }
+
+    /// As [`collect_if_alone`](Lead::collect_if_alone); if somebody has the lead, [`Collector::nobody_leads`] is told when nobody has.
+    pub(crate) fn collect_or_call(&self, collector: &dyn Collector) {
+        self.collect_all(collector, true);
+    }
+
+    fn collect_all(&self, collector: &dyn Collector, call: bool) {
         {
             let mut places = lock(&self.0);
             if places.led.is_some() {
+                places.called |= call;
                 return;
             }
             places.led = Some(thread::current().id());
+            places.called = false;
         }
         let _leading = Leading(self, collector);
         while collector.collect(Within::Now) {}
     }
 
     fn pass_on(&self, collector: &dyn Collector) {
-        let places = lock(&self.0);
+        let mut places = lock(&self.0);
         if places.led.is_some() {
             return;
         }
         match places.waiting.first() {
             Some(waiting) => waiting.thread.unpark(),
             None => {
+                let called = std::mem::take(&mut places.called);
                 drop(places);
-                collector.nobody_leads();
+                collector.nobody_leads(called);
             }
         }
     }

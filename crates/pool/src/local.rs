@@ -1,14 +1,18 @@
 //! Pools without processes: of threads, and of nothing at all.
 //!
-//! The same interface, so that a program switches by one name. Arguments and values are moved, not encoded; what only a process can do (be killed, have its memory
+//! The same interface, so that a program switches by one name. Arguments and values are moved, not encoded (but for another attempt); what only a process can do (be killed, have its memory
 //! bounded) does not exist. Threads are rayon's: a task that waits for another one runs others meanwhile.
 
 use crate::backend::{Backend, park_until};
 use crate::error::{PoolError, PoolErrorKind, TaskError};
 use crate::home::{CLOSED, FINISHED, OPEN, Settings, TERMINATED, lock};
 use crate::panics::{self, Panic};
+use crate::retry::Retry;
+use crate::table::Saved;
 use crate::task::Slot;
 use crate::wire::TaskId;
+use multiproc_channel::{Bincode, Message, message};
+use multiproc_shm::Arena;
 use rayon_core::{ThreadPool, ThreadPoolBuilder, Yield};
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -121,11 +125,45 @@ impl Local {
         self.open.load(Ordering::SeqCst)
     }
 
-    /// Runs `call`, here or in a thread of the pool.
-    pub(crate) fn submit<R: Send + 'static>(
+    /// Calls `call` with `args`, here or in a thread of the pool; with `retry`, also again, with what the arguments encode to, as in a worker.
+    pub(crate) fn submit<A: Message + Send, R: Send + 'static>(
         self: &Arc<Self>,
         slot: Arc<Slot<R>>,
-        call: impl FnOnce() -> R + Send + 'static,
+        retry: Option<Arc<Retry>>,
+        args: A,
+        call: impl FnOnce(A) -> R + Clone + Send + 'static,
+    ) -> Result<TaskId, PoolError> {
+        let Some(retry) = retry.or_else(|| self.settings.retry.clone()) else {
+            return self.run(slot, move || attempt(|| call(args)));
+        };
+        let arena = Arena::of_the_tree()?;
+        let codec = |e| PoolError::because(PoolErrorKind::Codec, "the task was not submitted", e);
+        let saved = Saved::new(arena, &args).map_err(codec)?;
+        self.run(slot, move || {
+            let mut tries = 0;
+            loop {
+                tries += 1;
+                let args = saved.open(|bytes, references| message::decode::<A, Bincode>(arena, bytes, references));
+                let args = args.map_err(|e| TaskError::Unreadable(e.to_string()))?;
+                let call = call.clone();
+                let why = match attempt(|| call(args)) {
+                    Ok(value) => return Ok(value),
+                    Err(why) => why,
+                };
+                let Some(pause) = retry.pause(tries, &why) else { return Err(why) };
+                thread::sleep(pause);
+                if here().is_some_and(|task| task.shall_stop()) {
+                    return Err(TaskError::Cancelled);
+                }
+            }
+        })
+    }
+
+    /// Runs `call`, here or in a thread of the pool.
+    fn run<R: Send + 'static>(
+        self: &Arc<Self>,
+        slot: Arc<Slot<R>>,
+        call: impl FnOnce() -> Result<R, TaskError> + Send + 'static,
     ) -> Result<TaskId, PoolError> {
         self.wait_for_room()?;
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
@@ -146,7 +184,7 @@ impl Local {
             task.running.store(true, Ordering::SeqCst);
             HERE.with(|here| here.borrow_mut().push(task.clone()));
             let since = Instant::now();
-            let outcome = catch_unwind(AssertUnwindSafe(call)).map_err(|panic| TaskError::from(Panic::taken(&*panic)));
+            let outcome = call();
             HERE.with(|here| here.borrow_mut().pop());
             slot.settle(outcome, since.elapsed().as_nanos() as u64);
             pool.has_ended(id);
@@ -203,6 +241,11 @@ impl Local {
         let ids: Vec<_> = lock(&self.tasks).keys().copied().collect();
         ids.into_iter().for_each(|id| self.stop(id, true));
     }
+}
+
+/// Calls `call` once.
+fn attempt<R>(call: impl FnOnce() -> R) -> Result<R, TaskError> {
+    catch_unwind(AssertUnwindSafe(call)).map_err(|panic| TaskError::from(Panic::taken(&*panic)))
 }
 
 impl Backend for Local {

@@ -1,8 +1,10 @@
 //! One function for many elements: [`Pool::map`] in chunks, [`Pool::imap`] one by one as the consumer asks.
 
+use crate::backend::Backend;
 use crate::error::TaskError;
 use crate::job::{Chunk, Job, each, encode_context};
 use crate::pool::{Call, Pool};
+use crate::progress::Bar;
 use crate::task::Task;
 use crate::waiting::{Ended, Place};
 use crate::wire::TaskHead;
@@ -197,10 +199,12 @@ impl Pool {
         let workers = self.workers().max(1);
         // Of a short input each worker has several chunks, whatever they take.
         let most = items.size_hint().1.map_or(MAX_CHUNK, |all| all.div_ceil(4 * workers).clamp(1, MAX_CHUNK));
+        let bar = self.bar(items.size_hint().1);
         let mut next = length.unwrap_or(1);
         let mut values = Vec::with_capacity(items.size_hint().0.min(MAX_CHUNK));
-        let mut out: VecDeque<(usize, Task<Chunk<R>>)> = VecDeque::new();
-        let stop = |out: &VecDeque<(usize, Task<Chunk<R>>)>| out.iter().for_each(|(_, task)| backend.stop(task.id, true));
+        // What is left of it is stopped, also when the iterator panics.
+        let mut stopped = Stopped { backend, out: VecDeque::new() };
+        let out = &mut stopped.out;
         loop {
             while out.len() < AHEAD * workers {
                 let chunk: Vec<T> = items.by_ref().take(next).collect();
@@ -210,10 +214,7 @@ impl Pool {
                 let count = chunk.len();
                 match start(chunk) {
                     Ok(task) => out.push_back((count, task)),
-                    Err(e) => {
-                        stop(&out);
-                        return Err(e.into());
-                    }
+                    Err(e) => return Err(e.into()),
                 }
             }
             let Some((count, mut task)) = out.pop_front() else { return Ok(values) };
@@ -222,6 +223,7 @@ impl Pool {
             let failed = match task.take() {
                 Ok(Chunk { values: some, panic }) => {
                     let all = some.len() == count;
+                    bar.advance(some.len());
                     values.extend(some);
                     panic.map(TaskError::from).or((!all).then_some(TaskError::Cancelled))
                 }
@@ -229,8 +231,8 @@ impl Pool {
             };
             if let Some(failed) = failed {
                 // The first by position: all before it have been waited for.
-                stop(&out);
-                out.into_iter().for_each(|(_, task)| task.finish());
+                stopped.stop();
+                stopped.out.drain(..).for_each(|(_, task)| task.finish());
                 return Err(failed);
             }
             if length.is_none() {
@@ -238,6 +240,24 @@ impl Pool {
                 next = usize::try_from(fitting).unwrap_or(MAX_CHUNK).clamp(1, (count * GROWTH).min(most).max(next.min(most)));
             }
         }
+    }
+}
+
+/// Chunks that are out, stopped when this is dropped.
+struct Stopped<R> {
+    backend: Arc<dyn Backend>,
+    out: VecDeque<(usize, Task<Chunk<R>>)>,
+}
+
+impl<R> Stopped<R> {
+    fn stop(&self) {
+        self.out.iter().for_each(|(_, task)| self.backend.stop(task.id, true));
+    }
+}
+
+impl<R> Drop for Stopped<R> {
+    fn drop(&mut self) {
+        self.stop();
     }
 }
 
@@ -266,6 +286,7 @@ struct Feed<'p, I: Iterator, R> {
     f: fn(I::Item) -> R,
     /// Elements that are out at most.
     window: usize,
+    bar: Bar,
 }
 
 impl<'p, I: Iterator, R: Message + Send> Feed<'p, I, R>
@@ -273,7 +294,8 @@ where
     I::Item: Message + Send,
 {
     fn new(pool: &'p Pool, items: I, f: fn(I::Item) -> R) -> Feed<'p, I, R> {
-        Feed { pool, items: items.fuse(), f, window: 4 * pool.workers() }
+        let bar = pool.bar(items.size_hint().1);
+        Feed { pool, items: items.fuse(), f, window: 4 * pool.workers(), bar }
     }
 
     fn next(&mut self) -> Option<Result<Task<R>, TaskError>> {
@@ -300,7 +322,9 @@ where
             let Some(task) = self.feed.next() else { break };
             self.out.push_back(task);
         }
-        Some(self.out.pop_front()?.and_then(Task::join))
+        let outcome = self.out.pop_front()?.and_then(Task::join);
+        self.feed.bar.advance(1);
+        Some(outcome)
     }
 }
 
@@ -355,6 +379,7 @@ where
         }
         self.feed.pool.backend().drive(&|| !self.ended.is_empty(), None, None);
         let place = self.ended.take()?;
+        self.feed.bar.advance(1);
         self.out[place].take().map(Task::join)
     }
 }

@@ -40,6 +40,7 @@ impl Panic {
     pub(crate) fn taken(payload: &(dyn Any + Send)) -> Panic {
         let text = payload.downcast_ref::<&str>().copied();
         let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+        multiproc_process::forget_panic();
         let (location, backtrace) = PLACE.take().unwrap_or_default();
         Panic { message: text.unwrap_or("a panic without a text").to_owned(), location, backtrace }
     }

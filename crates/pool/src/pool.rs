@@ -8,17 +8,24 @@ use crate::error::{PoolError, PoolErrorKind, TaskError};
 use crate::home::{CLOSED, FINISHED, Home, OPEN, TERMINATED, lock};
 use crate::job::Job;
 use crate::local::Local;
+use crate::progress::Bar;
+use crate::stats::PoolStats;
 use crate::table::Terms;
 use crate::task::{Slot, Task};
+#[cfg(feature = "trace")]
+use crate::trace::Trace;
 use crate::wire::TaskHead;
 use multiproc_channel::Message;
 use multiproc_process::Args;
+use multiproc_sys::clock::now_nanos;
 use multiproc_sys::robust;
 use serde::de::{self, Deserializer};
 use serde::ser::{self, Serializer};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::ops::Deref;
+#[cfg(feature = "trace")]
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -178,6 +185,16 @@ impl Pool {
         matches!(self.kind, Kind::Local(_))
     }
 
+    /// A bar for so many elements, if the pool shows any.
+    pub(crate) fn bar(&self, total: Option<usize>) -> Bar {
+        let wanted = match &self.kind {
+            Kind::Processes(owner) => owner.0.settings.progress,
+            Kind::Remote(_) => false,
+            Kind::Local(local) => local.0.settings().progress,
+        };
+        Bar::new(wanted, total)
+    }
+
     pub(crate) fn backend(&self) -> Arc<dyn Backend> {
         match &self.kind {
             Kind::Processes(owner) => owner.0.clone(),
@@ -191,7 +208,7 @@ impl Pool {
     where
         A: Message + Send,
         R: Message + Send,
-        F: FnOnce(A) -> R + Send + 'static,
+        F: FnOnce(A) -> R + Clone + Send + 'static,
     {
         let Call { head, terms, args, here } = call;
         let slot = Arc::new(Slot::<R>::new(self.backend()));
@@ -201,7 +218,7 @@ impl Pool {
                 owner.0.submit(slot.clone(), head, terms, &args)?
             }
             Kind::Remote(client) => client.submit(slot.clone(), head, &args)?,
-            Kind::Local(local) => local.0.submit(slot.clone(), move || here(args))?,
+            Kind::Local(local) => local.0.submit(slot.clone(), terms.and_then(|terms| terms.retry), args, here)?,
         };
         Ok(Task::new(slot, id))
     }
@@ -291,6 +308,50 @@ impl Pool {
             crew.members.iter().filter(|member| member.is_ready && !member.leaving).count() >= home.target.load(Ordering::SeqCst)
         };
         home.drive_any(&|| all() || home.state() != OPEN, Instant::now().checked_add(timeout)) && all()
+    }
+
+    /// What the pool has done and is doing. `None` for a pool of threads, and in another process than the one that made the pool.
+    ///
+    /// # Examples
+    /// ```
+    /// let pool = multiproc::Pool::new(2)?;
+    /// pool.map(0..100, |x: u32| x)?;
+    /// let stats = pool.stats().unwrap();
+    /// assert!(stats.done > 0 && stats.failed == 0 && stats.waiting == 0);
+    /// assert!(stats.latency.p50 <= stats.latency.max);
+    /// println!("{stats}");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn stats(&self) -> Option<PoolStats> {
+        self.home().map(|home| home.stats(now_nanos()))
+    }
+
+    /// Writes down what ran where and when, from now to the pool's end, for the viewers of Chrome (`chrome://tracing`) and Perfetto: one row for each worker, one slice for
+    /// each task that has ended. A slice has the name that [`TaskBuilder::name`] gave. The file is complete when the pool has ended; one that cannot be written any more ends early.
+    ///
+    /// # Errors
+    /// The file cannot be made; the pool is one of threads, or of another process.
+    ///
+    /// # Examples
+    /// ```
+    /// let file = std::env::temp_dir().join(format!("trace-{}.json", std::process::id()));
+    /// let pool = multiproc::Pool::new(2)?;
+    /// pool.trace(&file)?;
+    /// pool.task().name("square").submit((3,), |x: u32| x * x)?.join()?;
+    /// drop(pool);
+    /// assert!(std::fs::read_to_string(&file)?.contains("\"square\""));
+    /// # std::fs::remove_file(&file)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[cfg(feature = "trace")]
+    pub fn trace(&self, file: impl AsRef<Path>) -> Result<(), PoolError> {
+        let home = self.own_home()?;
+        let trace = Trace::create(file.as_ref()).map_err(|e| {
+            PoolError::because(PoolErrorKind::System, format!("the trace {} cannot be made", file.as_ref().display()), e)
+        })?;
+        *lock(&home.trace) = Some(trace);
+        home.is_traced.store(true, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Sets how many workers there shall be. Those that are too many leave when they have finished their task.

@@ -2,16 +2,17 @@
 
 use crate::backend::Backend;
 use crate::client::Address;
-use crate::error::{PoolError, PoolErrorKind, TaskError};
+use crate::error::{PoolError, TaskError};
 use crate::home::{Home, TERMINATED, lock};
 use crate::table::{Ending, Entry, Pending, Saved};
 use crate::told::Told;
 use crate::wire::{Again, Out, Outbox, TaskHead, TaskId, Tell, TellHead};
 use multiproc_shm::scope::References;
+use multiproc_sys::clock::now_nanos;
 use std::collections::HashMap;
 use std::fmt::Write;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, Weak};
 
 /// What the pool knows of its clients.
 #[derive(Debug, Default)]
@@ -83,15 +84,15 @@ impl Home {
         if let Some(terms) = &mut terms
             && terms.retry.is_some()
         {
-            terms.saved = Some(Saved::of(args.to_vec(), references.clone()));
+            terms.saved = Some(Arc::new(Mutex::new(Saved::of(args.to_vec(), references.clone()))));
         }
-        let id = lock(&self.table).enter(Entry { pending: remote.clone(), terms, head, cancelled: false });
+        let id =
+            lock(&self.table).enter(Entry { pending: remote.clone(), terms, head, submitted: now_nanos(), cancelled: false });
         lock(&self.remotes).tasks.insert((told.worker, told.id), id);
-        // Not waited for room: it is this thread that makes room. `Full` stands for memory that is used up.
-        if let Err(e) = self.tasks.put_ref(&Again(TaskHead { id, ..head }, args, references)) {
+        // Room is not waited for: it is this thread that makes it.
+        if let Err(e) = self.tasks.try_put_ref(&Again(TaskHead { id, ..head }, args, references)) {
             lock(&self.table).remove(id);
-            let why = PoolError::because(PoolErrorKind::System, "the task was not submitted", e);
-            remote.end(Ending::Failed(TaskError::Refused(why)));
+            remote.end(Ending::Failed(TaskError::Refused(PoolError::not_put(e))));
         }
         if self.short_handed.load(Ordering::Relaxed) || self.settings.task_timeout.is_some() {
             let _ = self.bell.set();

@@ -5,7 +5,7 @@ use crate::error::TaskError;
 use crate::job;
 use crate::panics::Panic;
 use crate::table::{Ending, Pending, Saved};
-use crate::wire::{self, TaskHead, Tell};
+use crate::wire::{self, TaskHead, Tell, TellHead};
 use crate::worker::Worker;
 use multiproc_channel::sealed::SealedLease;
 use multiproc_channel::{Bincode, Message, message};
@@ -162,7 +162,8 @@ impl<'a> Run<'a> {
     }
 
     fn put<T: Message>(&self, tell: Tell, value: &T) -> Result<(), String> {
-        self.worker.put(tell, self.head.id, self.ran(), value)
+        let head = TellHead::new(tell, self.worker.index(), self.head.id, self.ran());
+        self.worker.put_behind(head.since(self.since), value)
     }
 }
 

@@ -27,6 +27,10 @@ impl Home {
             let crew = lock(&self.crew);
             let Some(level) = crew.who_runs(id).and_then(|member| member.desk.running(id)) else { return };
             level.ask_to_stop(id);
+            // However it ends, that is how the task does.
+            if let Some(terms) = lock(&self.table).get(id).and_then(|entry| entry.terms.as_mut()) {
+                terms.retry = None;
+            }
             drop(crew);
             if !gently {
                 lock(&self.stops).push(Stop { id, at: Instant::now() + self.settings.grace, told: false });
@@ -38,6 +42,7 @@ impl Home {
     /// Gives a task that waits this outcome, so that it never runs; false when it runs, or has run.
     pub(crate) fn withdraw(&self, id: TaskId, why: TaskError) -> bool {
         let Some(pending) = self.take_back(id) else { return false };
+        self.failed.fetch_add(1, Ordering::Relaxed);
         pending.end(Ending::Failed(why));
         self.nudge();
         self.look_around();
@@ -46,6 +51,10 @@ impl Home {
 
     /// Takes a task that waits out of the queue, so that it never runs there; `None` when it runs, or has run.
     pub(crate) fn take_back(&self, id: TaskId) -> Option<Arc<dyn Pending>> {
+        // Between two attempts it lies in no queue, and no worker will meet it.
+        if self.take_from_later(id) {
+            return lock(&self.table).remove(id).map(|entry| entry.pending);
+        }
         let crew = lock(&self.crew);
         // Counted first: a worker says on its desk that it starts the task, and then looks at the count.
         self.cancelled.fetch_add(1, Ordering::SeqCst);
@@ -59,16 +68,21 @@ impl Home {
             self.cancelled.fetch_sub(1, Ordering::SeqCst);
             return None;
         };
-        // Between two attempts it lies in no queue, and no worker will meet it.
-        let mut later = lock(&self.later);
-        if let Some(at) = later.iter().position(|(_, waiting)| *waiting == id) {
-            later.swap_remove(at);
-            drop(later);
-            if lock(&self.table).remove(id).is_some() {
-                self.cancelled.fetch_sub(1, Ordering::SeqCst);
-            }
+        // Its attempt has failed meanwhile.
+        if self.take_from_later(id) && lock(&self.table).remove(id).is_some() {
+            self.cancelled.fetch_sub(1, Ordering::SeqCst);
         }
         Some(pending)
+    }
+
+    /// Whether a task was between two attempts, of which there is no further then.
+    fn take_from_later(&self, id: TaskId) -> bool {
+        let mut later = lock(&self.later);
+        let at = later.iter().position(|(_, waiting)| *waiting == id);
+        at.is_some_and(|at| {
+            later.swap_remove(at);
+            true
+        })
     }
 
     /// Tells workers more plainly whose task was asked to stop and goes on.

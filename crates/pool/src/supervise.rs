@@ -7,6 +7,7 @@ use multiproc_process::{Process, Signal};
 use multiproc_shm::watching::{WaitOn, wait, wait_timeout};
 use multiproc_sys::clock::now_nanos;
 use multiproc_sys::memory;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread;
@@ -32,13 +33,29 @@ impl Next {
 }
 
 pub(crate) fn supervise(home: &Arc<Home>) {
+    // Whatever happens here, nobody shall wait for it.
+    let panicked = catch_unwind(AssertUnwindSafe(|| look_after(home))).is_err();
+    if panicked {
+        home.dismiss_all();
+    }
+    // Written to its end before anybody knows that the pool has.
+    #[cfg(feature = "trace")]
+    {
+        home.is_traced.store(false, Ordering::Relaxed);
+        drop(lock(&home.trace).take());
+    }
+    home.advance(FINISHED);
+    home.end_all(&|| TaskError::Cancelled);
+}
+
+fn look_after(home: &Arc<Home>) {
     let mut terminated: Option<Instant> = None;
     let mut killed = false;
     loop {
         home.bell.clear();
         let mut next = Next::default();
         // Workers that wait for room to tell something, for an answer, or somebody who wants to be called.
-        home.collect_if_alone();
+        home.lead.collect_or_call(&**home);
         let ended: Vec<u32> =
             lock(&home.crew).members.iter().filter(|member| member.has_ended()).map(|member| member.index).collect();
         ended.into_iter().for_each(|index| home.bury(index));
@@ -71,8 +88,6 @@ pub(crate) fn supervise(home: &Arc<Home>) {
         }
         sleep(home, &next);
     }
-    home.advance(FINISHED);
-    home.end_all(&|| TaskError::Cancelled);
 }
 
 fn sleep(home: &Home, next: &Next) {
@@ -108,6 +123,8 @@ impl Home {
                 let why = crate::PoolError::because(PoolErrorKind::System, "the task could not be sent again", e);
                 if let Some(entry) = lock(&self.table).remove(id) {
                     entry.pending.end(crate::table::Ending::Failed(TaskError::Refused(why)));
+                    self.nudge();
+                    self.look_around();
                 }
             }
         }
@@ -125,7 +142,7 @@ impl Home {
             let mut late = None;
             for level in member.desk.levels().filter(|level| level.is_started()) {
                 let (id, since) = (level.task(), level.since());
-                let Some(timeout) = table.get(id).and_then(|entry| entry.terms.as_ref()?.timeout) else { continue };
+                let Some(timeout) = table.get(id).and_then(|entry| entry.timeout()) else { continue };
                 let ran = Duration::from_nanos(now.saturating_sub(since));
                 match timeout.checked_sub(ran) {
                     Some(left) if !left.is_zero() => next.after(left),
@@ -191,6 +208,16 @@ impl Home {
             staying.sort_by_key(|member| !member.desk.is_idle());
             if let Some(member) = staying.first_mut() {
                 member.retire();
+            }
+        }
+        // An idle one that has set SIGTERM aside.
+        let (now, grace) = (Instant::now(), self.settings.grace);
+        for member in crew.members.iter_mut().filter(|member| member.leaving && member.desk.is_idle()) {
+            let by = *member.leaves_by.get_or_insert(now + grace);
+            if by <= now {
+                member.signal(Signal::KILL);
+            } else {
+                next.at(by);
             }
         }
         // One at a time: when no other is about to leave, and none about to begin.

@@ -8,8 +8,9 @@ use crate::wire::{Again, Packet, TaskHead, TaskId, Wire};
 use multiproc_channel::{Bincode, Buffer, Message, PutError, Queue, message};
 use multiproc_shm::Arena;
 use multiproc_shm::scope::{Outgoing, References};
+use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// How a task ended, told to whoever holds its [`Pending`].
@@ -28,10 +29,14 @@ pub(crate) trait Pending: Send + Sync {
 /// What a task has beyond the usual.
 #[derive(Debug, Default)]
 pub(crate) struct Terms {
+    /// For the trace.
+    pub(crate) name: Option<String>,
     pub(crate) timeout: Option<Duration>,
     pub(crate) retry: Option<Arc<Retry>>,
     /// To be sent again.
-    pub(crate) saved: Option<Saved>,
+    pub(crate) saved: Option<Arc<Mutex<Saved>>>,
+    /// The worker that has told how the last attempt failed, and when that was started: what lies on its desk of that is settled.
+    pub(crate) told: Option<(u32, u64)>,
 }
 
 /// A task's arguments, kept for another attempt.
@@ -73,8 +78,17 @@ pub(crate) struct Entry {
     pub(crate) pending: Arc<dyn Pending>,
     pub(crate) terms: Option<Box<Terms>>,
     pub(crate) head: TaskHead,
+    /// On the monotonic clock.
+    pub(crate) submitted: u64,
     /// It has its outcome, and a worker that finds it in the queue shall not run it.
     pub(crate) cancelled: bool,
+}
+
+impl Entry {
+    /// Whether what `worker` started at that time has been told, and counted, as a failed attempt.
+    pub(crate) fn was_told(&self, worker: u32, since: u64) -> bool {
+        self.terms.as_ref().is_some_and(|terms| terms.told == Some((worker, since)))
+    }
 }
 
 impl fmt::Debug for Entry {
@@ -96,6 +110,8 @@ pub(crate) struct Table {
     free: Vec<u32>,
     /// Tasks without an outcome.
     open: usize,
+    /// The times that tasks are given, each with how many it is given to.
+    timeouts: BTreeMap<Duration, usize>,
 }
 
 /// Ids stay clear of the bits that say more of a task on a desk.
@@ -112,6 +128,9 @@ impl Table {
 
     pub(crate) fn enter(&mut self, entry: Entry) -> TaskId {
         self.open += 1;
+        if let Some(timeout) = entry.timeout() {
+            *self.timeouts.entry(timeout).or_default() += 1;
+        }
         let index = self.free.pop().unwrap_or_else(|| {
             self.places.push(Place { uses: 0, entry: None });
             self.places.len() as u32 - 1
@@ -140,6 +159,14 @@ impl Table {
     pub(crate) fn remove(&mut self, id: TaskId) -> Option<Entry> {
         let entry = self.place(id)?.entry.take()?;
         self.free.push(id as u32);
+        if let Some(timeout) = entry.timeout()
+            && let Some(count) = self.timeouts.get_mut(&timeout)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.timeouts.remove(&timeout);
+            }
+        }
         if !entry.cancelled {
             self.open -= 1;
         }
@@ -158,6 +185,7 @@ impl Table {
     /// All tasks without an outcome, removed.
     pub(crate) fn drain(&mut self) -> Vec<Entry> {
         self.open = 0;
+        self.timeouts.clear();
         let mut all = Vec::new();
         for (index, place) in self.places.iter_mut().enumerate() {
             if let Some(entry) = place.entry.take() {
@@ -172,7 +200,13 @@ impl Table {
 
     /// The shortest time that any task is given.
     pub(crate) fn shortest_timeout(&self) -> Option<Duration> {
-        self.places.iter().filter_map(|place| place.entry.as_ref()?.terms.as_ref()?.timeout).min()
+        self.timeouts.keys().next().copied()
+    }
+}
+
+impl Entry {
+    pub(crate) fn timeout(&self) -> Option<Duration> {
+        self.terms.as_ref()?.timeout
     }
 }
 
@@ -187,7 +221,7 @@ mod tests {
     }
 
     fn entry() -> Entry {
-        Entry { pending: Arc::new(Nobody), terms: None, head: TaskHead::zeroed(), cancelled: false }
+        Entry { pending: Arc::new(Nobody), terms: None, head: TaskHead::zeroed(), submitted: 0, cancelled: false }
     }
 
     #[test]
@@ -201,6 +235,22 @@ mod tests {
         assert!(table.get(first).is_none() && table.remove(first).is_none());
         assert_eq!(table.get(second).unwrap().head.id, second);
         assert_eq!(table.open(), 1);
+    }
+
+    #[test]
+    fn the_shortest_time_is_known() {
+        let mut table = Table::default();
+        let timed = |ms| {
+            let terms = Terms { timeout: Some(Duration::from_millis(ms)), ..Terms::default() };
+            Entry { terms: Some(Box::new(terms)), ..entry() }
+        };
+        let ids = [30, 10, 10, 20].map(|ms| table.enter(timed(ms)));
+        let mut shortest = vec![table.shortest_timeout()];
+        for at in [1, 2, 0, 3] {
+            table.remove(ids[at]);
+            shortest.push(table.shortest_timeout());
+        }
+        assert_eq!(shortest, [Some(10), Some(10), Some(20), Some(20), None].map(|ms| ms.map(Duration::from_millis)));
     }
 
     #[test]

@@ -64,7 +64,8 @@ impl<R> Slot<R> {
         drop(state);
         threads.iter().for_each(Thread::unpark);
         if let Some(waker) = waker {
-            waker.wake();
+            // Code of the user's, on whichever thread collects.
+            let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
         }
     }
 }
@@ -220,7 +221,8 @@ impl<R> Task<R> {
 
     /// What the task has last said of its progress by [`CurrentTask::set_progress`](crate::CurrentTask::set_progress); `None` while it does not run.
     pub fn progress(&self) -> Option<f64> {
-        self.backend().progress(self.id)
+        // A worker that has told the outcome clears its desk a moment later.
+        if self.is_settled() { None } else { self.backend().progress(self.id) }
     }
 
     /// Ends the task.

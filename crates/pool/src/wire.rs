@@ -88,6 +88,18 @@ impl Tell {
         ]
     };
 
+    /// How a task has ended that this tells of.
+    #[cfg(feature = "trace")]
+    pub(crate) fn outcome(self) -> Option<&'static str> {
+        match self {
+            Tell::Value => Some("value"),
+            Tell::Panicked => Some("panic"),
+            Tell::Unreadable => Some("arguments do not decode"),
+            Tell::Unsendable => Some("value does not encode"),
+            _ => None,
+        }
+    }
+
     fn from_word(word: u32) -> Option<Tell> {
         Tell::ALL.get(word as usize).copied()
     }
@@ -103,11 +115,17 @@ pub(crate) struct TellHead {
     tell: u32,
     /// For a task that has ended: how long it ran, in nanoseconds. For a question: how often it was started before.
     pub(crate) number: u64,
+    /// For a task that has ended: when it was started, on the monotonic clock.
+    pub(crate) since: u64,
 }
 
 impl TellHead {
     pub(crate) fn new(tell: Tell, worker: u32, id: TaskId, number: u64) -> TellHead {
-        TellHead { id, worker, tell: tell as u32, number }
+        TellHead { id, worker, tell: tell as u32, number, since: 0 }
+    }
+
+    pub(crate) fn since(self, since: u64) -> TellHead {
+        TellHead { since, ..self }
     }
 
     pub(crate) fn tell(&self) -> Option<Tell> {

@@ -176,6 +176,10 @@ impl Worker {
     }
 
     fn clear(&self, level: Level<'_>, depth: usize) {
+        // A task that another one runs in while it waits is part of that one's time.
+        if depth == 0 && level.is_started() {
+            self.setup.desk.count(now_nanos().saturating_sub(level.since()));
+        }
         level.clear();
         self.setup.desk.set_depth(depth);
     }
@@ -239,7 +243,11 @@ impl Worker {
     }
 
     pub(crate) fn put<T: Message>(&self, tell: Tell, id: u64, number: u64, value: &T) -> Result<(), String> {
-        let out = Out(TellHead::new(tell, self.setup.index, id, number), value);
+        self.put_behind(TellHead::new(tell, self.setup.index, id, number), value)
+    }
+
+    pub(crate) fn put_behind<T: Message>(&self, head: TellHead, value: &T) -> Result<(), String> {
+        let out = Out(head, value);
         let refused = match self.setup.tells.try_put_ref(&out) {
             Err(e) if e.is_full() => {
                 // Nobody collects: the pool shall.

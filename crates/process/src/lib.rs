@@ -55,6 +55,8 @@ pub use exit::exit_grace;
 pub use forked::after_fork_child;
 pub use hook::init;
 pub use lines::Lines;
+#[doc(hidden)]
+pub use panics::forget_panic;
 pub use process::Process;
 pub use shutdown::{ChildEnd, Shutdown, shutdown, shutdown_on};
 pub use signal::Signal;

@@ -90,6 +90,22 @@ fn place(info: &PanicHookInfo<'_>) -> String {
     info.location().map(ToString::to_string).unwrap_or_default()
 }
 
+/// A panic that this process has recorded, and caught, is not what it dies of, if it does.
+pub fn forget_panic() {
+    if multiproc_sys::robust::forked() {
+        return;
+    }
+    let _ = (|| -> Result<(), multiproc_shm::Error> {
+        let arena = Arena::of_the_tree()?;
+        // AcqRel: as in `say`.
+        let before = arena.slot(arena.my_slot())?.last_words.swap(BlockId::to_word(None), Ordering::AcqRel);
+        if let Some(before) = BlockId::from_word(before) {
+            arena.free_if(before, BlockState::Slot(arena.my_slot()))?;
+        }
+        Ok(())
+    })();
+}
+
 /// Leaves a text for the parent.
 pub(crate) fn say(arena: &'static Arena, words: &str) {
     // In a process that a plain fork made the slot is the parent's.

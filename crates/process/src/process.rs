@@ -185,6 +185,12 @@ impl<R> Process<R> {
         self.child.is_alive()
     }
 
+    /// Whether it has ended and been cleaned up after, so that [`join`](Process::join) would not wait.
+    #[doc(hidden)]
+    pub fn has_ended(&self) -> bool {
+        self.child.has_ended()
+    }
+
     /// Its id.
     #[doc(alias = "ident")]
     pub fn pid(&self) -> u32 {

@@ -19,3 +19,19 @@ pub fn will_write(at: *const u8) {
     }
     let _ = at;
 }
+
+/// A byte there will be read soon, as it then is: a line that is asked for before it is written is asked for again.
+#[inline(always)]
+pub fn will_read(at: *const u8) {
+    // SAFETY: a hint that neither reads nor writes nor faults, whatever the address.
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    unsafe {
+        std::arch::asm!("prefetcht0 [{}]", in(reg) at, options(nostack, preserves_flags));
+    }
+    // SAFETY: as above.
+    #[cfg(all(target_arch = "aarch64", not(miri)))]
+    unsafe {
+        std::arch::asm!("prfm pldl1keep, [{}]", in(reg) at, options(nostack, preserves_flags));
+    }
+    let _ = at;
+}

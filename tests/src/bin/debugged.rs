@@ -1,4 +1,4 @@
-//! Plays one scene, named by the first argument, of a program that somebody looks at: for `tests/dump.rs`.
+//! Plays one scene, named by the first argument, of a program that somebody looks at: for `tests/dump`.
 
 use multiproc::{Event, Lock, Process, ProcessState, Queue, Receiver, Sender, Signal, dump, dump_on};
 use multiproc_tests::eventually;

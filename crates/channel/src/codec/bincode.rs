@@ -32,7 +32,22 @@ macro_rules! config {
 
 #[inline]
 fn encode(value: &(impl Serialize + ?Sized), into: &mut Buffer) -> Result<(), CodecError> {
-    bincode::serde::encode_into_writer(value, Append(into), config!()).map_err(CodecError::encode)
+    bincode::serde::encode_into_writer(value, Append(into), config!()).map_err(not_encoded)
+}
+
+#[cold]
+fn not_encoded(why: EncodeError) -> CodecError {
+    CodecError::encode(why)
+}
+
+#[cold]
+fn not_decoded(why: DecodeError) -> CodecError {
+    CodecError::decode(why)
+}
+
+#[cold]
+fn left_over(bytes: usize) -> CodecError {
+    CodecError::decode(format!("{bytes} bytes are left over"))
 }
 
 impl<T: Serialize + DeserializeOwned> Codec<T> for Bincode {
@@ -58,11 +73,11 @@ impl<T: Serialize + DeserializeOwned> Codec<T> for Bincode {
         } else {
             decode(&mut rest, config!().with_limit::<LARGE_LIMIT>())
         };
-        let value = decoded.map_err(CodecError::decode)?;
-        if !rest.0.is_empty() {
-            return Err(CodecError::decode(format!("{} bytes are left over", rest.0.len())));
+        match decoded {
+            Ok(value) if rest.0.is_empty() => Ok(value),
+            Ok(_) => Err(left_over(rest.0.len())),
+            Err(why) => Err(not_decoded(why)),
         }
-        Ok(value)
     }
 }
 
@@ -81,9 +96,17 @@ impl<E: Serialize + DeserializeOwned> EncodeRef<[E], Vec<E>> for Bincode {
 struct Append<'a>(&'a mut Buffer);
 
 impl bincode::enc::write::Writer for Append<'_> {
-    #[inline]
+    // Always: a call for each field of a value costs more than all the rest.
+    #[inline(always)]
     fn write(&mut self, bytes: &[u8]) -> Result<(), EncodeError> {
-        self.0.append(bytes).map_err(|_| EncodeError::Other("the message does not fit"))
+        if self.0.fits(bytes) { Ok(()) } else { self.write_growing(bytes) }
+    }
+}
+
+impl Append<'_> {
+    #[cold]
+    fn write_growing(&mut self, bytes: &[u8]) -> Result<(), EncodeError> {
+        self.0.append_growing(bytes).map_err(|_| EncodeError::Other("the message does not fit"))
     }
 }
 
@@ -91,10 +114,11 @@ impl bincode::enc::write::Writer for Append<'_> {
 struct Rest<'a>(&'a [u8]);
 
 impl bincode::de::read::Reader for Rest<'_> {
-    #[inline]
+    #[inline(always)]
     fn read(&mut self, into: &mut [u8]) -> Result<(), DecodeError> {
         let Some((bytes, rest)) = self.0.split_at_checked(into.len()) else {
-            return Err(DecodeError::UnexpectedEnd { additional: into.len() - self.0.len() });
+            // A constant: what is worked out here for each field keeps the decoder of a small struct from being compiled in one piece.
+            return Err(DecodeError::UnexpectedEnd { additional: 0 });
         };
         into.copy_from_slice(bytes);
         self.0 = rest;

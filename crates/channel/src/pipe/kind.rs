@@ -28,7 +28,7 @@ fn each_record(
     arena: &Arena,
     cell: &PipeCell,
     way: usize,
-    mut visit: impl FnMut(Ring, u64, Head) -> Result<(), Error>,
+    mut visit: impl FnMut(&Ring, u64, Head) -> Result<(), Error>,
 ) -> Result<(), Error> {
     // Acquire pairs with the Release in `make_ring`.
     let Some(ring) = Ring::in_block(arena, cell.sent(way).ring.load(Ordering::Acquire))? else { return Ok(()) };
@@ -38,7 +38,7 @@ fn each_record(
     while at.wrapping_sub(start) < ring.len {
         let head = ring.head(at);
         if let Ok(Some(head)) = head {
-            visit(ring, at, head)?;
+            visit(&ring, at, head)?;
         }
         // The record was what it seemed only if the receiver has not passed it meanwhile. Pairs with the Release of the head: who has read
         // bytes of a later lap sees the head that let them be written.
@@ -58,7 +58,7 @@ fn trace(arena: &Arena, object: Object, visit: &mut dyn FnMut(RawRef)) -> Result
     let cell = PipeCell::of(arena, object)?;
     for way in 0..2 {
         each_record(arena, cell, way, |ring, at, head| {
-            if head.form.is_block() {
+            if head.form().is_block() {
                 if let Some(block) = BlockId::from_word(ring.payload_word(at)?) {
                     let _ = record::references(arena, block, &mut *visit);
                 }
@@ -140,7 +140,7 @@ fn block_orphaned(arena: &Arena, object: Object, block: BlockId, slot: u32) -> R
         let at = cell.received(way).head.load(Ordering::Acquire);
         if let Some(ring) = Ring::in_block(arena, cell.sent(way).ring.load(Ordering::Acquire))?
             && seq(way, at) == number
-            && matches!(ring.head(at), Ok(Some(head)) if head.form.is_block())
+            && matches!(ring.head(at), Ok(Some(head)) if head.form().is_block())
         {
             in_ring |= ring.payload_word(at)? == block.raw();
         }
@@ -194,7 +194,7 @@ fn end(arena: &Arena, object: Object) -> Result<(), Error> {
     };
     for way in 0..2 {
         each_record(arena, cell, way, |ring, at, head| {
-            let word = if head.form.is_block() { ring.payload_word(at)? } else { 0 };
+            let word = if head.form().is_block() { ring.payload_word(at)? } else { 0 };
             BlockId::from_word(word).map_or(Ok(()), free_message)
         })?;
         let sent = cell.sent(way);

@@ -80,12 +80,12 @@ pub(super) struct Place(OnceLock<Ring>);
 
 impl Place {
     #[inline]
-    pub(super) fn get(&self) -> Option<Ring> {
-        self.0.get().copied()
+    pub(super) fn get(&self) -> Option<&Ring> {
+        self.0.get()
     }
 
-    pub(super) fn set(&self, ring: Ring) {
-        let _ = self.0.set(ring);
+    pub(super) fn set(&self, ring: Ring) -> &Ring {
+        self.0.get_or_init(|| ring)
     }
 }
 
@@ -317,7 +317,7 @@ impl Local {
         let head = self.cell.received(self.end).head.load(Ordering::Acquire);
         // Without room for it nothing was sent since the last mark.
         if ring.len.saturating_sub(tail.wrapping_sub(head)) >= WORD_RECORD + 8 {
-            let mark = Head { form: Form::Death, len: 8, references: 0 };
+            let mark = Head::new(Form::Death, 8, 0);
             self.back_ring(ring, tail + WORD_RECORD + 8)?;
             ring.write_record(self.arena(), tail, mark, &u64::from(pid).to_ne_bytes(), std::iter::empty())?;
             self.commit(who, ring, tail, mark)?;

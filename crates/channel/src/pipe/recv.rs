@@ -28,13 +28,15 @@ use std::sync::atomic::Ordering;
 /// Parts of a ring after each of which the receiver looks whether the sender sleeps.
 const LOOKS: u64 = 4;
 
+const LINE: u64 = 64;
+
 /// So many bytes received since the last wait are a stream.
 const STREAM: u64 = 512;
 
 /// The first record.
 #[derive(Clone, Copy, Debug)]
-struct First {
-    ring: Ring,
+struct First<'a> {
+    ring: &'a Ring,
     at: u64,
     head: Head,
 }
@@ -109,7 +111,7 @@ impl Local {
     }
 
     #[inline]
-    fn first(&self) -> Result<Option<First>, Error> {
+    fn first(&self) -> Result<Option<First<'_>>, Error> {
         let ring = match self.receiving.ring.get() {
             Some(ring) => ring,
             None => match self.find_receiving_ring()? {
@@ -123,15 +125,14 @@ impl Local {
     }
 
     #[cold]
-    fn find_receiving_ring(&self) -> Result<Option<Ring>, Error> {
+    fn find_receiving_ring(&self) -> Result<Option<&Ring>, Error> {
         // Acquire pairs with the Release in `make_ring`.
         let ring = Ring::in_block(self.arena(), self.cell.sent(self.way_in()).ring.load(Ordering::Acquire))?;
-        ring.into_iter().for_each(|ring| self.receiving.ring.set(ring));
-        Ok(ring)
+        Ok(ring.map(|ring| self.receiving.ring.set(ring)))
     }
 
     #[cold]
-    fn await_first(&self, patience: Patience) -> Result<First, RecvError> {
+    fn await_first(&self, patience: Patience) -> Result<First<'_>, RecvError> {
         loop {
             // Asked first: what was sent before the end is seen.
             let peer = self.peer()?;
@@ -155,6 +156,15 @@ impl Local {
         }
     }
 
+    /// Asks for the line behind the one in which the next record will begin, before each look whether it is there: so both come over at the same time.
+    #[inline]
+    pub(super) fn ask_for_second_line(&self) {
+        if let Some(ring) = self.receiving.ring.get() {
+            // Relaxed: written by the receivers of this process, by turns.
+            ring.will_read(self.received().head.load(Ordering::Relaxed) + LINE);
+        }
+    }
+
     /// Who has taken many messages in a row since it last had to wait waits for many: looking takes the line from the sender that is about to
     /// write there, so one at its heels slows both down.
     fn gather(&self) {
@@ -167,12 +177,14 @@ impl Local {
     }
 
     #[inline]
-    fn take(&self, who: Who, first: First, arrival: &mut Arrival) -> Result<Form, RecvError> {
+    fn take(&self, who: Who, first: First<'_>, arrival: &mut Arrival) -> Result<Form, RecvError> {
         let First { ring, at, head } = first;
-        match head.form {
+        match head.form() {
             Form::Value | Form::Bytes => {
-                ring.read_payload(self.arena(), at, head, &mut arrival.bytes)?;
-                if head.references > 0 {
+                if !arrival.small(head.len() as usize).is_some_and(|words| ring.read_words(at, words)) {
+                    ring.read_payload(self.arena(), at, head, arrival.bytes())?;
+                }
+                if head.references() > 0 {
                     let mut list = Vec::new();
                     ring.references(at, head, &mut |r| list.push(r))?;
                     // Their hold bits are set before the record goes.
@@ -188,11 +200,11 @@ impl Local {
                 return Err(RecvError::PeerDied { pid });
             }
         }
-        Ok(head.form)
+        Ok(head.form())
     }
 
     #[cold]
-    fn take_block(&self, who: Who, first: First, arrival: &mut Arrival) -> Result<(), RecvError> {
+    fn take_block(&self, who: Who, first: First<'_>, arrival: &mut Arrival) -> Result<(), RecvError> {
         let word = first.ring.payload_word(first.at)?;
         let block = BlockId::from_word(word).ok_or(Error::Corrupted(&"a record without its block"))?;
         let named = (self.index(), seq(self.way_in(), first.at));
@@ -211,7 +223,7 @@ impl Local {
     }
 
     #[inline]
-    fn commit_taking(&self, who: Who, first: First, tell: bool) {
+    fn commit_taking(&self, who: Who, first: First<'_>, tell: bool) {
         let received = self.received();
         let next = first.at + first.head.size();
         // A power of two, as the ring is.

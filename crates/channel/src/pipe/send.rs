@@ -47,9 +47,9 @@ impl Local {
         let head = match block {
             None => {
                 let len = parcel.inline().map_or(0, <[u8]>::len);
-                Head { form, len: len as u32, references: parcel.references().len() as u16 }
+                Head::new(form, len as u32, parcel.references().len() as u16)
             }
-            Some(_) => Head { form: form.as_block(), len: 8, references: 0 },
+            Some(_) => Head::new(form.as_block(), 8, 0),
         };
         // Relaxed: written by the senders of this process, by turns.
         let tail = self.sent().tail.load(Ordering::Relaxed);
@@ -72,7 +72,7 @@ impl Local {
     /// Asks for the lines that the next records will be written to, so that they are here when they are needed: what is stored there else waits for
     /// the other processor, and with it all that is stored later.
     #[inline]
-    fn ask_for_lines(&self, ring: Ring, tail: u64, head: Head) {
+    fn ask_for_lines(&self, ring: &Ring, tail: u64, head: Head) {
         let from = tail + AHEAD;
         // Not those that the receiver is still to read.
         if from + 2 * LINE <= self.sending.head_seen.load(Ordering::Relaxed) + ring.len {
@@ -140,7 +140,7 @@ impl Local {
     }
 
     #[inline]
-    fn write(&self, who: Who, ring: Ring, tail: u64, head: Head, parcel: &Parcel, block: Option<BlockId>) -> Result<(), Error> {
+    fn write(&self, who: Who, ring: &Ring, tail: u64, head: Head, parcel: &Parcel, block: Option<BlockId>) -> Result<(), Error> {
         let references = parcel.references();
         record::announce(self.arena(), references)?;
         crash::point("pipe.announced");
@@ -161,7 +161,7 @@ impl Local {
     }
 
     #[cold]
-    fn write_block(&self, who: Who, ring: Ring, tail: u64, head: Head, block: BlockId) -> Result<(), Error> {
+    fn write_block(&self, who: Who, ring: &Ring, tail: u64, head: Head, block: BlockId) -> Result<(), Error> {
         let sent = self.sent();
         let bytes = record::head(self.arena(), block)?.len;
         // Relaxed: read by the cleaner after this process's end.
@@ -179,7 +179,7 @@ impl Local {
 
     /// Commits the record at `tail` and wakes the receiver if it sleeps.
     #[inline]
-    pub(super) fn commit(&self, who: Who, ring: Ring, tail: u64, head: Head) -> Result<(), Error> {
+    pub(super) fn commit(&self, who: Who, ring: &Ring, tail: u64, head: Head) -> Result<(), Error> {
         let sent = self.sent();
         let (word, value) = ring.commit_word(tail, head)?;
         // Release pairs with the Acquire in `Ring::head`.
@@ -191,15 +191,14 @@ impl Local {
     }
 
     /// The ring of the way from this end, if there is one.
-    pub(super) fn find_sending_ring(&self) -> Result<Option<Ring>, Error> {
+    pub(super) fn find_sending_ring(&self) -> Result<Option<&Ring>, Error> {
         let ring = Ring::in_block(self.arena(), self.sent().ring.load(Ordering::Acquire))?;
-        ring.into_iter().for_each(|ring| self.sending.ring.set(ring));
-        Ok(ring)
+        Ok(ring.map(|ring| self.sending.ring.set(ring)))
     }
 
     /// Makes the ring at the first send, so that a pipe that is never used costs its cell alone.
     #[cold]
-    pub(super) fn make_ring(&self) -> Result<Ring, Error> {
+    pub(super) fn make_ring(&self) -> Result<&Ring, Error> {
         let arena = self.arena();
         let sent = self.sent();
         let block = arena.allocate_range(self.own().ring_bytes.load(Ordering::Relaxed).next_power_of_two(), FIRST_BACKING)?;
@@ -215,19 +214,18 @@ impl Local {
         sent.ring.store(block.raw(), Ordering::Release);
         crash::point("pipe.ring_named");
         sent.putting.store(0, Ordering::Relaxed);
-        self.sending.ring.set(ring);
-        Ok(ring)
+        Ok(self.sending.ring.set(ring))
     }
 
     /// Backs the ring up to a position, on the first lap only, doubling.
     #[inline]
-    pub(super) fn back_ring(&self, ring: Ring, position: u64) -> Result<(), Error> {
+    pub(super) fn back_ring(&self, ring: &Ring, position: u64) -> Result<(), Error> {
         let backed = self.sent().backed.load(Ordering::Relaxed);
         if position <= backed { Ok(()) } else { self.back_more(ring, position, backed) }
     }
 
     #[cold]
-    fn back_more(&self, ring: Ring, position: u64, backed: u64) -> Result<(), Error> {
+    fn back_more(&self, ring: &Ring, position: u64, backed: u64) -> Result<(), Error> {
         let sent = self.sent();
         let Some(block) = BlockId::from_word(sent.ring.load(Ordering::Relaxed)) else { return Ok(()) };
         let target = position.max(backed.saturating_mul(2)).next_multiple_of(FIRST_BACKING).min(ring.len);

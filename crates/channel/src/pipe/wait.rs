@@ -46,7 +46,11 @@ impl Local {
         done: impl Fn() -> bool,
     ) -> Result<bool, Error> {
         let waiting = Waiting { local: self, word, done, seen: self.news() };
-        if op == Op::Recv && self.has_asked() && spin::closely(|| (waiting.done)(), || waiting.ready()) {
+        let answered = || {
+            self.ask_for_second_line();
+            (waiting.done)()
+        };
+        if op == Op::Recv && self.has_asked() && spin::closely(answered, || waiting.ready()) {
             return Ok(true);
         }
         self.arena().wait_for(op, self.index(), &waiting, deadline)

@@ -217,7 +217,7 @@ impl Ring {
         let First { bytes, at, head } = first;
         let block = match head.form() {
             Form::Inline => {
-                bytes.read_payload(self.arena(), at, head, &mut arrival.bytes)?;
+                bytes.read_payload(self.arena(), at, head, arrival.bytes())?;
                 if head.references() > 0 {
                     arrival.references = self.adopt_inline(first)?;
                 }

@@ -1,0 +1,182 @@
+//! A worker dies at each step of all that it does, from its first word to the last acknowledgement: each task has one outcome, what was not started is run by
+//! the next worker, nothing runs once more than it may, and nobody hangs.
+#![cfg(feature = "crash-points")]
+
+use multiproc::testing::{arm_at, arm_step};
+use multiproc::{Atomic, Event, Pool, Queue, Task, TaskError};
+use multiproc_tests::{eventually, watch};
+use serde::{Deserialize, Serialize};
+
+/// Steps beyond these do not exist.
+const MAX_STEPS: u64 = 2000;
+
+/// How a worker is armed: the first one only.
+fn arm(workers: Atomic<u32>, k: u64) {
+    if workers.add(1) == 0 {
+        arm_step(k);
+    }
+}
+
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, PartialEq)]
+enum Kind {
+    Value,
+    Large,
+    Handle,
+    Panic,
+}
+
+fn work(runs: Atomic<u32>, kind: Kind, text: String, queue: Option<Queue<u32>>) -> String {
+    runs.add(1);
+    match kind {
+        Kind::Panic => panic!("as planned"),
+        Kind::Handle => {
+            queue.unwrap().put(1).unwrap();
+            text
+        }
+        Kind::Value | Kind::Large => text,
+    }
+}
+
+/// One run: whether the worker died.
+fn play(k: u64, retries: u32, kinds: &[Kind]) -> bool {
+    let _watched = watch(60);
+    let workers = Atomic::new(0u32).unwrap();
+    let begin = Event::new().unwrap();
+    let pool = Pool::builder()
+        .workers(1)
+        .retries(retries)
+        .initializer((workers.clone(), k, begin.clone()), |workers: Atomic<u32>, k: u64, begin: Event| {
+            // All tasks lie in the queue, so that each run takes the same steps.
+            begin.wait().unwrap();
+            arm(workers, k);
+        })
+        .build()
+        .unwrap();
+    let queue = Queue::<u32>::bounded(100).unwrap();
+    let runs: Vec<Atomic<u32>> = kinds.iter().map(|_| Atomic::new(0).unwrap()).collect();
+    let text = |kind: Kind| "x".repeat(if kind == Kind::Large { 100_000 } else { 5 });
+    let submit = |(at, kind): (usize, &Kind)| {
+        let queue = (*kind == Kind::Handle).then(|| queue.clone());
+        pool.submit((runs[at].clone(), *kind, text(*kind), queue), work).unwrap()
+    };
+    let mut tasks: Vec<Task<String>> = kinds.iter().enumerate().map(submit).collect();
+    // One that was cancelled lies among them: the worker asks, and is answered.
+    let never = Atomic::new(0u32).unwrap();
+    let cancelled = pool.submit((never.clone(),), |never: Atomic<u32>| _ = never.add(1)).unwrap();
+    cancelled.cancel();
+    tasks.extend(kinds.iter().enumerate().map(submit));
+    begin.set().unwrap();
+    let mut died = 0;
+    for (at, task) in tasks.into_iter().enumerate() {
+        let kind = kinds[at % kinds.len()];
+        match task.join() {
+            Ok(value) => assert!(kind != Kind::Panic && value == text(kind)),
+            Err(TaskError::Panicked { message, .. }) => assert!(kind == Kind::Panic && message == "as planned"),
+            Err(TaskError::WorkerDied { started: true, attempts: 1, .. }) if retries == 0 => died += 1,
+            Err(e) => panic!("step {k}, task {at}: {e:?}"),
+        }
+    }
+    assert!(cancelled.join().unwrap_err().is_cancelled());
+    assert_eq!(never.get(), 0, "step {k}: what was cancelled ran");
+    assert!(died <= 1, "step {k}: {died} tasks died with one worker");
+    for (runs, kind) in runs.iter().zip(kinds) {
+        let (runs, starts) = (runs.get(), if *kind == Kind::Panic { 1 + retries } else { 1 });
+        // Each was submitted twice; the one that died may not have come to count.
+        let most = 2 * starts + u32::from(retries > 0 && *kind != Kind::Panic);
+        assert!(runs <= most && runs + died >= 2 * starts.min(1), "step {k}: {kind:?} ran {runs} times");
+    }
+    // The next one is whole.
+    assert_eq!(pool.apply((20,), |n: u32| n + 1).unwrap(), 21);
+    workers.get() > 1
+}
+
+fn each_step(retries: u32, kinds: &[Kind]) {
+    let mut deaths = 0;
+    for k in 1..MAX_STEPS {
+        if !play(k, retries, kinds) {
+            break;
+        }
+        deaths += 1;
+    }
+    println!("{kinds:?}, {retries} retries: {deaths} deaths");
+    // Each of the named steps is one, for each task.
+    assert!(deaths > 14 * kinds.len() as u64 && deaths < MAX_STEPS - 1, "{deaths}");
+}
+
+#[test]
+fn a_worker_dies_at_each_step() {
+    each_step(0, &[Kind::Value]);
+    each_step(0, &[Kind::Panic]);
+}
+
+#[test]
+fn a_worker_dies_at_each_step_of_large_messages_and_handles() {
+    each_step(0, &[Kind::Large]);
+    each_step(0, &[Kind::Handle]);
+}
+
+#[test]
+fn a_worker_dies_at_each_step_and_its_task_is_tried_again() {
+    each_step(1, &[Kind::Value]);
+    each_step(1, &[Kind::Panic]);
+}
+
+/// Each of the named steps, and what becomes of the task there.
+#[test]
+fn a_worker_dies_at_a_named_step() {
+    let steps = [
+        ("pool.leased", 0, true),
+        ("pool.taken", 0, true),
+        ("pool.started", 0, false),
+        ("pool.decoding", 0, false),
+        ("pool.encoding", 1, false),
+        ("pool.told", 1, true),
+        ("pool.acknowledged", 1, true),
+    ];
+    for (step, runs_before, has_value) in steps {
+        let _watched = watch(60);
+        let (workers, runs) = (Atomic::new(0u32).unwrap(), Atomic::new(0u32).unwrap());
+        let init = |workers: Atomic<u32>, step: String| {
+            if workers.add(1) == 0 {
+                arm_at(step.leak(), 1);
+            }
+        };
+        let pool = Pool::builder().workers(1).initializer((workers.clone(), step.to_owned()), init).build().unwrap();
+        let outcome = pool.apply((runs.clone(),), |runs: Atomic<u32>| {
+            runs.add(1);
+            5
+        });
+        eventually(|| workers.get() == 2);
+        match outcome {
+            Ok(5) => assert!(has_value && runs.get() == 1, "{step}"),
+            Err(TaskError::WorkerDied { started: true, .. }) => assert!(!has_value && runs.get() == runs_before, "{step}"),
+            other => panic!("{step}: {other:?}"),
+        }
+    }
+}
+
+/// Two workers in turn die at the same named step: what the first left to the second comes to the third.
+#[test]
+fn who_takes_over_dies_as_well() {
+    for first in ["pool.leased", "pool.taken", "pool.started", "pool.told"] {
+        for second in ["pool.leased", "pool.taken", "pool.told"] {
+            let _watched = watch(60);
+            let (workers, runs) = (Atomic::new(0u32).unwrap(), Atomic::new(0u32).unwrap());
+            let init = |workers: Atomic<u32>, steps: (String, String)| match workers.add(1) {
+                0 => arm_at(steps.0.leak(), 1),
+                1 => arm_at(steps.1.leak(), 1),
+                _ => {}
+            };
+            let steps = (first.to_owned(), second.to_owned());
+            let pool = Pool::builder().workers(1).retries(1).initializer((workers, steps), init).build().unwrap();
+            for _ in 0..3 {
+                let value = pool.apply((runs.clone(),), |runs: Atomic<u32>| {
+                    runs.add(1);
+                    5
+                });
+                assert_eq!(value.unwrap(), 5, "{first} then {second}");
+            }
+            assert_eq!(runs.get(), 3, "{first} then {second}");
+        }
+    }
+}
