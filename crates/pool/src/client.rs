@@ -3,6 +3,7 @@
 //! A worker that waits for a task of its own pool runs others meanwhile, one on top of another; so a task may submit to the pool that it runs in.
 
 use crate::backend::Backend;
+use crate::caller::{self, Caller};
 use crate::error::{PoolError, PoolErrorKind, TaskError};
 use crate::home::lock;
 use crate::lead::{Collector, Lead, left};
@@ -106,6 +107,7 @@ impl Client {
     }
 
     pub(crate) fn submit<A: Message>(&self, pending: Arc<dyn Pending>, task: TaskHead, args: &A) -> Result<TaskId, PoolError> {
+        let task = TaskHead { span: caller::inherited(), ..task };
         // What a worker submits it may run itself, rather than wait for it.
         let saved = match self.helper() {
             Some(_) => {
@@ -115,7 +117,14 @@ impl Client {
             }
             None => None,
         };
-        let id = lock(&self.table).enter(Entry { pending, terms: None, head: task, submitted: 0, cancelled: false });
+        let id = lock(&self.table).enter(Entry {
+            pending,
+            terms: None,
+            head: task,
+            submitted: 0,
+            caller: Caller::nobody(),
+            cancelled: false,
+        });
         let head = SubmitHead { tell: TellHead::new(Tell::Submit, self.number, id, 0), task };
         let told = match &saved {
             Some(saved) => self.tell(&saved.behind(head)),

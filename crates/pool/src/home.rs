@@ -5,6 +5,7 @@
 //!
 //! Locks, in the order in which they are taken: `crew`, then `table`; all others alone. No code of the user's runs under any.
 
+use crate::caller::Caller;
 use crate::crew::Crew;
 use crate::error::{PoolError, PoolErrorKind, TaskError};
 use crate::initializer::Initializer;
@@ -250,7 +251,9 @@ impl Home {
     ) -> Result<TaskId, PoolError> {
         let timeout = terms.as_ref().and_then(|terms| terms.timeout);
         let saved = terms.as_ref().is_some_and(|terms| terms.saved.is_some());
-        let mut entry = Some(Entry { pending, terms, head, submitted: now_nanos(), cancelled: false });
+        let caller = Caller::here();
+        head.span = caller.number();
+        let mut entry = Some(Entry { pending, terms, head, submitted: now_nanos(), caller, cancelled: false });
         let id = loop {
             self.wait_for_room()?;
             let mut table = lock(&self.table);
