@@ -263,6 +263,26 @@ fn a_storm_with_retries() {
     });
 }
 
+/// Tasks that end about when their time does: each ends by itself or is ended, and none goes with the worker of another.
+#[test]
+fn who_ends_in_time_takes_nobody_along() {
+    let _watched = watch(60);
+    no_core_dumps();
+    let pool = Pool::builder().workers(2).task_timeout(Duration::from_millis(4)).build().unwrap();
+    assert!(pool.ready(LONG));
+    let busy = |micros: u64| {
+        let since = std::time::Instant::now();
+        while since.elapsed() < Duration::from_micros(micros) {
+            std::hint::spin_loop();
+        }
+    };
+    let tasks: Vec<_> = (0..400).map(|n| pool.submit((if n % 2 == 0 { 3800 + n } else { 10 },), busy).unwrap()).collect();
+    for task in tasks {
+        let outcome = task.join();
+        assert!(matches!(outcome, Ok(()) | Err(TaskError::TimedOut { .. })), "{outcome:?}");
+    }
+}
+
 #[test]
 fn out_of_bounds_of_memory() {
     const MIB: u64 = 1 << 20;

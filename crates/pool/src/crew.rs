@@ -9,15 +9,18 @@ use crate::wire::{Outbox, Packet, TaskId, Wire};
 use crate::worker::{Left, Setup, work};
 use multiproc_channel::Queue;
 use multiproc_process::{Process, ProcessError, Signal};
-use multiproc_sys::memory;
+use multiproc_sys::{memory, task};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// So many workers in a row that fail to begin are enough.
 const FAILURES: u32 = 3;
+/// A process stops within this time, unless the kernel has it wait for a disk.
+const STOPPING: Duration = Duration::from_millis(20);
 /// What a worker is asked, it asks one thing at a time.
 const ANSWERS: usize = 16;
 /// Variables by which the usual libraries learn how many threads they may use.
@@ -122,14 +125,25 @@ impl Member {
         self.process.as_ref().is_some_and(|process| process.has_ended())
     }
 
-    /// Ends it by SIGTERM, which it may have set aside.
-    pub(crate) fn terminate(&mut self, verdict: Verdict) {
-        self.verdict.get_or_insert(verdict);
-        self.signal(Signal::TERM);
+    /// Sends `signal`, for a task that it runs. The process is stopped first: a task that has just ended by itself is not ended, nor is the next one.
+    pub(crate) fn end_task(&mut self, id: TaskId, verdict: Verdict, signal: Signal) {
+        let Some(pid) = self.pid() else { return };
+        self.signal(Signal::STOP);
+        // Where /proc does not tell, the signal has most likely arrived.
+        let moves = |state| !matches!(state, 'T' | 't' | 'Z' | 'X');
+        let since = Instant::now();
+        while since.elapsed() < STOPPING && task::state(pid).is_some_and(moves) {
+            thread::yield_now();
+        }
+        if self.desk.running(id).is_some() {
+            self.verdict = Some(verdict);
+            self.signal(signal);
+        }
+        self.signal(Signal::CONT);
     }
 
     pub(crate) fn kill(&mut self, verdict: Verdict) {
-        self.verdict.get_or_insert(verdict);
+        self.verdict = Some(verdict);
         self.signal(Signal::KILL);
     }
 }

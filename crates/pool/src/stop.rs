@@ -6,6 +6,7 @@ use crate::home::{Home, lock};
 use crate::supervise::Next;
 use crate::table::{Ending, Pending};
 use crate::wire::TaskId;
+use multiproc_process::Signal;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -95,10 +96,10 @@ impl Home {
             };
             if stop.at <= now {
                 if stop.told {
-                    member.kill(Verdict::Cancelled(stop.id));
+                    member.end_task(stop.id, Verdict::Cancelled(stop.id), Signal::KILL);
                     return false;
                 }
-                member.terminate(Verdict::Cancelled(stop.id));
+                member.end_task(stop.id, Verdict::Cancelled(stop.id), Signal::TERM);
                 (stop.told, stop.at) = (true, now + self.settings.grace);
             }
             next.at(stop.at);

@@ -138,19 +138,22 @@ impl Home {
         let Some(shortest) = table.shortest_timeout() else { return };
         next.after(shortest);
         let now = now_nanos();
-        for member in &mut crew.members {
-            let mut late = None;
+        let mut late = Vec::new();
+        for member in &crew.members {
             for level in member.desk.levels().filter(|level| level.is_started()) {
                 let (id, since) = (level.task(), level.since());
                 let Some(timeout) = table.get(id).and_then(|entry| entry.timeout()) else { continue };
                 let ran = Duration::from_nanos(now.saturating_sub(since));
                 match timeout.checked_sub(ran) {
                     Some(left) if !left.is_zero() => next.after(left),
-                    _ => late = late.or(Some((id, timeout))),
+                    _ => late.push((member.index, id, timeout)),
                 }
             }
-            if let Some((id, after)) = late {
-                member.kill(Verdict::TimedOut(id, after));
+        }
+        drop(table);
+        for (index, id, after) in late {
+            if let Some(member) = crew.members.iter_mut().find(|member| member.index == index) {
+                member.end_task(id, Verdict::TimedOut(id, after), Signal::KILL);
             }
         }
     }
