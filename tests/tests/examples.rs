@@ -337,7 +337,8 @@ fn sha256_tree_agrees_with_coreutils() {
     fs::create_dir_all(path("b/below")).expect("a directory can be made");
     let names = ["a", "b/below/with space", "b/line\nend", "b/slash\\", "c"];
     for (name, length) in names.iter().zip([0, 1, 63, 64, 300_000]) {
-        fs::write(path(name), (0..length).map(|n: usize| ((n * n) >> 3) as u8).collect::<Vec<_>>()).expect("a file can be written");
+        fs::write(path(name), (0..length).map(|n: usize| ((n * n) >> 3) as u8).collect::<Vec<_>>())
+            .expect("a file can be written");
     }
     std::os::unix::fs::symlink("a", path("link")).expect("a link can be made");
 

@@ -179,6 +179,7 @@ fn stopped_then_killed() {
     assert_eq!(died(task.join()).signal(), Some(Signal::KILL));
     assert_eq!(waits.join().unwrap(), 2);
     // One that has no task, too.
+    assert!(pool.ready(LONG));
     let idle = pool.pids()[0];
     send(idle, libc::SIGSTOP);
     send(idle, libc::SIGKILL);

@@ -278,7 +278,7 @@ fn block_all_signals() {
 #[test]
 fn what_is_cancelled_is_not_tried_again() {
     let _watched = watch(60);
-    let pool = Pool::builder().workers(1).retries(5).backoff(SHORT).build().unwrap();
+    let pool = Pool::builder().workers(1).retries(5).backoff(SHORT).grace(LONG).build().unwrap();
     let (runs, starts) = (Event::new().unwrap(), Atomic::new(0u32).unwrap());
     let task = pool.submit((runs.clone(), starts.clone()), |runs: Event, starts: Atomic<u32>| -> () {
         starts.add(1);

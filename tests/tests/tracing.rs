@@ -30,6 +30,19 @@ fn events_arrive_as_what_they_were() {
 }
 
 #[test]
+fn what_a_task_says_belongs_to_the_span_of_its_caller() {
+    let _watched = watch(60);
+    let worker = "worker.name=\"p-0\" worker.pid=1u";
+    let expected = [
+        format!("Some(\"first\") message=one {worker}"),
+        format!("None message=two {worker}"),
+        format!("Some(\"second\") message=three {worker}"),
+        format!("Some(\"second\") message=four {worker}"),
+    ];
+    assert_eq!(play("pool"), expected);
+}
+
+#[test]
 fn workers_never_wait_and_losses_are_reported() {
     let _watched = watch(60);
     assert_eq!(play("full"), ["10000 true"]);

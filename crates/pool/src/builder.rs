@@ -4,7 +4,7 @@ use crate::error::{PoolError, PoolErrorKind, TaskError};
 use crate::home::{Home, MemoryLimit, Settings};
 use crate::initializer::Initializer;
 use crate::job::Job;
-use crate::local::Local;
+use crate::local::{self, Local};
 use crate::pool::{Call, Pool};
 use crate::retry::Retry;
 use crate::table::Terms;
@@ -17,6 +17,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// Settings for a [`Pool`]; [`build`](PoolBuilder::build) starts it.
+///
+/// Those that only a process can keep, such as times and limits of memory, do not hold in a pool of [`threads`](PoolBuilder::threads), nor [`inline`](PoolBuilder::inline).
 ///
 /// # Examples
 /// ```
@@ -33,7 +35,7 @@ pub struct PoolBuilder {
     workers: Option<usize>,
     name: Option<String>,
     initializer: Option<Result<Initializer, PoolError>>,
-    context: Option<Result<Initializer, PoolError>>,
+    context: Option<Context>,
     max_tasks_per_worker: Option<u64>,
     task_timeout: Option<Duration>,
     retry: Option<Retry>,
@@ -49,6 +51,13 @@ pub struct PoolBuilder {
     grace: Duration,
     place: Place,
     progress: bool,
+}
+
+/// For the workers, and for a pool without any.
+#[derive(Debug)]
+struct Context {
+    keep: Result<Initializer, PoolError>,
+    here: Arc<dyn Any + Send + Sync>,
 }
 
 /// Where calls run.
@@ -111,7 +120,8 @@ impl PoolBuilder {
 
     /// Has each worker call `f(args..)` before its first task.
     ///
-    /// If it panics the worker has not begun. After three in a row nothing more is tried: all tasks end with [`PoolError::is_broken`].
+    /// If it panics the worker has not begun. After three in a row nothing more is tried: all tasks end with [`TaskError::Refused`], and the
+    /// pool takes no more; [`PoolError::is_broken`], whose text says what the last one died of.
     ///
     /// # Examples
     /// ```
@@ -141,7 +151,8 @@ impl PoolBuilder {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn context<C: Message + Clone + Send + Sync>(mut self, context: &C) -> PoolBuilder {
-        self.context = Some(Initializer::new((context.clone(),), keep_context::<C>));
+        let keep = Initializer::new((context.clone(),), keep_context::<C>);
+        self.context = Some(Context { keep, here: Arc::new(context.clone()) });
         self
     }
 
@@ -159,7 +170,8 @@ impl PoolBuilder {
         self
     }
 
-    /// A task that panics, or whose worker dies or is killed while the task runs, is tried so many times more. Default: 0.
+    /// A task that panics, or whose worker dies or is killed while the task runs, is tried so many times more. Default: 0. A chunk of [`map`](Pool::map) in which an element panics has
+    /// not failed itself, and is not tried again.
     ///
     /// Its arguments are kept for that. Only an attempt that has been started counts: what a dead worker had taken and not begun is always given to another.
     pub fn retries(mut self, times: u32) -> PoolBuilder {
@@ -179,7 +191,7 @@ impl PoolBuilder {
         self
     }
 
-    /// [`submit`](Pool::submit) waits while so many tasks are waiting and running.
+    /// [`submit`](Pool::submit) waits while so many tasks are waiting and running. What other processes submit counts, but does not wait.
     pub fn queue_bound(mut self, tasks: usize) -> PoolBuilder {
         self.queue_bound = Some(tasks);
         self
@@ -279,10 +291,18 @@ impl PoolBuilder {
         let name = self.name.unwrap_or_else(|| format!("Pool-{}", POOLS.fetch_add(1, Ordering::Relaxed)));
         let hard = self.hard_memory_limit.or(self.memory_limit.map(|soft| soft.saturating_mul(2)));
         let memory_limit = hard.map(|hard| MemoryLimit { soft: self.memory_limit.unwrap_or(u64::MAX), hard });
+        let inline = std::env::var_os("MULTIPROC_INLINE").is_some_and(|value| value == "1");
+        let place = if inline { Place::Inline } else { self.place };
+        let (keep, context) = match (self.context, place) {
+            (None, _) => (None, None),
+            (Some(context), Place::Processes) => (Some(context.keep), None),
+            (Some(context), _) => (None, Some(context.here)),
+        };
         let settings = Settings {
             name,
             workers,
-            first: [self.context, self.initializer].into_iter().flatten().collect::<Result<_, _>>()?,
+            first: [keep, self.initializer].into_iter().flatten().collect::<Result<_, _>>()?,
+            context,
             max_tasks_per_worker: self.max_tasks_per_worker,
             task_timeout: self.task_timeout,
             retry: self.retry.map(Arc::new),
@@ -297,9 +317,7 @@ impl PoolBuilder {
             grace: self.grace,
             progress: self.progress,
         };
-        let inline = std::env::var_os("MULTIPROC_INLINE").is_some_and(|value| value == "1");
-        match self.place {
-            _ if inline => Ok(Pool::of_local(Local::start(settings, true)?)),
+        match place {
             Place::Inline => Ok(Pool::of_local(Local::start(settings, true)?)),
             Place::Threads => Ok(Pool::of_local(Local::start(settings, false)?)),
             Place::Processes => Ok(Pool::of(Home::start(settings)?)),
@@ -314,12 +332,16 @@ fn keep_context<C: Send + Sync + 'static>(context: C) {
     let _ = CONTEXT.set(Arc::new(context));
 }
 
-/// In a worker: what its pool was given by [`PoolBuilder::context`], if that is a `C`.
+/// In a worker, or in a task of a pool of threads: what its pool was given by [`PoolBuilder::context`], if that is a `C`.
 pub fn pool_context<C: Send + Sync + 'static>() -> Option<Arc<C>> {
-    CONTEXT.get()?.clone().downcast().ok()
+    let context = match local::here() {
+        Some(task) => task.context()?,
+        None => CONTEXT.get()?.clone(),
+    };
+    context.downcast().ok()
 }
 
-/// Settings for one task, beyond its pool's: see [`Pool::task`].
+/// Settings for one task, in place of its pool's: see [`Pool::task`]. In another process than the one that made the pool they are not heeded.
 #[derive(Debug)]
 #[must_use]
 pub struct TaskBuilder<'a> {
@@ -331,7 +353,7 @@ pub struct TaskBuilder<'a> {
 impl<'a> TaskBuilder<'a> {
     /// What is not set is as the pool has it.
     fn retry(&mut self) -> &mut Retry {
-        let usual = self.pool.home().and_then(|home| home.settings.retry.as_ref());
+        let usual = self.pool.settings().and_then(|settings| settings.retry.as_ref());
         retry(self.retry.get_or_insert_with(|| usual.map(|usual| Retry::clone(usual))))
     }
 

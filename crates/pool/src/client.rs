@@ -3,6 +3,7 @@
 //! A worker that waits for a task of its own pool runs others meanwhile, one on top of another; so a task may submit to the pool that it runs in.
 
 use crate::backend::Backend;
+use crate::caller::{self, Caller};
 use crate::error::{PoolError, PoolErrorKind, TaskError};
 use crate::home::lock;
 use crate::lead::{Collector, Lead, left};
@@ -17,6 +18,7 @@ use multiproc_shm::watching::{WaitOn, wait, wait_timeout};
 use multiproc_sync::{Atomic, Event};
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Once, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -49,6 +51,8 @@ pub(crate) struct Client {
     me: Weak<Client>,
     /// The thread that collects for who does not wait.
     collects: Once,
+    /// The pool has ended, with its process perhaps: nothing more will be told.
+    is_gone: AtomicBool,
 }
 
 impl fmt::Debug for Client {
@@ -78,6 +82,7 @@ impl Client {
             claims: Mutex::default(),
             me: me.clone(),
             collects: Once::new(),
+            is_gone: AtomicBool::new(false),
             address,
         });
         client.tell(&Out(TellHead::new(Tell::Client, number, 0, 0), &replies.sender()?))?;
@@ -102,6 +107,7 @@ impl Client {
     }
 
     pub(crate) fn submit<A: Message>(&self, pending: Arc<dyn Pending>, task: TaskHead, args: &A) -> Result<TaskId, PoolError> {
+        let task = TaskHead { span: caller::inherited(), ..task };
         // What a worker submits it may run itself, rather than wait for it.
         let saved = match self.helper() {
             Some(_) => {
@@ -111,7 +117,14 @@ impl Client {
             }
             None => None,
         };
-        let id = lock(&self.table).enter(Entry { pending, terms: None, head: task, submitted: 0, cancelled: false });
+        let id = lock(&self.table).enter(Entry {
+            pending,
+            terms: None,
+            head: task,
+            submitted: 0,
+            caller: Caller::nobody(),
+            cancelled: false,
+        });
         let head = SubmitHead { tell: TellHead::new(Tell::Submit, self.number, id, 0), task };
         let told = match &saved {
             Some(saved) => self.tell(&saved.behind(head)),
@@ -131,7 +144,7 @@ impl Client {
             return;
         }
         let answer = || lock(&self.claims).iter().find(|(task, _)| *task == id).copied();
-        self.lead.drive(&OnlyTold(self), &|| answer().is_some(), None, true);
+        self.lead.drive(&OnlyTold(self), &|| answer().is_some() || self.is_gone(), None, true);
         let granted = answer().is_some_and(|(_, granted)| granted);
         lock(&self.claims).retain(|(task, _)| *task != id);
         if !granted {
@@ -140,6 +153,30 @@ impl Client {
         let Some(mut entry) = lock(&self.table).remove(id) else { return };
         let Some(saved) = entry.terms.as_mut().and_then(|terms| terms.saved.take()) else { return };
         worker.run_own(TaskHead { id: id | OWN, ..entry.head }, &lock(&saved), &entry.pending);
+    }
+
+    fn is_gone(&self) -> bool {
+        // Relaxed: a flag that nothing else hangs on.
+        self.is_gone.load(Ordering::Relaxed)
+    }
+
+    /// Takes one thing that was told; false when nothing was. When nothing will be, all tasks end.
+    fn take_told(&self, within: Within) -> bool {
+        match self.told.get_sealed(within) {
+            Ok(sealed) => self.heed(&sealed),
+            Err(e) if e.is_end() => {
+                self.is_gone.store(true, Ordering::Relaxed);
+                let all = lock(&self.table).drain();
+                for entry in all {
+                    let why = PoolError::new(PoolErrorKind::Broken, "the pool has ended, with its process perhaps");
+                    entry.pending.end(Ending::Failed(TaskError::Refused(why)));
+                }
+                self.lead.look_around();
+                return false;
+            }
+            Err(_) => return false,
+        }
+        true
     }
 
     fn heed(&self, sealed: &Sealed) {
@@ -172,8 +209,7 @@ impl Client {
 
     /// Waits for an answer, or runs another task of the pool meanwhile.
     fn help(&self, worker: &Worker, within: Within) -> bool {
-        if let Ok(sealed) = self.told.get_sealed(Within::Now) {
-            self.heed(&sealed);
+        if self.take_told(Within::Now) {
             return true;
         }
         if worker.run_another() {
@@ -193,7 +229,7 @@ impl Collector for Client {
         match self.helper() {
             // Who only looks runs nothing.
             Some(worker) if worker.has_room() && !matches!(within, Within::Now) => self.help(worker, within),
-            _ => self.told.get_sealed(within).inspect(|sealed| self.heed(sealed)).is_ok(),
+            _ => self.take_told(within),
         }
     }
 
@@ -205,7 +241,7 @@ struct OnlyTold<'a>(&'a Client);
 
 impl Collector for OnlyTold<'_> {
     fn collect(&self, within: Within) -> bool {
-        self.0.told.get_sealed(within).inspect(|sealed| self.0.heed(sealed)).is_ok()
+        self.0.take_told(within)
     }
 
     fn nobody_leads(&self, _: bool) {}
@@ -241,9 +277,9 @@ impl Backend for Client {
     fn take_interest(&self) {
         let Some(me) = self.me.upgrade() else { return };
         self.collects.call_once(|| {
+            let run = move || me.lead.drive(&*me, &|| me.is_gone(), None, true);
             // Without it, whoever waits collects: only a callback comes late.
-            let _ =
-                thread::Builder::new().name("multiproc-pool".into()).spawn(move || me.lead.drive(&*me, &|| false, None, true));
+            let _ = thread::Builder::new().name("multiproc-pool".into()).spawn(run);
         });
     }
 

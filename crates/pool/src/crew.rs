@@ -197,6 +197,10 @@ impl Home {
             }
             _ => {}
         }
+        drop(crew);
+        // It may have begun before its pid was known here: `ready` looks at both.
+        self.nudge();
+        self.look_around();
         Ok(())
     }
 

@@ -13,7 +13,7 @@ use std::time::Duration;
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TaskError {
-    /// Its function panicked. The worker goes on.
+    /// Its function panicked. The worker goes on. (Where panics abort, the worker dies.)
     #[error("the task panicked at {location}: {message}")]
     Panicked {
         /// The panic's message.
@@ -24,6 +24,7 @@ pub enum TaskError {
         backtrace: String,
     },
     /// The worker that had it died. Other tasks are not concerned, and the pool starts another worker.
+    #[doc(alias = "BrokenProcessPool")]
     #[error("the worker that had the task died{}{}: {cause}", again(*.attempts), hint(*.out_of_memory))]
     WorkerDied {
         /// The worker's pid.
@@ -39,6 +40,7 @@ pub enum TaskError {
         attempts: u32,
     },
     /// It ran for longer than it was given, and its worker was killed.
+    #[doc(alias = "TimeoutError")]
     #[error("the task was ended after {after:?}, the time it was given")]
     TimedOut {
         /// The time it was given.
@@ -53,12 +55,14 @@ pub enum TaskError {
         limit: u64,
     },
     /// It was cancelled, or its pool terminated.
+    #[doc(alias = "CancelledError")]
     #[error("the task was cancelled")]
     Cancelled,
     /// Its arguments did not decode in the worker.
     #[error("the task's arguments could not be decoded: {0}")]
     Unreadable(String),
     /// Its value could not be encoded in the worker.
+    #[doc(alias = "MaybeEncodingError")]
     #[error("the task's value could not be encoded: {0}")]
     Unsendable(String),
     /// Its value did not decode here.
@@ -71,9 +75,10 @@ pub enum TaskError {
         circle: String,
     },
     /// The outcome has been given out already.
+    #[doc(alias = "InvalidStateError")]
     #[error("the task's outcome has been given out already")]
     AlreadyJoined,
-    /// It was not submitted.
+    /// It was not submitted; or its pool has ended, or cannot begin.
     #[error(transparent)]
     Refused(#[from] PoolError),
 }
@@ -116,6 +121,7 @@ impl TaskError {
     }
 
     /// Whether it was cancelled.
+    #[doc(alias = "cancelled")]
     pub fn is_cancelled(&self) -> bool {
         matches!(self, TaskError::Cancelled)
     }
@@ -186,7 +192,9 @@ impl PoolError {
         self.kind == PoolErrorKind::Codec
     }
 
-    /// Workers cannot be started: the initializer fails, say.
+    /// The pool is of no use any more: its workers cannot begin (the initializer fails, say), or in another process, it has ended.
+    #[doc(alias = "BrokenProcessPool")]
+    #[doc(alias = "BrokenExecutor")]
     pub fn is_broken(&self) -> bool {
         self.kind == PoolErrorKind::Broken
     }

@@ -5,6 +5,7 @@
 //!
 //! Locks, in the order in which they are taken: `crew`, then `table`; all others alone. No code of the user's runs under any.
 
+use crate::caller::Caller;
 use crate::crew::Crew;
 use crate::error::{PoolError, PoolErrorKind, TaskError};
 use crate::initializer::Initializer;
@@ -23,6 +24,7 @@ use multiproc_channel::{Message, PutError, Queue};
 use multiproc_shm::Arena;
 use multiproc_sync::{Atomic, Event};
 use multiproc_sys::clock::now_nanos;
+use std::any::Any;
 use std::collections::HashMap;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -41,6 +43,8 @@ pub(crate) struct Settings {
     pub(crate) workers: usize,
     /// What each worker does first, in order.
     pub(crate) first: Vec<Initializer>,
+    /// What tasks of a pool without workers find; workers keep their own.
+    pub(crate) context: Option<Arc<dyn Any + Send + Sync>>,
     pub(crate) max_tasks_per_worker: Option<u64>,
     pub(crate) task_timeout: Option<Duration>,
     pub(crate) retry: Option<Arc<Retry>>,
@@ -126,6 +130,18 @@ impl fmt::Debug for Home {
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A task that has been entered and is not sent yet.
+struct Entered<'a>(&'a Home, TaskId);
+
+impl Drop for Entered<'_> {
+    fn drop(&mut self) {
+        lock(&self.0.table).remove(self.1);
+        // It may have been the only one, for whose end somebody waits.
+        let _ = self.0.bell.set();
+        self.0.look_around();
+    }
 }
 
 impl Home {
@@ -235,7 +251,9 @@ impl Home {
     ) -> Result<TaskId, PoolError> {
         let timeout = terms.as_ref().and_then(|terms| terms.timeout);
         let saved = terms.as_ref().is_some_and(|terms| terms.saved.is_some());
-        let mut entry = Some(Entry { pending, terms, head, submitted: now_nanos(), cancelled: false });
+        let caller = Caller::here();
+        head.span = caller.number();
+        let mut entry = Some(Entry { pending, terms, head, submitted: now_nanos(), caller, cancelled: false });
         let id = loop {
             self.wait_for_room()?;
             let mut table = lock(&self.table);
@@ -247,14 +265,14 @@ impl Home {
             }
         };
         head.id = id;
+        // An argument may panic when it is encoded.
+        let entered = Entered(self, id);
         let put = if saved { self.put_saved(id) } else { put(head, None) };
         if let Err(e) = put {
-            lock(&self.table).remove(id);
-            // It was the only one, and whoever waits for the end waits for nothing more.
-            let _ = self.bell.set();
-            self.look_around();
+            drop(entered);
             return Err(PoolError::not_put(e));
         }
+        std::mem::forget(entered);
         if timeout.is_some() || self.short_handed.load(Ordering::Relaxed) {
             let _ = self.bell.set();
         }

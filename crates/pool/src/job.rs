@@ -62,7 +62,7 @@ impl Job {
     }
 
     pub(crate) fn head(self) -> TaskHead {
-        TaskHead { id: 0, run: self.run, function: self.function, context: 0, tries: 0 }
+        TaskHead { id: 0, run: self.run, function: self.function, context: 0, tries: 0, span: 0 }
     }
 }
 

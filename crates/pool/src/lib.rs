@@ -7,6 +7,7 @@
 mod backend;
 pub mod builder;
 mod callbacks;
+mod caller;
 mod client;
 mod collect;
 mod crew;

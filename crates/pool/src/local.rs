@@ -14,6 +14,7 @@ use crate::wire::TaskId;
 use multiproc_channel::{Bincode, Message, message};
 use multiproc_shm::Arena;
 use rayon_core::{ThreadPool, ThreadPoolBuilder, Yield};
+use std::any::Any;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fmt;
@@ -35,6 +36,8 @@ pub(crate) struct Local {
     tasks: Mutex<HashMap<TaskId, Arc<Open>>>,
     open: AtomicUsize,
     waiting: Mutex<Vec<thread::Thread>>,
+    /// Why no task is run: the initializer has failed.
+    broken: Arc<Mutex<Option<PoolError>>>,
 }
 
 impl fmt::Debug for Local {
@@ -54,6 +57,8 @@ pub(crate) struct Open {
     progress: AtomicU64,
     /// Ends it before it runs.
     cancel: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+    /// Its pool's.
+    context: Option<Arc<dyn Any + Send + Sync>>,
 }
 
 impl fmt::Debug for Open {
@@ -73,6 +78,10 @@ pub(crate) fn here() -> Option<Arc<Open>> {
 }
 
 impl Open {
+    pub(crate) fn context(&self) -> Option<Arc<dyn Any + Send + Sync>> {
+        self.context.clone()
+    }
+
     pub(crate) fn shall_stop(&self) -> bool {
         // Relaxed: a flag that nothing else hangs on.
         self.stop.load(Ordering::Relaxed)
@@ -87,17 +96,30 @@ impl Local {
     /// A pool of threads, or with `inline` one that runs in its callers.
     pub(crate) fn start(settings: Settings, inline: bool) -> Result<Arc<Local>, PoolError> {
         panics::remember_places();
+        let broken = Arc::new(Mutex::new(None));
+        let (first, context, breaks) = (settings.first.clone(), settings.context.clone(), broken.clone());
+        // Where a task would run, and as it would.
+        let prepare = move || {
+            let here = Arc::new(Open { context: context.clone(), ..Open::default() });
+            HERE.with(|stack| stack.borrow_mut().push(here));
+            let done = attempt(|| first.iter().for_each(|first| first.run()));
+            HERE.with(|stack| stack.borrow_mut().pop());
+            if let Err(why) = done {
+                let text = format!("the pool's threads cannot begin: {why}");
+                lock(&breaks).get_or_insert(PoolError::new(PoolErrorKind::Broken, text));
+            }
+        };
         let threads = match inline {
             true => {
-                settings.first.iter().for_each(|first| first.run());
+                prepare();
                 None
             }
             false => {
-                let (name, first) = (settings.name.clone(), settings.first.clone());
+                let name = settings.name.clone();
                 let builder = ThreadPoolBuilder::new()
                     .num_threads(settings.workers)
                     .thread_name(move |at| format!("{name}-{at}"))
-                    .start_handler(move |_| first.iter().for_each(|first| first.run()));
+                    .start_handler(move |_| prepare());
                 let threads = builder.build();
                 Some(threads.map_err(|e| PoolError::because(PoolErrorKind::System, "the system grants no thread", e))?)
             }
@@ -110,6 +132,7 @@ impl Local {
             tasks: Mutex::default(),
             open: AtomicUsize::new(0),
             waiting: Mutex::default(),
+            broken,
         }))
     }
 
@@ -167,7 +190,7 @@ impl Local {
     ) -> Result<TaskId, PoolError> {
         self.wait_for_room()?;
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        let task = Arc::new(Open::default());
+        let task = Arc::new(Open { context: self.settings.context.clone(), ..Open::default() });
         lock(&self.tasks).insert(id, task.clone());
         self.open.fetch_add(1, Ordering::SeqCst);
         let pool = self.clone();
@@ -184,7 +207,8 @@ impl Local {
             task.running.store(true, Ordering::SeqCst);
             HERE.with(|here| here.borrow_mut().push(task.clone()));
             let since = Instant::now();
-            let outcome = call();
+            let broken = lock(&pool.broken).clone();
+            let outcome = broken.map_or_else(call, |why| Err(TaskError::Refused(why)));
             HERE.with(|here| here.borrow_mut().pop());
             slot.settle(outcome, since.elapsed().as_nanos() as u64);
             pool.has_ended(id);
@@ -197,6 +221,9 @@ impl Local {
     }
 
     fn wait_for_room(&self) -> Result<(), PoolError> {
+        if let Some(broken) = &*lock(&self.broken) {
+            return Err(broken.clone());
+        }
         let closed = || (self.state() != OPEN).then(|| PoolError::new(PoolErrorKind::Closed, "the pool has been closed"));
         let Some(bound) = self.settings.queue_bound else { return closed().map_or(Ok(()), Err) };
         loop {

@@ -33,7 +33,7 @@ impl Pool {
     ///
     /// # Errors
     /// Of the first element, by position, that fails. Then no more are handed out, and those that run are waited for no longer than one element takes. If a worker dies,
-    /// the whole chunk that it had fails, or is tried again ([`retries`](crate::PoolBuilder::retries)); [`try_map`](Pool::try_map) has an outcome for each element.
+    /// the whole chunk that it had fails, or is tried again ([`retries`](crate::PoolBuilder::retries), which an element that panics is not); [`try_map`](Pool::try_map) has an outcome for each element.
     ///
     /// # Examples
     /// ```
@@ -44,6 +44,8 @@ impl Pool {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[doc(alias = "starmap")]
+    #[doc(alias = "map_async")]
+    #[doc(alias = "starmap_async")]
     pub fn map<T: Message + Send, R: Message + Send>(
         &self,
         items: impl IntoIterator<Item = T>,
@@ -149,6 +151,7 @@ impl Pool {
     /// assert_eq!(first?, [1, 4, 9, 16]);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    #[doc(alias = "buffersize")]
     pub fn imap<T: Message + Send, R: Message + Send, I: IntoIterator<Item = T>>(
         &self,
         items: I,

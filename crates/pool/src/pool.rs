@@ -5,7 +5,7 @@ use crate::builder::{PoolBuilder, TaskBuilder};
 use crate::client::{Address, Client};
 use crate::crew::Member;
 use crate::error::{PoolError, PoolErrorKind, TaskError};
-use crate::home::{CLOSED, FINISHED, Home, OPEN, TERMINATED, lock};
+use crate::home::{CLOSED, FINISHED, Home, OPEN, Settings, TERMINATED, lock};
 use crate::job::Job;
 use crate::local::Local;
 use crate::progress::Bar;
@@ -38,6 +38,11 @@ use std::time::{Duration, Instant};
 ///
 /// # Crash safety
 /// `kill -9` of a worker at any instruction: no task is lost, none has two outcomes, nobody hangs. When the process that made the pool dies, so do the workers.
+///
+/// # In other processes
+/// A handle travels, to workers of the pool as well; a task there that waits for another one runs others meanwhile. What is submitted goes through the process that made
+/// the pool: its settings hold, but for a [`queue_bound`](PoolBuilder::queue_bound); those of [`task`](Pool::task) do not. Such a handle neither closes the pool nor keeps it open; when the pool has ended, so have the
+/// tasks: [`TaskError::Refused`], with [`PoolError::is_broken`].
 ///
 /// # Python
 /// | Python | here |
@@ -181,6 +186,15 @@ impl Pool {
         }
     }
 
+    /// What the pool was built with; `None` in another process.
+    pub(crate) fn settings(&self) -> Option<&Settings> {
+        match &self.kind {
+            Kind::Processes(owner) => Some(&owner.0.settings),
+            Kind::Remote(_) => None,
+            Kind::Local(local) => Some(local.0.settings()),
+        }
+    }
+
     pub(crate) fn is_local(&self) -> bool {
         matches!(self.kind, Kind::Local(_))
     }
@@ -237,6 +251,9 @@ impl Pool {
     }
 
     /// A pool that runs each call in its caller, at once and in order: for debuggers and tests. `MULTIPROC_INLINE=1` in the environment makes every pool such a one.
+    ///
+    /// # Errors
+    /// As [`PoolBuilder::build`].
     ///
     /// # Examples
     /// ```
@@ -300,12 +317,13 @@ impl Pool {
         self.home().map(|home| lock(&home.crew).members.iter().filter_map(Member::pid).collect()).unwrap_or_default()
     }
 
-    /// Waits until all workers have begun; false when time is up or the pool is closed. Not in another process than the one that made the pool.
+    /// Waits until all workers have begun; false when time is up or the pool is closed. True at once for a pool of threads, and in another process than the one that made the pool.
     pub fn ready(&self, timeout: Duration) -> bool {
         let Some(home) = self.home() else { return true };
         let all = || {
             let crew = lock(&home.crew);
-            crew.members.iter().filter(|member| member.is_ready && !member.leaving).count() >= home.target.load(Ordering::SeqCst)
+            crew.members.iter().filter(|member| member.is_ready && !member.leaving && member.pid().is_some()).count()
+                >= home.target.load(Ordering::SeqCst)
         };
         home.drive_any(&|| all() || home.state() != OPEN, Instant::now().checked_add(timeout)) && all()
     }
@@ -371,7 +389,7 @@ impl Pool {
     /// Has all workers that are there replaced, one at a time, each when it has finished its task. Does not wait for it. Threads are not replaced.
     ///
     /// # Errors
-    /// The pool is of another process.
+    /// The pool is one of another process.
     pub fn recycle(&self) -> Result<(), PoolError> {
         if !self.is_local() {
             let home = self.own_home()?;
@@ -386,7 +404,7 @@ impl Pool {
             .ok_or_else(|| PoolError::new(PoolErrorKind::Invalid, "only the process that made a pool of processes does that"))
     }
 
-    /// No more tasks are taken; those that were are finished. Then the workers leave.
+    /// No more tasks are taken; those that were are finished. Then the workers leave. Does not wait for it: [`join`](Pool::join) does.
     ///
     /// In another process than the one that made the pool, this and the following do nothing: the pool is not this handle's.
     #[doc(alias = "shutdown")]
@@ -401,7 +419,7 @@ impl Pool {
     /// Waits until all tasks are finished and the workers have left, after [`close`](Pool::close) or [`terminate`](Pool::terminate).
     ///
     /// # Errors
-    /// The pool has not been closed: nothing would end the wait.
+    /// The pool has not been closed, so nothing would end the wait; or it is one of another process.
     pub fn join(&self) -> Result<(), PoolError> {
         let open = || PoolError::new(PoolErrorKind::Invalid, "a pool is closed before it is joined");
         match &self.kind {
@@ -433,8 +451,8 @@ impl Pool {
 /// A [`Pool`] of threads: the same calls, and the same outcomes but for those that only a process can have.
 ///
 /// Derefs to [`Pool`], and so travels wherever that is asked for. Arguments and values are moved, not encoded. What only a process can do does not exist: a task that
-/// does not heed [`cancel`](Task::cancel) runs to its end, time-outs, retries and limits of memory are not applied, and a task that kills its process kills the program. A task that
-/// waits for another one of its pool runs others meanwhile. The threads are rayon's.
+/// does not heed [`cancel`](Task::cancel) runs to its end, time-outs and limits of memory are not applied, and a task that kills its process kills the program. What panics is tried again as
+/// [`retries`](PoolBuilder::retries) says; the pause before is spent in its thread. A task that waits for another one of its pool runs others meanwhile. The threads are rayon's.
 ///
 /// # Python
 /// `multiprocessing.pool.ThreadPool`, `concurrent.futures.ThreadPoolExecutor`.

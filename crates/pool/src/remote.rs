@@ -1,6 +1,7 @@
 //! Tasks that other processes have submitted, as the pool's own process has them: their outcomes go back to where they came from.
 
 use crate::backend::Backend;
+use crate::caller::Caller;
 use crate::client::Address;
 use crate::error::{PoolError, TaskError};
 use crate::home::{Home, TERMINATED, lock};
@@ -86,8 +87,14 @@ impl Home {
         {
             terms.saved = Some(Arc::new(Mutex::new(Saved::of(args.to_vec(), references.clone()))));
         }
-        let id =
-            lock(&self.table).enter(Entry { pending: remote.clone(), terms, head, submitted: now_nanos(), cancelled: false });
+        let id = lock(&self.table).enter(Entry {
+            pending: remote.clone(),
+            terms,
+            head,
+            submitted: now_nanos(),
+            caller: Caller::nobody(),
+            cancelled: false,
+        });
         lock(&self.remotes).tasks.insert((told.worker, told.id), id);
         // Room is not waited for: it is this thread that makes it.
         if let Err(e) = self.tasks.try_put_ref(&Again(TaskHead { id, ..head }, args, references)) {

@@ -1,5 +1,6 @@
 //! A task that is being run: its arguments in, its outcome out.
 
+use crate::caller::on_behalf;
 use crate::desk::Level;
 use crate::error::TaskError;
 use crate::job;
@@ -56,7 +57,7 @@ impl<'a> Run<'a> {
     }
 
     pub(crate) fn go(&self) {
-        if !job::run(self) {
+        if !on_behalf(self.head.span, || job::run(self)) {
             self.fail(Failed::Unreadable("its function is not part of this program's code".to_owned()));
         }
     }

@@ -2,6 +2,7 @@
 //!
 //! An id is an entry's place and how often it has been used, so what is told late of a task that has its outcome finds nothing.
 
+use crate::caller::Caller;
 use crate::error::TaskError;
 use crate::retry::Retry;
 use crate::wire::{Again, Packet, TaskHead, TaskId, Wire};
@@ -80,6 +81,9 @@ pub(crate) struct Entry {
     pub(crate) head: TaskHead,
     /// On the monotonic clock.
     pub(crate) submitted: u64,
+    /// On whose behalf: held until the outcome, for the events of the task that belong to it.
+    #[expect(dead_code, reason = "it is held, not looked at")]
+    pub(crate) caller: Caller,
     /// It has its outcome, and a worker that finds it in the queue shall not run it.
     pub(crate) cancelled: bool,
 }
@@ -221,7 +225,14 @@ mod tests {
     }
 
     fn entry() -> Entry {
-        Entry { pending: Arc::new(Nobody), terms: None, head: TaskHead::zeroed(), submitted: 0, cancelled: false }
+        Entry {
+            pending: Arc::new(Nobody),
+            terms: None,
+            head: TaskHead::zeroed(),
+            submitted: 0,
+            caller: Caller::here(),
+            cancelled: false,
+        }
     }
 
     #[test]

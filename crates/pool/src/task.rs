@@ -93,7 +93,10 @@ impl<R: Message + Send> Pending for Slot<R> {
 /// A call that runs in a pool, or will, or did: what [`Pool::submit`](crate::Pool::submit) returns.
 ///
 /// It has exactly one outcome, whatever happens: the value, or a [`TaskError`] that says why there is none. Also a [`Future`], which any executor can
-/// poll. Dropping it detaches the call, which goes on; [`cancel`](Task::cancel) ends it.
+/// poll; polled after its end it gives [`TaskError::AlreadyJoined`]. Dropping it detaches the call, which goes on; [`cancel`](Task::cancel) ends it.
+///
+/// # Crash safety
+/// The death of its worker is an outcome, or another attempt. In another process than the one that made the pool, so is the end of that one: [`TaskError::Refused`].
 ///
 /// # Python
 /// `concurrent.futures.Future`, and `AsyncResult`.
@@ -162,11 +165,12 @@ impl<R> Task<R> {
         Duration::from_nanos(lock(&self.slot.state).ran)
     }
 
-    /// Waits for the outcome.
+    /// Waits for the outcome, as long as it takes. In a task of the same pool: runs others meanwhile.
     ///
     /// # Errors
     /// Why there is no value: see [`TaskError`].
     #[doc(alias = "result")]
+    #[doc(alias = "exception")]
     #[doc(alias = "get")]
     pub fn join(mut self) -> Result<R, TaskError> {
         self.wait_until(None);
@@ -209,17 +213,19 @@ impl<R> Task<R> {
     }
 
     /// Waits until it has its outcome, and leaves it where it is; false when time is up.
+    #[doc(alias = "wait")]
     pub fn wait_timeout(&self, timeout: Duration) -> bool {
         self.wait_until(Instant::now().checked_add(timeout))
     }
 
-    /// Whether a worker runs it at this moment.
+    /// Whether a worker runs it at this moment. Always false in another process than the one that made the pool.
     #[doc(alias = "running")]
     pub fn is_running(&self) -> bool {
         !self.slot.done.load(Ordering::Acquire) && self.backend().is_running(self.id)
     }
 
-    /// What the task has last said of its progress by [`CurrentTask::set_progress`](crate::CurrentTask::set_progress); `None` while it does not run.
+    /// What the task has last said of its progress by [`CurrentTask::set_progress`](crate::CurrentTask::set_progress); `None` while it does not run, and
+    /// in another process than the one that made the pool.
     pub fn progress(&self) -> Option<f64> {
         // A worker that has told the outcome clears its desk a moment later.
         if self.is_settled() { None } else { self.backend().progress(self.id) }
@@ -253,19 +259,21 @@ impl<R: Send + 'static> Task<R> {
     /// ```
     #[doc(alias = "add_done_callback")]
     #[doc(alias = "callback")]
+    #[doc(alias = "error_callback")]
     pub fn on_done(self, f: impl FnOnce(Result<R, TaskError>) + Send + 'static) {
         let backend = self.backend().clone();
         backend.take_interest();
         self.listen(Callback { f: Some(f), backend });
     }
 
-    pub(crate) fn listen(&self, listener: impl Listener<R> + 'static) {
+    pub(crate) fn listen(&self, mut listener: impl Listener<R> + 'static) {
         let mut state = lock(&self.slot.state);
-        if state.outcome.is_some() {
-            let mut listener = listener;
+        if !self.slot.done.load(Ordering::Acquire) {
+            state.listener = Some(Box::new(listener));
+        } else if state.outcome.is_some() {
             listener.ended(&mut state.outcome);
         } else {
-            state.listener = Some(Box::new(listener));
+            listener.ended(&mut Some(Err(TaskError::AlreadyJoined)));
         }
     }
 }

@@ -39,6 +39,8 @@ pub(crate) struct TaskHead {
     pub(crate) context: u64,
     /// How often it was started before.
     pub(crate) tries: u64,
+    /// The coordinator's `tracing` span that its events belong to; 0 for none.
+    pub(crate) span: u64,
 }
 
 /// What a worker tells its pool.

@@ -45,7 +45,7 @@ mod worker;
 
 pub use args::{Args, Run};
 #[cfg(feature = "tracing-bridge")]
-pub use bridge::{TracingBridge, tracing_bridge};
+pub use bridge::{TracingBridge, current_span, parent_span, set_parent_span, tracing_bridge};
 pub use builder::Builder;
 pub use current::{ChildInfo, ProcessInfo, active_children, cpu_count, current_process, parent_process};
 pub use dump::{Circle, CircleLink, Dump, HoldReport, ProcessReport, ProcessState, WaitReport, dump};

@@ -1,6 +1,6 @@
 //! Plays scenes of workers' `tracing` events for `tests/tracing.rs`.
 
-use multiproc::{Process, tracing_bridge, worker_init};
+use multiproc::{Pool, Process, tracing_bridge, worker_init};
 use std::fmt::{self, Write as _};
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -20,6 +20,7 @@ fn main() {
         "orphan" => orphan(),
         "exit" => at_exit(),
         "nobody asks" => nobody_asks(),
+        "pool" => pool(),
         other => panic!("no scene {other}"),
     }
 }
@@ -127,6 +128,71 @@ impl fmt::Debug for Chatty {
         info!("from inside");
         f.write_str("chatty")
     }
+}
+
+/// Knows spans, and prints of each event in which it is.
+#[derive(Default)]
+struct Spans(Mutex<Vec<&'static Metadata<'static>>>);
+
+thread_local! {
+    static ENTERED: std::cell::RefCell<Vec<u64>> = const { std::cell::RefCell::new(Vec::new()) };
+}
+
+impl Subscriber for Spans {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.target() == "traced"
+    }
+
+    fn new_span(&self, span: &Attributes<'_>) -> Id {
+        let mut spans = self.0.lock().unwrap();
+        spans.push(span.metadata());
+        Id::from_u64(spans.len() as u64)
+    }
+
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+    fn event(&self, event: &Event<'_>) {
+        let mut fields = Fields(String::new());
+        event.record(&mut fields);
+        let parent = event.parent().map(|id| self.0.lock().unwrap()[id.into_u64() as usize - 1].name());
+        say(format!("{parent:?}{}", fields.0));
+    }
+
+    fn enter(&self, span: &Id) {
+        ENTERED.with(|entered| entered.borrow_mut().push(span.into_u64()));
+    }
+
+    fn exit(&self, _: &Id) {
+        ENTERED.with(|entered| entered.borrow_mut().pop());
+    }
+
+    fn current_span(&self) -> tracing_core::span::Current {
+        let id = ENTERED.with(|entered| entered.borrow().last().copied());
+        id.map_or(tracing_core::span::Current::none(), |id| {
+            tracing_core::span::Current::new(Id::from_u64(id), self.0.lock().unwrap()[id as usize - 1])
+        })
+    }
+}
+
+/// What a task says belongs to the span in which it was submitted, also when another task submits it.
+fn pool() {
+    tracing::subscriber::set_global_default(Spans::default()).unwrap();
+    let bridge = tracing_bridge().unwrap();
+    let pool = Pool::builder().workers(1).name("p").build().unwrap();
+    let say_it = |word: String| info!("{word}");
+    let first = info_span!("first").in_scope(|| pool.submit(("one".to_owned(),), say_it).unwrap());
+    first.join().unwrap();
+    pool.apply(("two".to_owned(),), say_it).unwrap();
+    let nested = info_span!("second").in_scope(|| {
+        pool.submit((pool.clone(),), |pool: Pool| {
+            pool.apply((), || info!("three")).unwrap();
+            info!("four");
+        })
+    });
+    nested.unwrap().join().unwrap();
+    bridge.flush();
 }
 
 fn talk() {

@@ -10,6 +10,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use tracing::callsite::{Callsite, Identifier, register};
 use tracing::field::{DisplayValue, Field, FieldSet, Value, display};
 use tracing::metadata::Kind;
+use tracing::span::Id;
 use tracing::subscriber::Interest;
 use tracing::{Event, Metadata, dispatcher};
 
@@ -169,7 +170,11 @@ pub(super) fn emit(record: &Record) {
     EMITTING.set(true);
     dispatcher::get_default(|subscriber| {
         if subscriber.enabled(metadata) {
-            subscriber.event(&Event::new(metadata, &set.value_set(&list)));
+            let values = set.value_set(&list);
+            match std::num::NonZeroU64::new(record.parent) {
+                Some(parent) => subscriber.event(&Event::new_child_of(Id::from_non_zero_u64(parent), metadata, &values)),
+                None => subscriber.event(&Event::new(metadata, &values)),
+            }
         }
     });
     EMITTING.set(false);

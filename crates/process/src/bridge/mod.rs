@@ -160,6 +160,24 @@ pub(crate) fn flush(deadline: Option<Deadline>) -> bool {
     true
 }
 
+/// For pools: the number of the span that this thread is in, and that an event of a worker may belong to; 0 for none.
+#[doc(hidden)]
+pub fn current_span(span: &tracing::Span) -> u64 {
+    if HUB.get().is_some() { span.id().map_or(0, |id| id.into_u64()) } else { 0 }
+}
+
+/// For pools, in a worker: the coordinator's span that its events belong to from now on, or 0. Gives what it was.
+#[doc(hidden)]
+pub fn set_parent_span(span: u64) -> u64 {
+    worker::set_parent(span)
+}
+
+/// For pools, in a worker: what [`set_parent_span`] was given last.
+#[doc(hidden)]
+pub fn parent_span() -> u64 {
+    worker::parent()
+}
+
 /// The queue that must not end while this process exits.
 pub(crate) fn object() -> Option<u32> {
     HUB.get().map(|hub| hub.queue.id()).or_else(|| LINE.get().map(|line| line.events.id()))

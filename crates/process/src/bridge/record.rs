@@ -30,6 +30,8 @@ pub(super) struct Record {
     pub(super) worker: Option<(String, u32)>,
     /// From the outermost.
     pub(super) spans: Vec<String>,
+    /// The coordinator's span on whose behalf the worker runs; 0 for none.
+    pub(super) parent: u64,
 }
 
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
@@ -65,7 +67,7 @@ pub(super) fn level(word: u8) -> Level {
 }
 
 impl Record {
-    pub(super) fn of(event: &Event<'_>, worker: (String, u32), spans: Vec<String>) -> Record {
+    pub(super) fn of(event: &Event<'_>, worker: (String, u32), spans: Vec<String>, parent: u64) -> Record {
         let metadata = event.metadata();
         let mut collected = Collected(Vec::new());
         event.record(&mut collected);
@@ -79,6 +81,7 @@ impl Record {
             fields: collected.0,
             worker: Some(worker),
             spans,
+            parent,
         }
     }
 }
@@ -96,6 +99,7 @@ pub(super) fn loss(events: u64) -> Record {
         fields: vec![("message".to_owned(), Data::Formatted(text)), ("dropped".to_owned(), Data::Unsigned(events))],
         worker: None,
         spans: Vec::new(),
+        parent: 0,
     }
 }
 

@@ -7,7 +7,7 @@ use super::Line;
 use super::record::{Message, Record, level, level_word};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use tracing::callsite::Identifier;
@@ -24,6 +24,19 @@ thread_local! {
     static SENDING: Cell<bool> = const { Cell::new(false) };
     /// The spans that this thread is in.
     static WITHIN: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) };
+}
+
+/// See [`set_parent`].
+static PARENT: AtomicU64 = AtomicU64::new(0);
+
+/// What this worker's events belong to from now on: a span of the coordinator's, or 0. Gives what it was.
+pub(super) fn set_parent(span: u64) -> u64 {
+    PARENT.swap(span, Ordering::Relaxed)
+}
+
+pub(super) fn parent() -> u64 {
+    // Relaxed: set by the thread that runs the task; its other threads may be a task behind.
+    PARENT.load(Ordering::Relaxed)
 }
 
 struct ToParent {
@@ -117,7 +130,7 @@ impl Subscriber for ToParent {
         }
         let _done = Done;
         let me = crate::current::current_process();
-        self.send(Message::Event(Box::new(Record::of(event, (me.name, me.pid), self.names(event)))));
+        self.send(Message::Event(Box::new(Record::of(event, (me.name, me.pid), self.names(event), parent()))));
     }
 
     fn enter(&self, span: &Id) {
