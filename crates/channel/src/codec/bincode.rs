@@ -129,6 +129,7 @@ impl bincode::de::read::Reader for Rest<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::PlainVec;
     use std::fmt;
 
     fn round<T: Serialize + DeserializeOwned + PartialEq + fmt::Debug>(value: T) {
@@ -141,6 +142,7 @@ mod tests {
     fn values_come_back() {
         round((1u8, "text".to_string(), vec![Some(1.5f64), None], ()));
         round(vec![0u8; 3 << 20]);
+        round((PlainVec(vec![7u8; 3 << 20]), PlainVec(vec![0.5f64, -1.0]), PlainVec::<u8>(Vec::new())));
     }
 
     #[test]
