@@ -94,3 +94,22 @@ fn a_pool_that_has_ended_is_of_no_use_elsewhere() {
     child.kill().unwrap();
     child.wait();
 }
+
+#[test]
+fn a_pool_that_nobody_drops_ends_with_its_process() {
+    let _watch = watch(60);
+    let child = Process::spawn((), || {
+        let pool = Pool::new(1).unwrap();
+        let endless = || -> () {
+            loop {
+                thread::park();
+            }
+        };
+        let task = pool.submit((), endless).unwrap();
+        while !task.is_running() {
+            thread::yield_now();
+        }
+        std::mem::forget((pool, task));
+    });
+    child.unwrap().join().unwrap();
+}
