@@ -1,6 +1,6 @@
 //! What becomes of tasks in another process than the one that made their pool, when that one ends; and of tasks whose outcome has been given out.
 
-use multiproc::{Pool, Process, Sender, TaskError, as_completed, channel};
+use multiproc::{Event, Pool, Process, Sender, TaskError, as_completed, channel};
 use multiproc_tests::watch;
 use std::sync::mpsc;
 use std::thread;
@@ -56,4 +56,60 @@ fn an_outcome_is_given_out_once() {
         task.on_done(move |outcome| tell.send(outcome).unwrap());
         assert!(matches!(told.recv().unwrap(), Err(TaskError::AlreadyJoined)));
     }
+}
+
+#[test]
+fn a_pool_that_has_ended_is_of_no_use_elsewhere() {
+    let _watch = watch(60);
+    let (to, from) = channel::<Pool>(2).unwrap();
+    let (go, ended) = (Event::new().unwrap(), Event::new().unwrap());
+    let child = Process::spawn((to, go.clone(), ended.clone()), |to: Sender<Pool>, go: Event, ended: Event| -> () {
+        let pool = Pool::new(1).unwrap();
+        to.put(pool.clone()).unwrap();
+        go.wait().unwrap();
+        // It keeps what the pool's threads share.
+        let kept = pool.submit((), || ()).unwrap();
+        kept.wait_timeout(Duration::from_secs(60));
+        to.put(pool).unwrap();
+        ended.set().unwrap();
+        loop {
+            thread::park();
+        }
+    })
+    .unwrap();
+    let pool = from.get().unwrap();
+    // Finished by the drop, as what the pool's own process has submitted.
+    let last = pool.submit((200,), |ms: u64| thread::sleep(Duration::from_millis(ms))).unwrap();
+    assert_eq!(pool.apply((1,), |x: u64| x).unwrap(), 1);
+    go.set().unwrap();
+    ended.wait().unwrap();
+    last.join().unwrap();
+    let refused = |pool: &Pool| match pool.submit((), || ()) {
+        Err(why) => why.is_closed(),
+        Ok(task) => matches!(task.join(), Err(TaskError::Refused(_))),
+    };
+    assert!(refused(&pool));
+    // A handle that comes to life when the pool has ended is a handle all the same.
+    assert!(refused(&from.get().unwrap()));
+    child.kill().unwrap();
+    child.wait();
+}
+
+#[test]
+fn a_pool_that_nobody_drops_ends_with_its_process() {
+    let _watch = watch(60);
+    let child = Process::spawn((), || {
+        let pool = Pool::new(1).unwrap();
+        let endless = || -> () {
+            loop {
+                thread::park();
+            }
+        };
+        let task = pool.submit((), endless).unwrap();
+        while !task.is_running() {
+            thread::yield_now();
+        }
+        std::mem::forget((pool, task));
+    });
+    child.unwrap().join().unwrap();
 }

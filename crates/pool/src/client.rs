@@ -85,7 +85,11 @@ impl Client {
             is_gone: AtomicBool::new(false),
             address,
         });
-        client.tell(&Out(TellHead::new(Tell::Client, number, 0, 0), &replies.sender()?))?;
+        match client.tell(&Out(TellHead::new(Tell::Client, number, 0, 0), &replies.sender()?)) {
+            // A handle all the same, so that what it travels with arrives.
+            Err(e) if e.is_closed() => client.is_gone.store(true, Ordering::Relaxed),
+            told => told?,
+        }
         if clients.len() >= KEPT {
             clients.remove(0);
         }

@@ -42,7 +42,7 @@ use std::time::{Duration, Instant};
 /// # In other processes
 /// A handle travels, to workers of the pool as well; a task there that waits for another one runs others meanwhile. What is submitted goes through the process that made
 /// the pool: its settings hold, but for a [`queue_bound`](PoolBuilder::queue_bound); those of [`task`](Pool::task) do not. Such a handle neither closes the pool nor keeps it open; when the pool has ended, so have the
-/// tasks: [`TaskError::Refused`], with [`PoolError::is_broken`].
+/// tasks: [`TaskError::Refused`].
 ///
 /// # Python
 /// | Python | here |

@@ -3,8 +3,8 @@
 use crate::backend::Backend;
 use crate::caller::Caller;
 use crate::client::Address;
-use crate::error::{PoolError, TaskError};
-use crate::home::{Home, TERMINATED, lock};
+use crate::error::{PoolError, PoolErrorKind, TaskError};
+use crate::home::{FINISHED, Home, TERMINATED, lock};
 use crate::table::{Ending, Entry, Pending, Saved};
 use crate::told::Told;
 use crate::wire::{Again, Out, Outbox, TaskHead, TaskId, Tell, TellHead};
@@ -14,6 +14,7 @@ use std::collections::HashMap;
 use std::fmt::Write;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, Weak};
+use std::thread;
 
 /// What the pool knows of its clients.
 #[derive(Debug, Default)]
@@ -75,6 +76,10 @@ impl Home {
         let Some(outbox) = lock(&self.remotes).clients.get(&told.worker).cloned() else { return };
         self.take_interest();
         let remote = Arc::new(Remote { home: self.me.clone(), outbox, client: told.worker, id: told.id });
+        if self.state() == FINISHED {
+            let why = PoolError::new(PoolErrorKind::Closed, "the pool has been closed");
+            return remote.end(Ending::Failed(TaskError::Refused(why)));
+        }
         if self.state() >= TERMINATED {
             return remote.end(Ending::Failed(TaskError::Cancelled));
         }
@@ -104,6 +109,16 @@ impl Home {
         if self.short_handed.load(Ordering::Relaxed) || self.settings.task_timeout.is_some() {
             let _ = self.bell.set();
         }
+    }
+
+    /// The pool has ended. Clients cannot tell it anything any more, what they have told is refused, and who still waits there sees the end.
+    pub(crate) fn leave_clients(&self) {
+        let _ = self.tells.close();
+        while !self.tells.is_empty() {
+            self.collect_if_alone();
+            thread::yield_now();
+        }
+        lock(&self.remotes).clients.clear();
     }
 
     pub(crate) fn stop_remote(&self, client: u32, id: TaskId, gently: bool) {

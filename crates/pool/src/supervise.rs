@@ -46,6 +46,7 @@ pub(crate) fn supervise(home: &Arc<Home>) {
     }
     home.advance(FINISHED);
     home.end_all(&|| TaskError::Cancelled);
+    home.leave_clients();
 }
 
 fn look_after(home: &Arc<Home>) {
