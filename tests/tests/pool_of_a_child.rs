@@ -1,7 +1,7 @@
 //! What becomes of tasks in another process than the one that made their pool, when that one ends; and of tasks whose outcome has been given out.
 
 use multiproc::{Event, Pool, Process, Sender, TaskError, as_completed, channel};
-use multiproc_tests::watch;
+use multiproc_tests::{eventually, watch};
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
@@ -36,6 +36,29 @@ fn a_pool_ends_with_its_process() {
         assert!(matches!(outcome, Err(TaskError::Refused(ref why)) if why.is_broken()), "{outcome:?}");
     }
     assert!(pool.submit((), endless).is_err());
+}
+
+/// Killed before it has read anything of who would submit tasks.
+#[test]
+fn a_pool_that_never_heard_of_its_client() {
+    let _watch = watch(60);
+    let (to, from) = channel::<Pool>(1).unwrap();
+    let child = Process::spawn((to,), |to: Sender<Pool>| -> () {
+        let pool = Pool::new(1).unwrap();
+        to.put(pool.clone()).unwrap();
+        // SAFETY: touches no memory.
+        unsafe { libc::raise(libc::SIGSTOP) };
+        unreachable!("it is killed");
+    })
+    .unwrap();
+    eventually(|| std::fs::read_to_string(format!("/proc/{}/stat", child.pid())).is_ok_and(|stat| stat.contains(") T ")));
+    let pool = from.get().unwrap();
+    let task = pool.submit((1,), |x: u64| x).unwrap();
+    let waiter = thread::spawn(move || task.join());
+    child.kill().unwrap();
+    let outcome = waiter.join().unwrap();
+    assert!(matches!(outcome, Err(TaskError::Refused(ref why)) if why.is_broken()), "{outcome:?}");
+    child.wait();
 }
 
 #[test]

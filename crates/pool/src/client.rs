@@ -12,7 +12,7 @@ use crate::told::Told;
 use crate::wire::{self, Inbox, OWN, Out, Outbox, Packet, SubmitHead, TaskHead, TaskId, Tell, TellHead, Wire};
 use crate::worker::{self, Worker};
 use multiproc_channel::sealed::{Sealed, Within};
-use multiproc_channel::{Bincode, Message, Queue, message};
+use multiproc_channel::{Bincode, GetError, Message, Queue, message};
 use multiproc_shm::Arena;
 use multiproc_shm::watching::{WaitOn, wait, wait_timeout};
 use multiproc_sync::{Atomic, Event};
@@ -35,6 +35,8 @@ pub(crate) struct Address {
     pub(crate) workers: usize,
     pub(crate) tell: Outbox,
     pub(crate) bell: Event,
+    /// Carries nothing, and ends with the pool: it alone has the other side.
+    pub(crate) life: Inbox,
     /// The next client's number.
     pub(crate) numbers: Atomic<u32>,
 }
@@ -166,21 +168,46 @@ impl Client {
 
     /// Takes one thing that was told; false when nothing was. When nothing will be, all tasks end.
     fn take_told(&self, within: Within) -> bool {
-        match self.told.get_sealed(within) {
+        let told = match within {
+            Within::Now => self.told.get_sealed(Within::Now),
+            // Not one after the other: what the pool has not come to read may hold the queue open after its end.
+            Within::Time(time) => wait_timeout(&[&self.told, &self.address.life], time).map_or_else(
+                |e| Err(e.into()),
+                |ready| if ready.is_empty() { Err(GetError::TimedOut) } else { self.told.get_sealed(Within::Now) },
+            ),
+            Within::Ever => match wait(&[&self.told, &self.address.life]) {
+                Ok(_) => self.told.get_sealed(Within::Now),
+                Err(e) => Err(e.into()),
+            },
+        };
+        match told {
             Ok(sealed) => self.heed(&sealed),
-            Err(e) if e.is_end() => {
-                self.is_gone.store(true, Ordering::Relaxed);
-                let all = lock(&self.table).drain();
-                for entry in all {
-                    let why = PoolError::new(PoolErrorKind::Broken, "the pool has ended, with its process perhaps");
-                    entry.pending.end(Ending::Failed(TaskError::Refused(why)));
+            Err(e) if e.is_end() || self.has_ended() => {
+                // What it has told before its end is true.
+                while let Ok(sealed) = self.told.get_sealed(Within::Now) {
+                    self.heed(&sealed);
                 }
-                self.lead.look_around();
+                self.end_all();
                 return false;
             }
             Err(_) => return false,
         }
         true
+    }
+
+    /// Whether the pool has ended, or its process.
+    fn has_ended(&self) -> bool {
+        self.address.life.get_sealed(Within::Now).is_err_and(|e| e.is_end())
+    }
+
+    fn end_all(&self) {
+        self.is_gone.store(true, Ordering::Relaxed);
+        let all = lock(&self.table).drain();
+        for entry in all {
+            let why = PoolError::new(PoolErrorKind::Broken, "the pool has ended, with its process perhaps");
+            entry.pending.end(Ending::Failed(TaskError::Refused(why)));
+        }
+        self.lead.look_around();
     }
 
     fn heed(&self, sealed: &Sealed) {
@@ -219,7 +246,7 @@ impl Client {
         if worker.run_another() {
             return true;
         }
-        let items: [&dyn WaitOn; 2] = [&self.told, worker.tasks()];
+        let items: [&dyn WaitOn; 3] = [&self.told, worker.tasks(), &self.address.life];
         let _ = match within {
             Within::Time(time) => wait_timeout(&items, time),
             _ => wait(&items),

@@ -100,6 +100,9 @@ pub(crate) struct Home {
     /// The next client's number.
     pub(crate) client_numbers: Atomic<u32>,
     pub(crate) me: Weak<Home>,
+    /// What clients know the pool's end by: the one side, until then, and the other.
+    pub(crate) life: Mutex<Option<Outbox>>,
+    pub(crate) life_seen: Inbox,
     /// Tasks that have ended with a value, and otherwise; from the submission to the outcome.
     pub(crate) done: AtomicU64,
     pub(crate) failed: AtomicU64,
@@ -151,6 +154,8 @@ impl Home {
         let target = settings.workers;
         let tasks = Queue::<Packet, Wire>::builder().unbounded().build()?;
         let (tell, tells) = (tells.sender()?, tells.receiver()?);
+        let life = Queue::<Packet, Wire>::builder().capacity(1).build()?;
+        let (life, life_seen) = (life.sender()?, life.receiver()?);
         let (bell, cancelled, client_numbers) = (Event::new()?, Atomic::new(0)?, Atomic::new(1)?);
         let home = Arc::new_cyclic(|me| Home {
             arena,
@@ -169,6 +174,8 @@ impl Home {
             remotes: Mutex::default(),
             client_numbers,
             me: me.clone(),
+            life: Mutex::new(Some(life)),
+            life_seen,
             done: AtomicU64::new(0),
             failed: AtomicU64::new(0),
             times: Times::default(),

@@ -63,6 +63,7 @@ impl Home {
             workers: self.target.load(Ordering::SeqCst),
             tell: self.tell.clone(),
             bell: self.bell.clone(),
+            life: self.life_seen.clone(),
             numbers: self.client_numbers.clone(),
         }
     }

@@ -47,6 +47,7 @@ pub(crate) fn supervise(home: &Arc<Home>) {
     home.advance(FINISHED);
     home.end_all(&|| TaskError::Cancelled);
     home.leave_clients();
+    drop(lock(&home.life).take());
 }
 
 fn look_after(home: &Arc<Home>) {
