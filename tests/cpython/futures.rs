@@ -1,7 +1,7 @@
 //! `FutureTests`, `WaitTests`, `AsCompletedTests`: a task at each stage, alone and among others.
 
 use crate::stage::{SHORT, waits, watched};
-use multiproc::{Event, Pool, ReturnWhen, Task, TaskError, as_completed, wait_tasks};
+use multiproc::{Event, Pool, ReturnWhen, Semaphore, Task, TaskError, as_completed, wait_tasks};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -327,14 +327,13 @@ fn as_they_complete_with_a_limit() {
 fn as_they_complete_and_are_given_out() {
     let _watched = watched();
     let pool = Pool::new(1).unwrap();
-    let count = || multiproc::stats().unwrap().kind("Event").map_or(0, |kind| kind.objects);
-    drop(pool.apply((), || Event::new().unwrap()).unwrap());
-    let before = count();
-    let tasks: Vec<_> = (0..5).map(|_| pool.submit((), || Event::new().unwrap()).unwrap()).collect();
+    let semaphore = Semaphore::new(5).unwrap();
+    let take = |semaphore: Semaphore| semaphore.acquire_owned().unwrap();
+    let tasks: Vec<_> = (0..5).map(|_| pool.submit((semaphore.clone(),), take).unwrap()).collect();
     let mut tasks = as_completed(tasks);
-    for (_, event) in tasks.by_ref() {
-        drop(event.unwrap());
+    for (_, permit) in tasks.by_ref() {
+        drop(permit.unwrap());
     }
-    multiproc_tests::eventually(|| count() <= before);
+    multiproc_tests::eventually(|| semaphore.available() == 5);
     drop(tasks);
 }

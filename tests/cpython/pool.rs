@@ -1,7 +1,7 @@
 //! `_TestPool`, `_TestPoolWorkerErrors`, `_TestPoolWorkerLifetime`, `TestPoolNotLeakOnFailure`: pools of processes, as `multiprocessing.Pool` has them.
 
 use crate::stage::{SHORT, alone, program, said, waits, watched};
-use multiproc::{Atomic, Event, Pool, Process, Task, TaskError, ThreadPool};
+use multiproc::{Atomic, Event, OwnedPermit, Pool, Process, Semaphore, Task, TaskError, ThreadPool};
 use serde::{Serialize, Serializer};
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -261,14 +261,16 @@ fn many_large_errors() {
 fn what_is_done_is_not_kept() {
     let _watched = watched();
     let pool = Pool::new(1).unwrap();
-    let echo = |event: Event| event;
-    drop(pool.apply((Event::new().unwrap(),), echo).unwrap());
-    let count = || multiproc::stats().unwrap().kind("Event").map_or(0, |kind| kind.objects);
-    let before = count();
-    let events: Vec<Event> = pool.map((0..20).map(|_| Event::new().unwrap()), echo).unwrap();
-    assert!(count() >= before + 20);
-    drop(events);
-    multiproc_tests::eventually(|| count() <= before);
+    let semaphore = Semaphore::new(20).unwrap();
+    let permits: Vec<OwnedPermit> = (0..20).map(|_| semaphore.acquire_owned().unwrap()).collect();
+    let back = pool.map(permits, |permit: OwnedPermit| permit).unwrap();
+    assert_eq!((back.len(), semaphore.available()), (20, 0));
+    drop(back);
+    multiproc_tests::eventually(|| semaphore.available() == 20);
+    // Nor those of a task that nobody waits for.
+    drop(pool.submit((semaphore.acquire_owned().unwrap(),), |permit: OwnedPermit| permit).unwrap());
+    pool.apply((), || ()).unwrap();
+    multiproc_tests::eventually(|| semaphore.available() == 20);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use crate::stage::{alone, program, said, watched};
 use multiproc::{Event, Lock, Process, Queue, Semaphore, stats};
 use multiproc_tests::empty_dir;
+use std::os::unix::process::CommandExt;
 use std::process::Stdio;
 
 fn wait_for_ever() {
@@ -49,10 +50,23 @@ fn kills_an_owner() {
     assert_eq!(stats().unwrap().objects(), 0);
 }
 
+fn by_default(signal: i32) {
+    // SAFETY: installs no code.
+    unsafe { libc::signal(signal, libc::SIG_DFL) };
+}
+
 /// A coordinator that is ended by a signal leaves no process and no file.
 fn ended_by(signal: i32) {
     let _watched = watched();
     let (dir, mut command) = with_a_directory("resource_tracker::holds_all_kinds", &format!("ended_by_{signal}"));
+    // Whoever runs the tests in the background of a script ignores SIGINT, and so would they.
+    // SAFETY: sigaction is async-signal-safe, and installs no code.
+    let command = unsafe {
+        CommandExt::pre_exec(&mut command, move || {
+            by_default(signal);
+            Ok(())
+        })
+    };
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     let mut out = std::io::BufReader::new(child.stdout.take().unwrap());
     let mut line = String::new();

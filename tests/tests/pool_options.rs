@@ -404,29 +404,3 @@ fn close_then_join() {
     pool.close();
     pool.join().unwrap();
 }
-
-/// One pool after another leaves nothing: no descriptor, no thread, no process, no memory.
-#[test]
-fn a_thousand_pools() {
-    let _watched = watch(300);
-    let pools = std::env::var("POOLS").ok().and_then(|n| n.parse().ok()).unwrap_or(100);
-    let count = |what: &str| std::fs::read_dir(format!("/proc/self/{what}")).unwrap().count();
-    let live = || multiproc::stats().unwrap();
-    let one = |n: u32| {
-        let pool = Pool::new(1).unwrap();
-        match n % 4 {
-            0 => assert_eq!(pool.apply((n,), |n: u32| n).unwrap(), n),
-            1 => drop(pool.submit((), || ()).unwrap()),
-            2 => pool.terminate(),
-            _ => assert!(pool.apply((), || -> () { std::process::exit(1) }).is_err()),
-        }
-    };
-    (0..8).for_each(one);
-    let (descriptors, threads, before) = (count("fd"), count("task"), live());
-    (0..pools).for_each(one);
-    eventually(|| count("fd") <= descriptors && count("task") <= threads);
-    eventually(|| {
-        let now = live();
-        now.objects() <= before.objects() && now.used <= before.used
-    });
-}
