@@ -28,7 +28,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// Looking at more than this takes longer than spinning is worth.
-const FEW: usize = 64;
+const FEW: usize = 256;
 
 /// Something that [`wait`] waits for. Sealed: implemented by multiproc's types and by everything that has a file descriptor.
 ///
