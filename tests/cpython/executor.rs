@@ -1,6 +1,6 @@
 //! `ExecutorTest`, `ProcessPoolExecutorTest`, the shutdown tests and the initializers of `concurrent.futures`, for pools of processes, of threads, and of the caller.
 
-use crate::stage::{SHORT, alone, program, said, waits, watched};
+use crate::stage::{SHORT, alone, held, program, said, waits, watched};
 use multiproc::{Atomic, Event, OwnedPermit, Pool, Semaphore, Signal, Task, TaskError, ThreadPool};
 use multiproc_tests::{eventually, is_gone};
 use std::cell::Cell;
@@ -25,16 +25,6 @@ fn pow(a: u64, b: u32) -> u64 {
 
 fn divide(n: u64) -> u64 {
     12 / n
-}
-
-fn held(pool: &Pool) -> (Task<u32>, Event, Event) {
-    let (runs, go) = (Event::new().unwrap(), Event::new().unwrap());
-    let task = pool.submit((runs.clone(), go.clone()), |runs: Event, go: Event| {
-        runs.set().unwrap();
-        go.wait().unwrap();
-        5
-    });
-    (task.unwrap(), runs, go)
 }
 
 #[test]

@@ -1,22 +1,12 @@
 //! `FutureTests`, `WaitTests`, `AsCompletedTests`: a task at each stage, alone and among others.
 
-use crate::stage::{SHORT, waits, watched};
+use crate::stage::{SHORT, held, waits, watched};
 use multiproc::{Event, Pool, ReturnWhen, Semaphore, Task, TaskError, as_completed, wait_tasks};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 const LONG: Duration = Duration::from_secs(60);
-
-fn held(pool: &Pool) -> (Task<u32>, Event, Event) {
-    let (runs, go) = (Event::new().unwrap(), Event::new().unwrap());
-    let task = pool.submit((runs.clone(), go.clone()), |runs: Event, go: Event| {
-        runs.set().unwrap();
-        go.wait().unwrap();
-        5
-    });
-    (task.unwrap(), runs, go)
-}
 
 fn good(pool: &Pool) -> Task<u32> {
     pool.submit((), || 5u32).unwrap()

@@ -1,5 +1,6 @@
 //! What the ledger's tests share.
 
+use multiproc::{Event, Pool, Task};
 use multiproc_tests::{Watched, watch};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -23,6 +24,17 @@ pub fn waits<R>(f: impl FnOnce() -> R) -> R {
 /// [`SHORT`] from now.
 pub fn soon() -> Instant {
     Instant::now() + SHORT
+}
+
+/// A task that says by the first event that it runs, and gives 5 once the second is set.
+pub fn held(pool: &Pool) -> (Task<u32>, Event, Event) {
+    let (runs, go) = (Event::new().unwrap(), Event::new().unwrap());
+    let task = pool.submit((runs.clone(), go.clone()), |runs: Event, go: Event| {
+        runs.set().unwrap();
+        go.wait().unwrap();
+        5
+    });
+    (task.unwrap(), runs, go)
 }
 
 /// A command that runs an ignored test of this target as a program of its own.

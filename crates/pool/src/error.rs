@@ -163,6 +163,14 @@ impl PoolError {
         PoolError { kind, text: text.into(), source: Some(Arc::new(source)) }
     }
 
+    pub(crate) fn closed() -> PoolError {
+        PoolError::new(PoolErrorKind::Closed, "the pool has been closed")
+    }
+
+    pub(crate) fn full() -> PoolError {
+        PoolError::new(PoolErrorKind::Full, "as many tasks as the pool's bound allows are waiting and running")
+    }
+
     /// For a task that did not get into its queue.
     pub(crate) fn not_put(e: PutError<()>) -> PoolError {
         let kind = match () {

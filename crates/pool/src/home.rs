@@ -231,7 +231,7 @@ impl Home {
             return Err(broken.clone());
         }
         if self.state() != OPEN {
-            return Err(PoolError::new(PoolErrorKind::Closed, "the pool has been closed"));
+            return Err(PoolError::closed());
         }
         Ok(self.settings.queue_bound.is_none_or(|bound| self.open_tasks() < bound))
     }
@@ -240,8 +240,7 @@ impl Home {
     fn wait_for_room(&self) -> Result<(), PoolError> {
         while !self.has_room()? {
             if self.settings.fails_when_full {
-                let text = "as many tasks as the pool's bound allows are waiting and running";
-                return Err(PoolError::new(PoolErrorKind::Full, text));
+                return Err(PoolError::full());
             }
             self.drive_any(&|| !matches!(self.has_room(), Ok(false)), None);
         }
@@ -254,7 +253,7 @@ impl Home {
         pending: Arc<dyn Pending>,
         mut head: TaskHead,
         terms: Option<Box<Terms>>,
-        put: impl FnOnce(TaskHead, Option<&Terms>) -> Result<(), PutError<()>>,
+        put: impl FnOnce(TaskHead) -> Result<(), PutError<()>>,
     ) -> Result<TaskId, PoolError> {
         let timeout = terms.as_ref().and_then(|terms| terms.timeout);
         let saved = terms.as_ref().is_some_and(|terms| terms.saved.is_some());
@@ -274,7 +273,7 @@ impl Home {
         head.id = id;
         // An argument may panic when it is encoded.
         let entered = Entered(self, id);
-        let put = if saved { self.put_saved(id) } else { put(head, None) };
+        let put = if saved { self.put_saved(id) } else { put(head) };
         if let Err(e) = put {
             drop(entered);
             return Err(PoolError::not_put(e));
@@ -306,7 +305,7 @@ impl Home {
         {
             terms.saved = Some(Arc::new(Mutex::new(Saved::new(self.arena, args).map_err(codec)?)));
         }
-        self.submit_with(pending, head, terms, |head, _| self.tasks.put_ref(&Out(head, args)))
+        self.submit_with(pending, head, terms, |head| self.tasks.put_ref(&Out(head, args)))
     }
 
     /// Sends a task's kept arguments, once more perhaps.

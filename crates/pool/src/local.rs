@@ -224,7 +224,7 @@ impl Local {
         if let Some(broken) = &*lock(&self.broken) {
             return Err(broken.clone());
         }
-        let closed = || (self.state() != OPEN).then(|| PoolError::new(PoolErrorKind::Closed, "the pool has been closed"));
+        let closed = || (self.state() != OPEN).then(PoolError::closed);
         let Some(bound) = self.settings.queue_bound else { return closed().map_or(Ok(()), Err) };
         loop {
             if let Some(closed) = closed() {
@@ -234,8 +234,7 @@ impl Local {
                 return Ok(());
             }
             if self.settings.fails_when_full {
-                let text = "as many tasks as the pool's bound allows are waiting and running";
-                return Err(PoolError::new(PoolErrorKind::Full, text));
+                return Err(PoolError::full());
             }
             self.drive(&|| self.open_tasks() < bound || self.state() != OPEN, None, None);
         }
