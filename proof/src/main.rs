@@ -1,0 +1,64 @@
+//! The proof of crash safety, in one command: `cargo run --release -p multiproc-proof -- [--long] [PART...]`.
+//!
+//! Each part tries to break one promise of docs/RELIABILITY.md and prints what it did in figures. The short form is what CI runs; the long one takes as long as it
+//! takes. Every choice comes from a seed that is printed, and `--seed` repeats a run.
+
+mod machine;
+mod parts;
+mod plan;
+mod tally;
+mod tests;
+
+use clap::Parser;
+use plan::Plan;
+use std::process::ExitCode;
+use std::time::Instant;
+
+#[derive(Parser)]
+#[command(about = "Tries to break what multiproc promises, and prints what came of it.")]
+struct Arguments {
+    /// What to run; all when none is given.
+    parts: Vec<String>,
+    /// The long form: hundreds of thousands of deaths.
+    #[arg(long)]
+    long: bool,
+    /// Repeats the choices of an earlier run.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Names the parts.
+    #[arg(long)]
+    list: bool,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    if arguments.list {
+        for part in parts::ALL {
+            println!("{:<14}{}", part.name, part.what);
+        }
+        return ExitCode::SUCCESS;
+    }
+    if let Some(unknown) = arguments.parts.iter().find(|p| parts::ALL.iter().all(|part| part.name != **p)) {
+        eprintln!("no part is named {unknown}; --list names them");
+        return ExitCode::from(2);
+    }
+    let plan = Plan { long: arguments.long, seed: arguments.seed.unwrap_or_else(|| fastrand::u64(..)) };
+    println!("{}, seed {}, {}", if plan.long { "long form" } else { "short form" }, plan.seed, machine::line());
+    let wanted = |name: &str| arguments.parts.is_empty() || arguments.parts.iter().any(|p| p == name);
+    let mut failed = Vec::new();
+    for part in parts::ALL.iter().filter(|p| wanted(p.name)) {
+        println!("\n== {}: {}", part.name, part.what);
+        let begin = Instant::now();
+        let tally = (part.run)(&plan);
+        print!("{tally}");
+        println!("{} in {:.1} s", if tally.holds() { "holds" } else { "BROKEN" }, begin.elapsed().as_secs_f64());
+        if !tally.holds() {
+            failed.push(part.name);
+        }
+    }
+    if failed.is_empty() {
+        return ExitCode::SUCCESS;
+    }
+    println!("\nbroken: {}; again: proof --seed {} {}", failed.join(", "), plan.seed, failed.join(" "));
+    ExitCode::FAILURE
+}

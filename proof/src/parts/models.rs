@@ -1,0 +1,24 @@
+//! Models: the shipping code under loom, with deaths at every step. They are tests of their crates.
+
+use super::Part;
+use crate::plan::Plan;
+use crate::tally::Tally;
+use crate::tests;
+
+pub const PART: Part = Part { name: "models", what: "the shipping code under a model checker, with deaths at every step", run };
+
+const MODELS: [(&str, &str); 5] = [
+    ("multiproc-shm", "protocol_t"),
+    ("multiproc-shm", "watchers"),
+    ("multiproc-sync", "models"),
+    ("multiproc-sync", "condition_model"),
+    ("multiproc-sync", "barrier_model"),
+];
+
+fn run(plan: &Plan) -> Tally {
+    let mut tally = Tally::new(&["passed", "failed", "s"]);
+    for (package, test) in MODELS {
+        tests::run(&["-p", package, "--test", test], plan, &mut tally);
+    }
+    tally
+}

@@ -1,0 +1,78 @@
+//! What came of a part: rows of figures, and what does not hold.
+
+use std::fmt;
+
+/// The table of one part.
+#[derive(Debug, Default)]
+pub struct Tally {
+    columns: Vec<&'static str>,
+    rows: Vec<(String, Vec<String>)>,
+    notes: Vec<String>,
+    broken: Vec<String>,
+}
+
+impl Tally {
+    /// An empty table with these columns after the name of a row.
+    pub fn new(columns: &[&'static str]) -> Tally {
+        Tally { columns: columns.to_vec(), ..Tally::default() }
+    }
+
+    /// One more row.
+    pub fn row(&mut self, name: impl Into<String>, cells: impl IntoIterator<Item = impl ToString>) {
+        self.rows.push((name.into(), cells.into_iter().map(|c| c.to_string()).collect()));
+    }
+
+    /// A line below the table.
+    pub fn note(&mut self, line: impl Into<String>) {
+        self.notes.push(line.into());
+    }
+
+    /// A promise that did not hold.
+    pub fn broken(&mut self, what: impl Into<String>) {
+        self.broken.push(what.into());
+    }
+
+    /// Notes what is broken unless it holds.
+    pub fn check(&mut self, holds: bool, what: impl FnOnce() -> String) {
+        if !holds {
+            self.broken.push(what());
+        }
+    }
+
+    /// Whether everything held.
+    pub fn holds(&self) -> bool {
+        self.broken.is_empty()
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let first = self.rows.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
+        let width = |i: usize| {
+            let cells = self.rows.iter().filter_map(|(_, cells)| cells.get(i)).map(|c| c.chars().count());
+            cells.chain([self.columns[i].chars().count()]).max().unwrap_or(0)
+        };
+        let widths: Vec<usize> = (0..self.columns.len()).map(width).collect();
+        if !self.rows.is_empty() {
+            write!(f, "{:first$}", "")?;
+            for (column, width) in self.columns.iter().zip(&widths) {
+                write!(f, "  {column:>width$}")?;
+            }
+            writeln!(f)?;
+        }
+        for (name, cells) in &self.rows {
+            write!(f, "{name:first$}")?;
+            for (cell, width) in cells.iter().zip(&widths) {
+                write!(f, "  {cell:>width$}")?;
+            }
+            writeln!(f)?;
+        }
+        for note in &self.notes {
+            writeln!(f, "{note}")?;
+        }
+        for broken in &self.broken {
+            writeln!(f, "BROKEN: {broken}")?;
+        }
+        Ok(())
+    }
+}

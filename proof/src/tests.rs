@@ -1,0 +1,38 @@
+//! Runs tests of the workspace as a part of the proof: `cargo test` with its own words on how many passed.
+
+use crate::plan::Plan;
+use crate::tally::Tally;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+/// Runs `cargo test` with these arguments, with `PROOF_SEED` and, in the long form, `PROOF_LONG` in its environment, and adds a row.
+pub fn run(args: &[&str], plan: &Plan, tally: &mut Tally) -> String {
+    let begin = Instant::now();
+    let mut command = Command::new(env!("CARGO"));
+    command.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).arg("test").args(args);
+    command.env("PROOF_SEED", plan.seed.to_string()).stderr(Stdio::piped());
+    if plan.long {
+        command.env("PROOF_LONG", "1");
+    }
+    let name = args.join(" ");
+    let output = match command.output() {
+        Ok(output) => output,
+        Err(error) => {
+            tally.broken(format!("cargo test {name} did not start: {error}"));
+            return String::new();
+        }
+    };
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let sum = |what: &str| -> u64 {
+        let results = text.lines().filter(|l| l.starts_with("test result:"));
+        results
+            .filter_map(|l| l.split([':', ';', '.']).find_map(|p| p.trim().strip_suffix(what)?.trim().parse::<u64>().ok()))
+            .sum()
+    };
+    let (passed, failed) = (sum(" passed"), sum(" failed"));
+    tally.row(&name, [passed.to_string(), failed.to_string(), format!("{:.1}", begin.elapsed().as_secs_f64())]);
+    if !output.status.success() {
+        tally.broken(format!("cargo test {name}: {}\n{text}\n{}", output.status, String::from_utf8_lossy(&output.stderr)));
+    }
+    text
+}
