@@ -263,6 +263,7 @@ loom::thread_local! {
 pub(crate) struct Thread;
 
 #[must_use]
+#[derive(Clone, Copy)]
 pub(crate) struct Pending(Option<&'static AtomicU32>);
 
 impl Thread {
