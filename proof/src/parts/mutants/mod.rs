@@ -120,16 +120,24 @@ fn try_all(tree: &Tree, chosen: &[&Mutant], tally: &mut Tally) {
             }
         }
         let seconds = format!("{:.0}", begin.elapsed().as_secs_f64());
-        println!(
-            "{:>3} of {}  {}: {} ({seconds} s)",
-            i + 1,
-            chosen.len(),
-            mutant.name,
-            by.as_deref().unwrap_or("NOT CAUGHT")
-        );
+        println!("{:>3} of {}  {}: {} ({seconds} s)", i + 1, chosen.len(), mutant.name, by.as_deref().unwrap_or("NOT CAUGHT"));
         caught += u32::from(by.is_some());
         tally.check(by.is_some(), || format!("{}: nobody misses it", mutant.name));
         tally.row(mutant.name, [tried.to_string(), by.unwrap_or_else(|| "nobody".into()), seconds]);
     }
     tally.note(format!("{caught} of {} mutants caught", chosen.len()));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_mutant_can_be_made_and_each_row_is_seen_to() {
+        let (all, mut tally) = (list::all(), Tally::new(&[]));
+        check_list(&all, &mut tally);
+        rows::check(Path::new(HOME), &all, &mut tally);
+        println!("{tally}");
+        assert!(tally.holds(), "see above");
+    }
 }

@@ -59,6 +59,14 @@ pub const ALL: &[Mutant] = &[
         by: &[MOVING, Test::steps("collector", "")],
     },
     Mutant {
+        name: "what nobody references stays",
+        file: COLLECT,
+        rows: &[("shared_vec.rs", "after that"), ("shared_vec.rs", "after the freeze, before a message with it commits")],
+        from: "            if flags & REACHED == 0 {\n                if !stamped &&",
+        to: "            if flags & REACHED == 0 {\n                if !stamped && index == u32::MAX &&",
+        by: &[Test::steps("shared_vec", "one_dies_at_each_step")],
+    },
+    Mutant {
         name: "each collection has the same epoch",
         file: COLLECT,
         rows: &[("arena.rs", "`epoch`")],
@@ -93,7 +101,11 @@ pub const ALL: &[Mutant] = &[
     Mutant {
         name: "the dead keep what they hold",
         file: COLLECT,
-        rows: &[("holds.rs", "hold"), ("rejoin.rs", "with the slot live, before the last bit"), ("process/src/worker.rs", "while the function runs")],
+        rows: &[
+            ("holds.rs", "hold"),
+            ("rejoin.rs", "with the slot live, before the last bit"),
+            ("process/src/worker.rs", "while the function runs"),
+        ],
         from: "        for index in held {\n            self.holds.clear(&self.memory, slot, Table::Hold, index)?;\n        }\n",
         to: "        let _ = held;\n",
         by: &[dies_in("FirstPut, Abandoned"), SYNC],

@@ -37,7 +37,10 @@ pub const ALL: &[Mutant] = &[
     Mutant {
         name: "the sleeper at a signal semaphore is not woken by the cleaner",
         file: "sync/src/raw/signals.rs",
-        rows: &[("raw/signals.rs", "`released`")],
+        rows: &[
+            ("watching.rs", "who changes an object, while a watcher is between its last look and its sleep"),
+            ("raw/signals.rs", "`released`"),
+        ],
         from: "        self.released.kick(u32::MAX);\n",
         to: "",
         by: &[Test::model(SYNC, "models", "a_releaser_that_dies")],

@@ -52,6 +52,8 @@ pub const ALL: &[Mutant] = &[
         name: "nothing is pending while the lock is waited for",
         file: FILE,
         rows: &[
+            ("raw/signals.rs", "`gate`"),
+            ("sync/src/semaphore.rs", "`gate`"),
             ("lock.rs", "TID (29..0)"),
             ("ring/put.rs", "waiting for `plock`, or for room"),
             ("ring/get.rs", "waiting for `clock`, or for data"),
@@ -79,7 +81,7 @@ pub const ALL: &[Mutant] = &[
     Mutant {
         name: "the kernel does not know of the lock",
         file: FILE,
-        rows: &[("lock.rs", "`link`")],
+        rows: &[("value.rs", "`lock`"), ("lock.rs", "`link`")],
         from: "        unsafe { who.thread.link(&self.word) };\n",
         to: "",
         by: &[UNIT],

@@ -94,7 +94,10 @@ pub const ALL: &[Mutant] = &[
     Mutant {
         name: "the cleaner does not look for leases that came back",
         file: KIND,
-        rows: &[("lease.rs", "returning it, before `attention`"), ("lease.rs", "having cleared `attention`, with more of them there")],
+        rows: &[
+            ("lease.rs", "returning it, before `attention`"),
+            ("lease.rs", "having cleared `attention`, with more of them there"),
+        ],
         from: "    // It may have died between returning a lease and saying so.\n    raise_attention(arena, cell)?;\n",
         to: "",
         by: &[dies_in("Requeue(Inline), ")],

@@ -58,7 +58,10 @@ pub const ALL: &[Mutant] = &[
     Mutant {
         name: "what a dead worker had told is not taken notice of",
         file: "pool/src/crew.rs",
-        rows: &[("pool/src/worker.rs", "having told the outcome, before the acknowledgement"), ("pool/src/worker.rs", "having acknowledged")],
+        rows: &[
+            ("pool/src/worker.rs", "having told the outcome, before the acknowledgement"),
+            ("pool/src/worker.rs", "having acknowledged"),
+        ],
         from: "        // What it has told is true, whatever lies on its desk.\n        self.catch_up();\n",
         to: "",
         by: &[POOL, Test::steps("crash_pool", "")],

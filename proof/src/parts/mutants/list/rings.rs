@@ -40,7 +40,10 @@ pub const ALL: &[Mutant] = &[
     Mutant {
         name: "a message's block is named after it has been handed on",
         file: PUT,
-        rows: &[("ring/put.rs", "with a block in state `Queue(seq)`, before the commit"), ("ring/cell.rs", "`putting`, `taking` (with `taking_seq`)")],
+        rows: &[
+            ("ring/put.rs", "with a block in state `Queue(seq)`, before the commit"),
+            ("ring/cell.rs", "`putting`, `taking` (with `taking_seq`)"),
+        ],
         from: "                self.cell.produced.putting.store(block.raw(), Ordering::Relaxed);\n                crash::point(\"put.named\");\n                \
                self.arena().set_block_state(block, BlockState::Queue { queue: self.index(), seq: at.seq() })?;\n",
         to: "                self.arena().set_block_state(block, BlockState::Queue { queue: self.index(), seq: at.seq() })?;\n                \
@@ -67,7 +70,11 @@ pub const ALL: &[Mutant] = &[
     Mutant {
         name: "a putter's repair leaves the ring that has no name",
         file: PUT,
-        rows: &[("ring/put.rs", "making the ring, or a segment of it ([`super::segments`])"), ("ring/cell.rs", "`ring`, `leases`"), ("blocks.rs", "`Object(index)`")],
+        rows: &[
+            ("ring/put.rs", "making the ring, or a segment of it ([`super::segments`])"),
+            ("ring/cell.rs", "`ring`, `leases`"),
+            ("blocks.rs", "`Object(index)`"),
+        ],
         from: "                if queue == self.index() && self.cell.ring.load(Ordering::Relaxed) != block.raw() =>\n",
         to: "                if queue == self.index() && self.cell.ring.load(Ordering::Relaxed) == block.raw() + 1 =>\n",
         by: &[dies_in("FirstPut, A")],
@@ -112,7 +119,10 @@ pub const ALL: &[Mutant] = &[
     Mutant {
         name: "a segment counts as made before it has its name",
         file: SEGMENTS,
-        rows: &[("segments.rs", "having moved `ring_backed`, before the commit"), ("ring/cell.rs", "`ring_backed`, `lease_high`")],
+        rows: &[
+            ("segments.rs", "having moved `ring_backed`, before the commit"),
+            ("ring/cell.rs", "`ring_backed`, `lease_high`"),
+        ],
         from: "        // Relaxed: the commit publishes.\n        bytes.entry(number).store(block.raw(), Ordering::Relaxed);\n        \
                crash::point(\"put.segment_named\");\n        // Release pairs with the Acquire of who ends the queue after this process's \
                death.\n        produced.ring_backed.store((start + backing) & ((1 << POSITION_BITS) - 1), Ordering::Release);\n        \
@@ -125,7 +135,10 @@ pub const ALL: &[Mutant] = &[
     Mutant {
         name: "a segment is left before it is freed",
         file: SEGMENTS,
-        rows: &[("segments.rs", "after a get's commit, before a segment is freed, or `segments_low` says so"), ("ring/cell.rs", "`segments_low`")],
+        rows: &[
+            ("segments.rs", "after a get's commit, before a segment is freed, or `segments_low` says so"),
+            ("ring/cell.rs", "`segments_low`"),
+        ],
         from: "            if let Some(block) = BlockId::from_word(bytes.entry(number).load(Ordering::Relaxed)) {\n                \
                self.arena().free_if(block, BlockState::Segment { queue: self.index(), number })?;\n            }\n            \
                crash::point(\"get.segment_freed\");\n            // Release pairs with the Acquire of the putter that uses the entry again, and may wait \
@@ -149,7 +162,11 @@ pub const ALL: &[Mutant] = &[
     Mutant {
         name: "what is in hand is noted after the commit",
         file: GET,
-        rows: &[("ring/get.rs", "after the commit, before the caller has it"), ("ring/cell.rs", "`head`"), ("roster.rs", "`hands`")],
+        rows: &[
+            ("ring/get.rs", "after the commit, before the caller has it"),
+            ("ring/cell.rs", "`head`"),
+            ("roster.rs", "`hands`"),
+        ],
         from: "        self.note_in_hand(at.seq(), 1);\n        crash::point(\"get.in_hand\");\n        \
                self.commit_get(who, at, first.end(), self.volume_of(first));\n",
         to: "        self.commit_get(who, at, first.end(), self.volume_of(first));\n        crash::point(\"get.in_hand\");\n        \

@@ -12,6 +12,7 @@ pub const ALL: &[Mutant] = &[
         name: "a light kick without the baton",
         file: FILE,
         rows: &[
+            ("ring/cell.rs", "`cw`, `pw`"),
             ("wait_word.rs", "0 | nobody needs a wake"),
             ("watching.rs", "after the change, before the wake"),
             ("ring/put.rs", "after the commit, before the wake"),
