@@ -28,6 +28,7 @@ thread_local! {
 pub(crate) struct Thread;
 
 #[must_use]
+#[derive(Clone, Copy)]
 pub(crate) struct Pending(Option<&'static AtomicU32>);
 
 /// All words of the models are leaked.
