@@ -190,7 +190,7 @@ fn both_die(k: u32, habits: Habits) {
 
 /// The one that waits beside a watcher gives up.
 fn waiter_leaves() {
-    let watched = shared();
+    let watched: &Watched = shared();
     let watcher = watched.watcher(1, 1, GOOD);
     watched.word.prepare();
     watched.word.finish();
@@ -200,7 +200,7 @@ fn waiter_leaves() {
 
 /// A watcher comes while the one that waits is woken, and goes on waiting.
 fn waiter_is_woken() {
-    let watched = shared();
+    let watched: &Watched = shared();
     let watcher = watched.watcher(1, 2, GOOD);
     watched.word.prepare();
     watched.put(1);
