@@ -343,3 +343,20 @@ fn who_waits_for_room_is_killed() {
         assert_eq!(pool.apply((n,), |n: u32| n).unwrap(), n);
     }
 }
+
+/// A worker takes back what it waits for while another one begins it, or has just run it: it runs once.
+#[test]
+fn what_is_taken_back_runs_once() {
+    let _watch = watch(60);
+    let pool = Pool::builder().workers(3).build().unwrap();
+    let rounds = |pool: Pool| {
+        for _ in 0..400 {
+            let starts = Atomic::new(0u32).unwrap();
+            assert_eq!(pool.submit((starts.clone(),), |starts: Atomic<u32>| starts.add(1)).unwrap().join().unwrap(), 0);
+            assert_eq!(starts.get(), 1);
+        }
+    };
+    let tasks = [(); 2].map(|()| pool.submit((pool.clone(),), rounds).unwrap());
+    tasks.into_iter().for_each(|task| task.join().unwrap());
+    assert!(format!("{pool:?}").contains("tasks: 0"), "{pool:?}");
+}

@@ -8,7 +8,7 @@ use crate::caller::{self, Caller};
 use crate::error::{PoolError, PoolErrorKind, TaskError};
 use crate::home::{lock, not_encoded};
 use crate::lead::{Collector, Lead, left};
-use crate::table::{Ending, Entry, Pending, Saved, Table, Terms};
+use crate::table::{Claim, Ending, Entry, Pending, Saved, Table, Terms};
 use crate::told::Told;
 use crate::wire::{self, Inbox, OWN, Out, Outbox, Packet, Submitted, TaskHead, TaskId, Tell, TellHead, Wire};
 use crate::worker::{self, Worker};
@@ -174,6 +174,7 @@ impl Client {
             submitted: 0,
             caller: Caller::nobody(),
             cancelled: false,
+            claim: Claim::None,
         });
         if waits {
             lock(&self.outside).insert(id);

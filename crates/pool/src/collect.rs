@@ -4,7 +4,7 @@ use crate::backend::Backend;
 use crate::crew::Member;
 use crate::home::{CLOSED, Home, lock};
 use crate::lead::Collector;
-use crate::table::Ending;
+use crate::table::{Claim, Ending};
 #[cfg(feature = "trace")]
 use crate::trace::Ran;
 use crate::wire::{self, Again, AnswerHead, AskedHead, Out, Outbox, TaskId, Tell, TellHead};
@@ -150,6 +150,7 @@ impl Home {
             }
             Tell::Stop => self.stop_remote(head.worker, head.id, head.number == 1),
             Tell::Claim => self.heed_claim(head.worker, head.id),
+            Tell::Decide => self.decide_claim(head.worker, head.id, head.number),
             Tell::Blocked => self.heed_blocked(head.worker, head.number as u32),
             Tell::Unblocked => self.heed_unblocked(head.worker),
             Tell::Failed | Tell::Claimed | Tell::Taken => {}
@@ -165,6 +166,10 @@ impl Home {
         if entry.cancelled {
             table.remove(id);
             self.cancelled.fetch_sub(1, Ordering::SeqCst);
+            return false;
+        }
+        if entry.claim != Claim::None && entry.head.tries == 0 && tries == 0 {
+            entry.claim = Claim::Met;
             return false;
         }
         // An attempt that has failed; or it lies, started, on the desk of another, who has died: that will be its outcome, or another attempt.

@@ -16,7 +16,7 @@ use crate::retry::Retry;
 use crate::stats::Times;
 use crate::stop::Stop;
 use crate::supervise;
-use crate::table::{Ending, Entry, Pending, Saved, Table, Terms};
+use crate::table::{Claim, Ending, Entry, Pending, Saved, Table, Terms};
 #[cfg(feature = "trace")]
 use crate::trace::{Ran, Trace};
 use crate::wire::{Inbox, Out, Outbox, Packet, TaskHead, TaskId, Tell, TellHead, Wire};
@@ -297,7 +297,8 @@ impl Home {
         let saved = terms.as_ref().is_some_and(|terms| terms.saved.is_some());
         let caller = Caller::here();
         head.span = caller.number();
-        let mut entry = Some(Entry { pending, terms, head, submitted: now_nanos(), caller, cancelled: false });
+        let mut entry =
+            Some(Entry { pending, terms, head, submitted: now_nanos(), caller, cancelled: false, claim: Claim::None });
         let id = loop {
             self.wait_for_room()?;
             let mut table = lock(&self.table);
@@ -360,7 +361,7 @@ impl Home {
         }
         let caller = Caller::here();
         head.span = caller.number();
-        let entry = Entry { pending, terms, head, submitted: now_nanos(), caller, cancelled: false };
+        let entry = Entry { pending, terms, head, submitted: now_nanos(), caller, cancelled: false, claim: Claim::None };
         let id = lock(&self.table).enter(entry);
         self.fail(id, why);
         self.look_around();

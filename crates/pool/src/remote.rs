@@ -6,7 +6,7 @@ use crate::caller::Caller;
 use crate::client::Address;
 use crate::error::{PoolError, TaskError};
 use crate::home::{FINISHED, Home, OPEN, TERMINATED, lock};
-use crate::table::{Ending, Entry, Pending, Saved, Table, Terms};
+use crate::table::{Claim, Ending, Entry, Pending, Saved, Table, Terms};
 use crate::told::Told;
 use crate::wire::{Again, AskedHead, Out, Outbox, TaskHead, TaskId, Tell, TellHead};
 use multiproc_shm::scope::References;
@@ -163,6 +163,7 @@ impl Home {
             submitted: now_nanos(),
             caller: Caller::nobody(),
             cancelled: false,
+            claim: Claim::None,
         })
     }
 
@@ -243,16 +244,66 @@ impl Home {
     }
 
     /// A client would rather run its task itself: it may, if no worker has ever begun it.
+    ///
+    /// One that has begun it may have cleared its desk by now, and what it has told lie behind the claim. So the claim is noted, by which nobody begins the task any more, and decided when everything has been read
+    /// that was told until now.
     pub(crate) fn heed_claim(&self, client: u32, id: TaskId) {
-        let (task, outbox) = {
-            let remotes = lock(&self.remotes);
-            (remotes.tasks.get(&(client, id)).copied(), remotes.clients.get(&client).cloned())
+        let task = lock(&self.remotes).tasks.get(&(client, id)).copied();
+        if !task.is_some_and(|task| self.note_claim(client, id, task)) {
+            self.answer_claim(client, id, false);
+        }
+    }
+
+    fn note_claim(&self, client: u32, id: TaskId, task: TaskId) -> bool {
+        let crew = lock(&self.crew);
+        // Counted first: a worker says on its desk that it starts the task, and then looks at the count.
+        self.cancelled.fetch_add(1, Ordering::SeqCst);
+        let runs = crew.who_runs(task).is_some();
+        let mut table = lock(&self.table);
+        let entry = table.get(task).filter(|entry| !runs && !entry.cancelled && entry.head.tries == 0);
+        // Room is not waited for: it is this thread that makes it.
+        let decide = Out(TellHead::new(Tell::Decide, client, id, task), &());
+        let noted = entry.is_some_and(|entry| {
+            let put = self.tell.try_put_ref(&decide).is_ok();
+            entry.claim = if put { Claim::Made } else { Claim::None };
+            put
+        });
+        if !noted {
+            self.cancelled.fetch_sub(1, Ordering::SeqCst);
+        }
+        noted
+    }
+
+    /// Everything has been read that was told before the claim was noted.
+    pub(crate) fn decide_claim(&self, client: u32, id: TaskId, task: TaskId) {
+        let granted = {
+            let mut table = lock(&self.table);
+            let found = table.get(task).map(|entry| (std::mem::take(&mut entry.claim), entry.cancelled, entry.head.tries));
+            match found {
+                // A worker will come across it, and the count with it.
+                Some((Claim::Made, false, 0)) => table.cancel(task).is_some(),
+                Some((Claim::Met, cancelled, _)) => {
+                    table.remove(task);
+                    // Once for the claim, and for the cancelling.
+                    self.cancelled.fetch_sub(1 + u64::from(cancelled), Ordering::SeqCst);
+                    !cancelled
+                }
+                // It has run, or was cancelled.
+                _ => {
+                    self.cancelled.fetch_sub(1, Ordering::SeqCst);
+                    false
+                }
+            }
         };
-        let granted = task.is_some_and(|task| self.take_back(task, true).is_some());
         if granted {
             lock(&self.remotes).tasks.remove(&(client, id));
             self.lose_interest();
         }
+        self.answer_claim(client, id, granted);
+    }
+
+    fn answer_claim(&self, client: u32, id: TaskId, granted: bool) {
+        let outbox = lock(&self.remotes).clients.get(&client).cloned();
         if let Some(outbox) = outbox {
             let _ = outbox.put_ref(&Out(TellHead::new(Tell::Claimed, 0, id, u64::from(granted)), &()));
         }

@@ -42,7 +42,7 @@ impl Home {
 
     /// Gives a task that waits this outcome, so that it never runs; false when it runs, or has run.
     pub(crate) fn withdraw(&self, id: TaskId, why: TaskError) -> bool {
-        let Some(pending) = self.take_back(id, false) else { return false };
+        let Some(pending) = self.take_back(id) else { return false };
         self.failed.fetch_add(1, Ordering::Relaxed);
         pending.end(Ending::Failed(why));
         self.nudge();
@@ -50,10 +50,10 @@ impl Home {
         true
     }
 
-    /// Takes a task that waits out of the queue, so that it never runs there; `None` when it runs, or has run, or if it shall be `fresh` and has failed before.
-    pub(crate) fn take_back(&self, id: TaskId, fresh: bool) -> Option<Arc<dyn Pending>> {
+    /// Takes a task that waits out of the queue, so that it never runs there; `None` when it runs, or has run.
+    fn take_back(&self, id: TaskId) -> Option<Arc<dyn Pending>> {
         // Between two attempts it lies in no queue, and no worker will meet it.
-        if !fresh && self.take_from_later(id) {
+        if self.take_from_later(id) {
             return lock(&self.table).remove(id).map(|entry| entry.pending);
         }
         let crew = lock(&self.crew);
@@ -63,11 +63,7 @@ impl Home {
             self.cancelled.fetch_sub(1, Ordering::SeqCst);
             return None;
         }
-        let pending = {
-            let mut table = lock(&self.table);
-            let meant = table.get(id).is_some_and(|entry| !fresh || entry.head.tries == 0);
-            if meant { table.cancel(id) } else { None }
-        };
+        let pending = lock(&self.table).cancel(id);
         drop(crew);
         let Some(pending) = pending else {
             self.cancelled.fetch_sub(1, Ordering::SeqCst);

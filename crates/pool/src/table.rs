@@ -86,6 +86,18 @@ pub(crate) struct Entry {
     pub(crate) caller: Caller,
     /// It has its outcome, and a worker that finds it in the queue shall not run it.
     pub(crate) cancelled: bool,
+    pub(crate) claim: Claim,
+}
+
+/// Whether a client would rather run a task itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Claim {
+    #[default]
+    None,
+    /// That is being decided, and no worker shall begin it meanwhile.
+    Made,
+    /// The same, and a worker has thrown it away.
+    Met,
 }
 
 impl Entry {
@@ -232,6 +244,7 @@ mod tests {
             submitted: 0,
             caller: Caller::here(),
             cancelled: false,
+            claim: Claim::None,
         }
     }
 

@@ -81,14 +81,16 @@ pub(crate) enum Tell {
     Claimed = 15,
     /// To a client that waits to hear it: its task has been taken.
     Taken = 16,
+    /// The pool to itself: a claim is to be decided.
+    Decide = 17,
 }
 
 impl Tell {
-    const ALL: [Tell; Tell::Taken as usize + 1] = {
+    const ALL: [Tell; Tell::Decide as usize + 1] = {
         use Tell::*;
         [
             Nothing, Ready, Value, Panicked, Unreadable, Unsendable, Ask, Context, Client, Submit, Stop, Blocked, Unblocked,
-            Failed, Claim, Claimed, Taken,
+            Failed, Claim, Claimed, Taken, Decide,
         ]
     };
 
