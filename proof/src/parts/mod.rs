@@ -1,6 +1,8 @@
 //! The parts of the proof, in the order in which they run.
 
 mod models;
+pub mod peers;
+mod timeouts;
 
 use crate::plan::Plan;
 use crate::tally::Tally;
@@ -16,4 +18,4 @@ pub struct Part {
 }
 
 /// All of them.
-pub const ALL: &[Part] = &[models::PART];
+pub const ALL: &[Part] = &[models::PART, peers::PART, timeouts::PART];
