@@ -279,10 +279,29 @@ impl Arena {
         Ok(())
     }
 
+    /// Epochs begin anew, and stamps only grow. A death in the middle leaves the epoch, so the next collection does it again.
+    #[cold]
+    fn clear_stamps(&self) -> Result<(), Error> {
+        for index in 0..self.objects.high() {
+            // Who is not backed has never been made.
+            if let Ok(entry) = self.entry(index as u32) {
+                // Relaxed: no collection is active. A mover that was held up since an earlier one may put its stamp back: see `moves::is_stamped`.
+                entry.stamp.store(0, Ordering::Relaxed);
+            }
+        }
+        Ok(())
+    }
+
     fn mark(&self) -> Result<Marks<'_>, Error> {
         let Collection { active, epoch, .. } = self.collection();
-        // An epoch is never 0, which means that no collection is active.
-        let now = epoch.load(Ordering::Relaxed).wrapping_add(1).max(1);
+        let now = match epoch.load(Ordering::Relaxed) {
+            u32::MAX => {
+                self.clear_stamps()?;
+                // Never 0, which means that no collection is active.
+                1
+            }
+            last => last + 1,
+        };
         epoch.store(now, Ordering::Relaxed);
         moves::begin(active, now);
         crash::point("collect.active");

@@ -7,8 +7,9 @@
 //! Reading order: [`probe`] (what kernels differ in) -> [`clock`] -> [`futex`] -> [`futex_waitv`] -> [`membarrier`] -> [`robust`] (what the kernel does
 //! when a thread dies) ->
 //! [`memfd`] -> [`own_fd`] -> [`named`] (files in `/dev/shm`) -> [`pidfd`] -> [`tie`] -> [`presence`] -> [`spawn`] -> [`image`] -> [`signal`] -> [`bell`] -> [`caught`] -> [`thread`] -> [`poll`] -> [`stream`] ->
-//! [`signal_watch`] -> [`limits`] -> [`crash`] -> [`task`] and [`debugger`] (for reports and for who debugs).
+//! [`signal_watch`] -> [`limits`] -> [`crash`] and [`age`] (for tests) -> [`task`] and [`debugger`] (for reports and for who debugs).
 
+pub mod age;
 pub mod bell;
 pub mod cache;
 pub mod caught;

@@ -2,6 +2,8 @@
 
 mod models;
 mod mutants;
+pub mod peers;
+mod timeouts;
 
 use crate::plan::Plan;
 use crate::tally::Tally;
@@ -17,4 +19,9 @@ pub struct Part {
 }
 
 /// All of them.
-pub const ALL: &[Part] = &[models::PART, mutants::PART];
+pub const ALL: &[Part] = &[
+    models::PART,
+    mutants::PART,
+    timeouts::PART,
+    peers::PART,
+];

@@ -25,6 +25,7 @@ use super::volume::Volume;
 use multiproc_shm::blocks::BlockId;
 use multiproc_shm::memory::Shared;
 use multiproc_shm::raw::{RawLock, WaitWord};
+use multiproc_sys::age;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// Most items a queue can be bounded to: item numbers have 24 bits.
@@ -99,6 +100,28 @@ impl QueueCell {
     }
 }
 
+impl QueueCell {
+    /// Both ends are here before the first put. 0 is what memory holds anyhow.
+    pub(crate) fn begin_at(&self, first: End, segment_bits: u32) {
+        if first.0 == 0 {
+            return;
+        }
+        let Produced { tail, head_seen, put_bytes, got_seen, .. } = &self.produced;
+        let Consumed { head, tail_seen, got_bytes, .. } = &self.consumed;
+        for word in [tail, head_seen, head, tail_seen] {
+            first.note(word);
+        }
+        // The totals count round as the positions do.
+        for word in [put_bytes.first_word(), got_seen, got_bytes.first_word()] {
+            first.note(word);
+        }
+        if segment_bits != 0 {
+            // Of the ring there is nothing before the first put.
+            self.segments_low.store((first.position() >> segment_bits) as u32, Ordering::Relaxed);
+        }
+    }
+}
+
 impl Consumed {
     /// Names the block that the owner of `clock` is about to take for item `seq`. Until the head is past `seq` nothing has happened.
     pub(crate) fn begin_taking(&self, block: BlockId, seq: u32) {
@@ -137,6 +160,12 @@ impl End {
     #[inline]
     pub(crate) fn new(seq: u32, position: u64) -> End {
         End(u64::from(seq & SEQ_MASK) << POSITION_BITS | position & POSITION_MASK)
+    }
+
+    /// Where a queue begins, at the start of a segment if it has such.
+    pub(crate) fn first(segment_bits: u32) -> End {
+        let unit = segment_bits.max(10);
+        End::new(age::first(24) as u32, age::first(POSITION_BITS - unit) << unit)
     }
 
     #[inline]

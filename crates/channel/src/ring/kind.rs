@@ -104,10 +104,9 @@ fn slot_died(arena: &Arena, object: Object, slot: u32) -> Result<(), Error> {
         let lost = if returned {
             u32::from(!is_in_lease_table(arena, cell, object, seq)?)
         } else {
-            // Committed as far as the head is past them: the note is written before the commit, and what was not committed is taken back by the
-            // next getter.
-            let taken = age(now, seq);
-            if taken < 1 << 23 { taken.min(count) } else { 0 }
+            // Committed as far as the head is past them, however far: the note is written before the commit, names what the head is at, and what was not
+            // committed is taken back by the next getter.
+            age(now, seq).min(count)
         };
         if lost > 0 {
             hand.store(0, Ordering::Relaxed);
@@ -315,4 +314,33 @@ fn report(arena: &Arena, object: Object, standing: &mut Standing) -> Result<(), 
         standing.share(slot, what, &[]);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Queue;
+    use multiproc_shm::Options;
+
+    /// A note of three items, of a process that was held up before it could hand them over, while so many more were taken.
+    fn lost_after(taken: u32, first: u32) -> u32 {
+        let arena = Arena::create(&Options { size: 16 << 20, ..Options::new(0, crate::KINDS) }).unwrap();
+        let queue = Queue::<u8>::builder().capacity(4).build_in(arena).unwrap();
+        let object = arena.object(queue.id()).unwrap().unwrap();
+        let cell = cell(arena, object).unwrap();
+        let hand = Hand { queue: object.index, seq: first, count: 3, returned: false };
+        arena.slot(5).unwrap().hands[2].store(hand.to_word(), Ordering::Relaxed);
+        End::new(first.wrapping_add(taken), 0).store(&cell.consumed.head);
+        slot_died(arena, object, 5).unwrap();
+        queue.take_losses()
+    }
+
+    #[test]
+    fn what_was_in_hand_is_lost_however_many_were_taken_since() {
+        for first in [0, (1 << 24) - 2] {
+            for (taken, lost) in [(0, 0), (2, 2), (3, 3), (1000, 3), ((1 << 23) + 5, 3), ((1 << 24) - 1, 3)] {
+                assert_eq!(lost_after(taken, first), lost, "{taken} since {first}");
+            }
+        }
+    }
 }

@@ -406,7 +406,8 @@ impl Ring {
         self.cell.produced.putting.store(block.raw(), Ordering::Relaxed);
         self.arena().set_block_state(block, BlockState::Object(self.index()))?;
         crash::point("put.ring_owned");
-        self.cell.produced.ring_backed.store(if segment_bits == 0 { FIRST_BACKING } else { 0 }, Ordering::Relaxed);
+        let backed = if segment_bits == 0 { FIRST_BACKING } else { self.tail().position() };
+        self.cell.produced.ring_backed.store(backed, Ordering::Relaxed);
         // Release pairs with the Acquire in `bytes_of`.
         self.cell.ring.store(block.raw(), Ordering::Release);
         crash::point("put.ring_named");
