@@ -31,6 +31,7 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
+    parts::begin_if_asked();
     let arguments = Arguments::parse();
     if arguments.list {
         for part in parts::ALL {

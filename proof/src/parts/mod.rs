@@ -1,6 +1,9 @@
 //! The parts of the proof, in the order in which they run.
 
+mod hostile;
 mod models;
+
+pub use hostile::begin_if_asked;
 
 use crate::plan::Plan;
 use crate::tally::Tally;
@@ -16,4 +19,4 @@ pub struct Part {
 }
 
 /// All of them.
-pub const ALL: &[Part] = &[models::PART];
+pub const ALL: &[Part] = &[models::PART, hostile::PART];
