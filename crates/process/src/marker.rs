@@ -100,7 +100,14 @@ mod tests {
 
     #[test]
     fn markers_come_back_and_strangers_are_left_alone() {
-        let marker = Marker { arena: 10, parent: 11, tie: 12, slot: SlotId { index: 3, generation: 7 }, key: [5, u64::MAX], in_main: true };
+        let marker = Marker {
+            arena: 10,
+            parent: 11,
+            tie: 12,
+            slot: SlotId { index: 3, generation: 7 },
+            key: [5, u64::MAX],
+            in_main: true,
+        };
         let env = marker.to_env().into_string().unwrap();
         let value = env.strip_prefix("MULTIPROC_WORKER=").unwrap();
         assert_eq!(Marker::parse(value), Found::Ours(marker));

@@ -23,7 +23,7 @@ pub const PART: Part =
 /// An operation waits for a millisecond or two, and has so long on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// A round ends within this after its last operation.
-const END: Duration = Duration::from_secs(10);
+const END: Duration = Duration::from_secs(30);
 const ORDER: &str = "PROOF_HOSTILE_ROUND";
 
 /// In the coordinator of a round, runs it and does not return.
@@ -49,7 +49,9 @@ struct Outcome {
 
 fn run(plan: &Plan) -> Tally {
     let mut tally = Tally::new(&["passed", "failed", "s"]);
-    if std::env::var_os("PROOF_ONLY").is_none() { tests::run(&["-p", "multiproc-targets"], plan, &mut tally); }
+    if std::env::var_os("PROOF_ONLY").is_none() {
+        tests::run(&["-p", "multiproc-targets"], plan, &mut tally);
+    }
     let rounds = plan.count(12, 700);
     let (millis, writes) = (plan.count(700, 900), plan.count(10_000, 15_000));
     let mut random = plan.random("hostile");
@@ -171,7 +173,9 @@ fn end(board: &Board, coordinator: &mut Child, outcome: &mut Outcome) {
         let within = name(actor.operation.load(Ordering::Relaxed));
         if signal != 0 {
             let [address, place] = [0, 1].map(|i| actor.fault[i].load(Ordering::Relaxed));
-            outcome.broken.push(format!("actor {index} got signal {signal} in operation {within} at {place:#x}, touching {address:#x}"));
+            outcome
+                .broken
+                .push(format!("actor {index} got signal {signal} in operation {within} at {place:#x}, touching {address:#x}"));
         }
         if let Some(text) = actor.panic() {
             outcome.broken.push(format!("actor {index} panicked in operation {within}: {text}"));

@@ -19,6 +19,10 @@ const SCRIBBLER: usize = 1;
 const FIRST: usize = 2;
 /// Processes that only use what is there.
 pub const USERS: usize = 3;
+/// Everybody ends within this.
+const END: Duration = Duration::from_secs(6);
+/// In [`Things::operate`].
+const CONDITION_WAIT: u8 = 9;
 const POOL: usize = FIRST + USERS;
 /// Operations of the coordinator besides those that all do, by their numbers on the board.
 pub const OWN: [(u32, &str); 6] =
@@ -69,7 +73,7 @@ pub fn coordinate(path: &Path, order: Order) {
     let (mut hands, mut tasks, mut children) = (Hands::default(), Vec::new(), Vec::new());
     let until = Instant::now() + Duration::from_millis(order.millis);
     while Instant::now() < until {
-        let bytes: [u8; 24] = std::array::from_fn(|_| random.u8(..));
+        let bytes = choices(&mut random);
         let mut input = Input::new(&bytes);
         let what = random.u32(..40);
         let note = |operation: u8| me.begin(u32::from(operation));
@@ -116,14 +120,10 @@ pub fn coordinate(path: &Path, order: Order) {
     }
     board.stop.store(1, Ordering::Relaxed);
     board.ending.store(1, Ordering::Relaxed);
-    me.begin(102);
-    let _ = scribbler.join_timeout(Duration::from_millis(800));
-    me.end(true);
+    join_within(END, me, &mut scribbler);
     note_end(board.actor(SCRIBBLER), scribbler.exit_status());
     for (index, mut user) in (FIRST..).zip(users) {
-        me.begin(102);
-        let _ = user.join_timeout(Duration::from_millis(800));
-        me.end(true);
+        join_within(END, me, &mut user);
         note_end(board.actor(index), user.exit_status());
     }
     me.begin(104);
@@ -133,18 +133,36 @@ pub fn coordinate(path: &Path, order: Order) {
     me.begin(104);
     drop(children);
     me.end(true);
-    me.begin(104);
+    // Has no time-out of its own: it ends what runs there, and that takes as long as it takes; but the round has to end.
     drop(pool.take());
-    me.end(true);
     me.begin(104);
     drop((things, here));
     me.end(true);
     me.set(State::Done);
 }
 
+/// Joins, each time for a moment.
+fn join_within(patience: Duration, me: &Actor, process: &mut Process<()>) {
+    let until = Instant::now() + patience;
+    let mut ended = false;
+    while !ended && Instant::now() < until {
+        me.begin(102);
+        ended = !matches!(process.join_timeout(Duration::from_millis(50)), Ok(None));
+        me.end(true);
+    }
+}
+
 fn note_end(actor: &Actor, status: Option<ExitStatus>) {
     let word = status.map_or(0, |status| status.code().map_or(1000 + status.signal().unwrap_or(0), |code| 1 + code));
     actor.end.store(word as u32, Ordering::Relaxed);
+}
+
+/// The choices of one operation. Not that of a condition: who waits there with a time-out takes the lock again without one, and would wait for ever for who
+/// never had it.
+fn choices(random: &mut fastrand::Rng) -> [u8; 24] {
+    let mut bytes: [u8; 24] = std::array::from_fn(|_| random.u8(..));
+    bytes[0] += u8::from(bytes[0] % 64 == CONDITION_WAIT);
+    bytes
 }
 
 fn own(operation: impl FnOnce() -> Result<(), Box<dyn Error>>) -> Result<(), Box<dyn Error>> {
@@ -171,7 +189,7 @@ fn use_things(path: String, index: usize, seed: u64, things: Things, ends: Ends)
     let mut random = fastrand::Rng::with_seed(seed ^ index as u64);
     let mut hands = Hands::default();
     while board.stop.load(Ordering::Relaxed) == 0 {
-        let bytes: [u8; 24] = std::array::from_fn(|_| random.u8(..));
+        let bytes = choices(&mut random);
         let note = |operation: u8| me.begin(u32::from(operation));
         let done = things.operate(arena, &ends, &mut hands, &mut Input::new(&bytes), note);
         if let Err(refused) = &done {
@@ -207,7 +225,7 @@ fn write_over(path: String, seed: u64, writes: u64, millis: u64) {
         } else {
             let (_, offset) = map.pick(&mut input);
             if let Ok([word]) = arena.memory().words(offset, 8) {
-                write_for_a_moment(word, &mut input, random.u32(..200));
+                write_for_a_moment(word, &mut input, random.u32(..64));
             }
         }
         let live = map.pick(&mut Input::new(&bytes)).0.is_live();
@@ -230,6 +248,6 @@ fn write_for_a_moment(word: &AtomicU64, input: &mut Input<'_>, moment: u32) {
     let old = word.load(Ordering::Relaxed);
     let new = scribbled(input, old, || old.rotate_left(13));
     word.store(new, Ordering::Relaxed);
-    (0..moment * 20).for_each(|_| std::hint::spin_loop());
+    (0..moment * 4).for_each(|_| std::hint::spin_loop());
     let _ = word.compare_exchange(new, old, Ordering::Relaxed, Ordering::Relaxed);
 }
