@@ -365,8 +365,9 @@ impl Pool {
         let Some(home) = self.home() else { return true };
         let all = || {
             let crew = lock(&home.crew);
-            crew.members.iter().filter(|member| member.is_ready && !member.leaving && member.pid().is_some()).count()
-                >= home.target.load(Ordering::SeqCst)
+            // One that has died and is not buried yet was ready.
+            let counts = |member: &&Member| member.is_ready && !member.leaving && member.pid().is_some() && !member.has_ended();
+            crew.members.iter().filter(counts).count() >= home.target.load(Ordering::SeqCst)
         };
         home.drive_any(&|| all() || home.state() != OPEN, Instant::now().checked_add(timeout)) && all()
     }
