@@ -15,11 +15,16 @@ use multiproc_channel::{Bincode, Message};
 use multiproc_shm::scope::References;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
-use std::thread;
 use std::time::Instant;
+
+/// Numbers of messages go round here.
+const ROUND: u32 = 1 << 24;
 
 impl Backend for Home {
     fn drive(&self, done: &dyn Fn() -> bool, deadline: Option<Instant>, task: Option<TaskId>) -> bool {
+        if !self.is_ours() {
+            return done();
+        }
         self.lead.drive(self, done, deadline, task.is_none())
     }
 
@@ -38,7 +43,9 @@ impl Backend for Home {
     }
 
     fn stop(&self, id: TaskId, gently: bool) {
-        self.stop_task(id, gently);
+        if self.is_ours() {
+            self.stop_task(id, gently);
+        }
     }
 
     fn is_running(&self, id: TaskId) -> bool {
@@ -55,11 +62,23 @@ impl Backend for Home {
 impl Collector for Home {
     fn collect(&self, within: Within) -> bool {
         // An error is time that is up, or shared memory that refuses, of which everybody else tells.
-        let Ok(sealed) = self.tells.get_sealed(within) else { return false };
+        if !self.is_ours() {
+            return false;
+        }
+        let got = self.tells.get_sealed_unless(within, || self.nudged.load(Ordering::SeqCst));
+        // Before whoever collects looks around.
+        self.nudged.store(false, Ordering::SeqCst);
         // A value that nobody waits for is dropped here, and a waker called: code of the user's, whose panic is no matter of this thread's.
-        let _ = catch_unwind(AssertUnwindSafe(|| self.heed(&sealed)));
-        self.look_around();
-        true
+        let heeded = got.is_ok_and(|sealed| {
+            let _ = catch_unwind(AssertUnwindSafe(|| self.heed(&sealed)));
+            true
+        });
+        // Nobody else gets anything there. Release pairs with the Acquire in `catch_up`.
+        let before = self.heeded.swap(self.tells.got_so_far(), Ordering::Release);
+        if heeded || before != self.heeded.load(Ordering::Relaxed) {
+            self.look_around();
+        }
+        heeded
     }
 
     fn nobody_leads(&self, called: bool) {
@@ -72,6 +91,9 @@ impl Collector for Home {
 impl Home {
     /// Collects, or waits for who does, until something that any task's outcome may bring about.
     pub(crate) fn drive_any(&self, done: &dyn Fn() -> bool, deadline: Option<Instant>) -> bool {
+        if !self.is_ours() {
+            return done();
+        }
         self.lead.drive(self, done, deadline, true)
     }
 
@@ -89,16 +111,13 @@ impl Home {
         }
     }
 
-    /// Everything that was told before this call has been taken notice of when it returns.
+    /// Everything that was told before this call has been taken notice of when it returns. It waits for no worker: one that has been stopped in the middle of telling something
+    /// has not told it.
     pub(crate) fn catch_up(&self) {
-        let mark = self.next_mark.fetch_add(1, Ordering::Relaxed) + 1;
-        lock(&self.marks).push(mark);
-        let out = Out(TellHead::new(Tell::Nothing, 0, mark, 0), &());
-        while self.tell.try_put_ref(&out).is_err_and(|e| e.is_full() || e.is_would_block()) {
-            self.collect_if_alone();
-            thread::yield_now();
-        }
-        self.drive_any(&|| !lock(&self.marks).contains(&mark), None);
+        let told = self.tells.put_so_far();
+        // Of numbers that go round, far less than half can lie between the two.
+        let is_behind = || told.wrapping_sub(self.heeded.load(Ordering::Acquire)) & (ROUND - 1);
+        self.drive_any(&|| is_behind() == 0 || is_behind() > ROUND / 2, None);
     }
 
     fn heed(&self, sealed: &Sealed) {
@@ -116,7 +135,7 @@ impl Home {
             self.record(head.id, Ran { name: "task", worker: head.worker, since: head.since, ran: head.number, outcome });
         }
         match head.tell()? {
-            Tell::Nothing => lock(&self.marks).retain(|mark| *mark != head.id),
+            Tell::Nothing | Tell::Failed | Tell::Claimed => {}
             Tell::Ready => self.has_begun(head.worker),
             Tell::Value => {
                 let entry = lock(&self.table).remove(head.id)?;
@@ -151,7 +170,6 @@ impl Home {
             Tell::Claim => self.heed_claim(head.worker, head.id),
             Tell::Blocked => self.heed_blocked(head.worker, head.number as u32),
             Tell::Unblocked => self.heed_unblocked(head.worker),
-            Tell::Failed | Tell::Claimed => {}
         }
         Some(())
     }

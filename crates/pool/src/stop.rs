@@ -3,7 +3,7 @@
 use crate::TaskError;
 use crate::crew::Verdict;
 use crate::home::{Home, lock};
-use crate::supervise::Next;
+use crate::supervise::{Next, later};
 use crate::table::{Ending, Pending};
 use crate::wire::TaskId;
 use multiproc_process::Signal;
@@ -34,7 +34,7 @@ impl Home {
             }
             drop(crew);
             if !gently {
-                lock(&self.stops).push(Stop { id, at: Instant::now() + self.settings.grace, told: false });
+                lock(&self.stops).push(Stop { id, at: later(Instant::now(), self.settings.grace), told: false });
                 let _ = self.bell.set();
             }
         }
@@ -100,7 +100,7 @@ impl Home {
                     return false;
                 }
                 member.end_task(stop.id, Verdict::Cancelled(stop.id), Signal::TERM);
-                (stop.told, stop.at) = (true, now + self.settings.grace);
+                (stop.told, stop.at) = (true, later(now, self.settings.grace));
             }
             next.at(stop.at);
             true
