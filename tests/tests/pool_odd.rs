@@ -414,3 +414,37 @@ fn maps_fit_into_the_bound() {
         assert!(pool.try_map(0..500, |n: u32| n).unwrap().into_iter().map(Result::unwrap).eq(all));
     }
 }
+
+/// Code of the user's that panics beside the task's function: in a value's drop, or when an argument is decoded for another attempt.
+#[test]
+fn panics_where_nobody_expects_them() {
+    #[derive(serde::Serialize, serde::Deserialize)]
+    struct Value;
+    impl Drop for Value {
+        fn drop(&mut self) {
+            assert!(thread::current().name() == Some("main"), "a value whose drop panics");
+        }
+    }
+    #[derive(serde::Serialize)]
+    struct Argument;
+    impl<'de> serde::Deserialize<'de> for Argument {
+        fn deserialize<D: serde::Deserializer<'de>>(_: D) -> Result<Argument, D::Error> {
+            panic!("an argument that does not decode")
+        }
+    }
+    let _watched = watch(60);
+    let pool = ThreadPool::new(1).unwrap();
+    for _ in 0..3 {
+        drop(pool.submit((), || {
+            thread::sleep(Duration::from_millis(5));
+            Value
+        }));
+    }
+    assert_eq!(pool.apply((), || 1).unwrap(), 1);
+    for builder in [Pool::builder(), Pool::builder().threads(), Pool::builder().inline()] {
+        let pool = builder.workers(1).retries(1).build().unwrap();
+        let why = pool.apply((Argument,), |_: Argument| 1).unwrap_err();
+        assert!(matches!(&why, TaskError::Unreadable(text) if text.contains("does not decode")), "{why}");
+        assert_eq!(pool.apply((), || 1).unwrap(), 1);
+    }
+}

@@ -139,7 +139,10 @@ impl Home {
             Tell::Ready => self.has_begun(head.worker),
             Tell::Value => {
                 let entry = lock(&self.table).remove(head.id)?;
-                if !entry.cancelled {
+                if entry.cancelled {
+                    // It had ended by itself.
+                    self.cancelled.fetch_sub(1, Ordering::SeqCst);
+                } else {
                     self.has_ended(&entry, true);
                     entry.pending.end(Ending::Value(rest, references, head.number));
                 }

@@ -354,7 +354,13 @@ impl Home {
             catch_unwind(AssertUnwindSafe(|| retry.pause(tries + 1, &why))).ok().flatten().map(|pause| (tries, pause))
         });
         let mut table = lock(&self.table);
-        let Some(entry) = table.get(id).filter(|entry| !entry.cancelled) else { return };
+        let Some(entry) = table.get(id) else { return };
+        if entry.cancelled {
+            // It had failed by itself, and no worker will meet it any more.
+            table.remove(id);
+            self.cancelled.fetch_sub(1, Ordering::SeqCst);
+            return;
+        }
         // Who has been asked to stop meanwhile is not tried again.
         let may = entry.terms.as_ref().is_some_and(|terms| terms.retry.is_some());
         if let Some((_, pause)) = pause.filter(|(tries, _)| may && *tries == entry.head.tries) {

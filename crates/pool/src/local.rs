@@ -170,8 +170,11 @@ impl Local {
             let mut tries = 0;
             loop {
                 tries += 1;
-                let args = saved.open(|bytes, references| message::decode::<A, Bincode>(arena, bytes, references));
-                let args = args.map_err(|e| TaskError::Unreadable(e.to_string()))?;
+                let decode = || saved.open(|bytes, references| message::decode::<A, Bincode>(arena, bytes, references));
+                let args = match catch_unwind(AssertUnwindSafe(decode)) {
+                    Ok(args) => args.map_err(|e| TaskError::Unreadable(e.to_string()))?,
+                    Err(panic) => return Err(TaskError::Unreadable(Panic::taken(&*panic).message)),
+                };
                 let call = call.clone();
                 let why = match attempt(|| call(args)) {
                     Ok(value) => return Ok(value),
@@ -216,12 +219,14 @@ impl Local {
             HERE.with(|here| here.borrow_mut().push(task.clone()));
             let since = Instant::now();
             let broken = lock(&pool.broken).clone();
-            let outcome = broken.map_or_else(call, |why| Err(TaskError::Refused(why)));
+            let outcome = broken.map_or_else(|| attempt(call).and_then(|outcome| outcome), |why| Err(TaskError::Refused(why)));
             HERE.with(|here| here.borrow_mut().pop());
             // Whoever sees the outcome finds the room.
             pool.leave();
             slot.settle(outcome, since.elapsed().as_nanos() as u64);
             pool.forget(id);
+            // A value that nobody waits for is dropped here: code of the user's, whose panic would end the program.
+            let _ = catch_unwind(AssertUnwindSafe(move || drop(slot)));
         };
         match &self.threads {
             Some(threads) => threads.spawn_fifo(run),

@@ -107,3 +107,36 @@ impl Home {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Pool;
+    use multiproc_process::Args;
+    use std::panic::resume_unwind;
+    use std::time::Duration;
+
+    fn storm<R: multiproc_channel::Message + Send>(pool: &Pool, f: <() as Args>::Fn<R>) {
+        for n in 0..1500 {
+            let task = pool.submit((), f).unwrap();
+            (0..n % 100 * 20).for_each(|_| std::hint::spin_loop());
+            pool.backend().stop(task.id, true);
+        }
+    }
+
+    /// A task that ends by itself while it is being cancelled counts no longer, and leaves nothing.
+    #[test]
+    fn the_count_of_what_is_cancelled_goes_down() {
+        for retries in [0, 1] {
+            let pool = Pool::builder().workers(1).retries(retries).build().unwrap();
+            storm(&pool, || 1u32);
+            storm(&pool, || -> u32 { resume_unwind(Box::new(5)) });
+            let home = pool.home().unwrap();
+            let by = Instant::now() + Duration::from_secs(30);
+            while home.cancelled.get() > 0 || !lock(&home.table).is_bare() {
+                assert!(Instant::now() < by, "{} cancelled", home.cancelled.get());
+                pool.apply((), || ()).unwrap();
+            }
+        }
+    }
+}
