@@ -364,7 +364,7 @@ fn nothing_slips_into_a_pool_of_threads_that_is_closed() {
         thread::scope(|s| {
             let submits = s.spawn(|| {
                 (0..n % 50).for_each(|_| std::hint::spin_loop());
-                let task = other.submit((), || thread::yield_now());
+                let task = other.submit((), thread::yield_now);
                 // Taken, though the pool had come to its end?
                 let slipped = joined.load(Ordering::SeqCst) && task.as_ref().is_ok_and(|task| !task.is_done());
                 (task.is_ok(), slipped)
