@@ -149,15 +149,20 @@ fn a_pipe() {
 
     // Killed while the ring is full, past some laps.
     let (tx, rx) = one_way::<u64>().expect("there is memory");
-    let putter =
-        Process::spawn((tx,), |tx: multiproc::PipeSender<u64>| (0..).for_each(|n| tx.send(n).expect("the other end is there")))
-            .expect("a process starts");
+    let putter = Process::spawn((tx,), |tx: multiproc::PipeSender<u64>| while_sent(&tx)).expect("a process starts");
     (0..100_000).for_each(|n| assert_eq!(rx.recv().expect("it sends"), n));
     kill(putter);
     let mut next = 100_000;
     while let Ok(n) = rx.recv() {
         assert_eq!(n, next);
         next += 1;
+    }
+}
+
+fn while_sent(tx: &multiproc::PipeSender<u64>) {
+    let mut n = 0;
+    while tx.send(n).is_ok() {
+        n += 1;
     }
 }
 

@@ -100,7 +100,19 @@ impl Home {
     }
 
     pub(crate) fn heed_client(&self, number: u32, outbox: Outbox) {
+        self.forget_clients();
         lock(&self.remotes).clients.insert(number, outbox);
+    }
+
+    /// Lets go of clients whose processes have ended.
+    pub(crate) fn forget_clients(&self) {
+        lock(&self.remotes).clients.retain(|_, outbox| !outbox.is_disconnected());
+    }
+
+    /// A worker has ended: it waits for nothing, and is told nothing, any more.
+    pub(crate) fn forget_worker(&self, worker: u32) {
+        lock(&self.remotes).blocked.remove(&worker);
+        self.forget_clients();
     }
 
     /// A client has submitted a task.
