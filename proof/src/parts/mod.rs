@@ -1,5 +1,6 @@
 //! The parts of the proof, in the order in which they run.
 
+pub mod ageing;
 mod models;
 pub mod peers;
 mod timeouts;
@@ -18,4 +19,4 @@ pub struct Part {
 }
 
 /// All of them.
-pub const ALL: &[Part] = &[models::PART, peers::PART, timeouts::PART];
+pub const ALL: &[Part] = &[models::PART, peers::PART, timeouts::PART, ageing::PART];
