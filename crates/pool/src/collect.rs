@@ -4,10 +4,10 @@ use crate::backend::Backend;
 use crate::crew::Member;
 use crate::home::{CLOSED, Home, lock};
 use crate::lead::Collector;
-use crate::table::Ending;
+use crate::table::{Claim, Ending};
 #[cfg(feature = "trace")]
 use crate::trace::Ran;
-use crate::wire::{self, Again, AnswerHead, Out, Outbox, TaskHead, TaskId, Tell, TellHead};
+use crate::wire::{self, Again, AnswerHead, AskedHead, Out, Outbox, TaskId, Tell, TellHead};
 use crate::{error::TaskError, panics::Panic};
 use multiproc_channel::message;
 use multiproc_channel::sealed::{Sealed, Within};
@@ -82,9 +82,10 @@ impl Home {
 
     /// Wakes those who wait for what any task may bring about.
     pub(crate) fn look_around(&self) {
+        self.admit();
         self.lead.look_around();
         // The last outcome of a pool that has been closed: its workers shall leave.
-        if self.state() == CLOSED && self.open_tasks() == 0 {
+        if self.state() == CLOSED && !self.has_work() {
             let _ = self.bell.set();
         }
     }
@@ -144,14 +145,15 @@ impl Home {
             }
             Tell::Client => self.heed_client(head.worker, decode::<Outbox>(self, rest, references)?),
             Tell::Submit => {
-                let (task, args) = wire::split::<TaskHead>(rest)?;
-                self.heed_submitted(head, task, args, references);
+                let (task, rest) = wire::split::<AskedHead>(rest)?;
+                self.heed_submitted(head, task, rest, references);
             }
             Tell::Stop => self.stop_remote(head.worker, head.id, head.number == 1),
             Tell::Claim => self.heed_claim(head.worker, head.id),
+            Tell::Decide => self.decide_claim(head.worker, head.id, head.number),
             Tell::Blocked => self.heed_blocked(head.worker, head.number as u32),
             Tell::Unblocked => self.heed_unblocked(head.worker),
-            Tell::Failed | Tell::Claimed => {}
+            Tell::Failed | Tell::Claimed | Tell::Taken => {}
         }
         Some(())
     }
@@ -164,6 +166,10 @@ impl Home {
         if entry.cancelled {
             table.remove(id);
             self.cancelled.fetch_sub(1, Ordering::SeqCst);
+            return false;
+        }
+        if entry.claim != Claim::None && entry.head.tries == 0 && tries == 0 {
+            entry.claim = Claim::Met;
             return false;
         }
         // An attempt that has failed; or it lies, started, on the desk of another, who has died: that will be its outcome, or another attempt.

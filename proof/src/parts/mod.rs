@@ -2,6 +2,7 @@
 
 pub mod ageing;
 mod models;
+mod mutants;
 pub mod peers;
 mod timeouts;
 
@@ -19,4 +20,4 @@ pub struct Part {
 }
 
 /// All of them.
-pub const ALL: &[Part] = &[models::PART, peers::PART, timeouts::PART, ageing::PART];
+pub const ALL: &[Part] = &[models::PART, mutants::PART, timeouts::PART, ageing::PART, peers::PART];

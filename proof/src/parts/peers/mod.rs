@@ -147,7 +147,11 @@ fn run(plan: &Plan) -> Tally {
     let mut missing: BTreeMap<String, Vec<&str>> = BTreeMap::new();
     let mut lines = Vec::new();
     let mut known_ours: BTreeMap<&str, (u64, u64, Vec<String>)> = BTreeMap::new();
-    for scenario in SCENARIOS {
+    for (n, scenario) in SCENARIOS.iter().enumerate() {
+        if plan.long {
+            // Progress, apart from what is kept.
+            eprintln!("{} of {}: {}", n + 1, SCENARIOS.len(), scenario.what);
+        }
         let at_once = if scenario.alone { 1 } else { AT_ONCE };
         // A scenario of ours that stands beside several of others runs once.
         let ours = known_ours.entry(scenario.ours).or_insert_with(|| {
