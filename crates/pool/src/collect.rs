@@ -2,21 +2,28 @@
 
 use crate::backend::Backend;
 use crate::crew::Member;
+use crate::error::{PoolError, PoolErrorKind, TaskError};
 use crate::home::{CLOSED, Home, lock};
 use crate::lead::Collector;
+use crate::panics::Panic;
 use crate::table::{Claim, Ending};
 #[cfg(feature = "trace")]
 use crate::trace::Ran;
 use crate::wire::{self, Again, AnswerHead, AskedHead, Out, Outbox, TaskId, Tell, TellHead};
-use crate::{error::TaskError, panics::Panic};
 use multiproc_channel::message;
 use multiproc_channel::sealed::{Sealed, Within};
-use multiproc_channel::{Bincode, Message};
+use multiproc_channel::{Bincode, GetError, Message};
+use multiproc_shm::Error;
 use multiproc_shm::scope::References;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// Who waits for a pool that cannot hear its workers looks again this often; it is about to end.
+const PAUSE: Duration = Duration::from_millis(1);
+/// See [`Home::catch_up`].
+const CATCH_UP: Duration = Duration::from_secs(2);
 
 impl Backend for Home {
     fn drive(&self, done: &dyn Fn() -> bool, deadline: Option<Instant>, task: Option<TaskId>) -> bool {
@@ -54,8 +61,17 @@ impl Backend for Home {
 
 impl Collector for Home {
     fn collect(&self, within: Within) -> bool {
-        // An error is time that is up, or shared memory that refuses, of which everybody else tells.
-        let Ok(sealed) = self.tells.get_sealed(within) else { return false };
+        let sealed = match self.tells.get_sealed(within) {
+            Ok(sealed) => sealed,
+            Err(GetError::Shared(e @ Error::Corrupted(_))) => {
+                // Nothing that is told can be heard any more, and who waits is not to go round in the meantime.
+                self.give_up(PoolError::new(PoolErrorKind::Broken, format!("the pool cannot hear its workers: {e}")));
+                thread::park_timeout(PAUSE);
+                return false;
+            }
+            // Time that is up, or shared memory that refuses for now, of which everybody else tells.
+            Err(_) => return false,
+        };
         // A value that nobody waits for is dropped here, and a waker called: code of the user's, whose panic is no matter of this thread's.
         let _ = catch_unwind(AssertUnwindSafe(|| self.heed(&sealed)));
         self.look_around();
@@ -90,16 +106,19 @@ impl Home {
         }
     }
 
-    /// Everything that was told before this call has been taken notice of when it returns.
+    /// Everything that was told before this call has been taken notice of when it returns; but for what a process keeps back that is stopped in the middle of
+    /// telling, or has written over the queue: that is not waited for for long.
     pub(crate) fn catch_up(&self) {
         let mark = self.next_mark.fetch_add(1, Ordering::Relaxed) + 1;
         lock(&self.marks).push(mark);
         let out = Out(TellHead::new(Tell::Nothing, 0, mark, 0), &());
-        while self.tell.try_put_ref(&out).is_err_and(|e| e.is_full() || e.is_would_block()) {
+        let end = Instant::now().checked_add(CATCH_UP);
+        let in_time = || end.is_none_or(|end| Instant::now() < end);
+        while self.tell.try_put_ref(&out).is_err_and(|e| e.is_full() || e.is_would_block()) && in_time() {
             self.collect_if_alone();
             thread::yield_now();
         }
-        self.drive_any(&|| !lock(&self.marks).contains(&mark), None);
+        self.drive_any(&|| !lock(&self.marks).contains(&mark), end);
     }
 
     fn heed(&self, sealed: &Sealed) {

@@ -1,6 +1,7 @@
 //! What a task does, as the worker finds it: the generic part, which knows the types, and the user's function, each by its place in the program's file.
 //!
-//! As for a process ([`multiproc_process::args`]): the sender checks that both addresses are the main program's code, and so does the worker before it jumps.
+//! As for a process ([`multiproc_process::args`]): the sender checks that both addresses are the main program's code and seals them, and the worker checks both before it
+//! jumps.
 #![allow(unsafe_code)]
 
 use crate::error::{PoolError, PoolErrorKind};
@@ -10,7 +11,7 @@ use crate::wire::TaskHead;
 use multiproc_channel::{Bincode, Buffer, Message, message};
 use multiproc_process::Args;
 use multiproc_shm::Arena;
-use multiproc_sys::image;
+use multiproc_sys::{image, seal};
 use serde::{Deserialize, Serialize};
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -89,14 +90,22 @@ impl Job {
         Job::new(run_call_carrying::<C, T, R>, f as *const ())
     }
 
+    fn seal(self) -> u64 {
+        seal::of(&[self.run, self.function])
+    }
+
     pub(crate) fn head(self) -> TaskHead {
-        TaskHead { id: 0, run: self.run, function: self.function, context: 0, tries: 0, span: 0 }
+        TaskHead { id: 0, run: self.run, function: self.function, seal: self.seal(), context: 0, tries: 0, span: 0 }
     }
 }
 
-/// Runs a task that a worker has taken; false when its addresses are not code of this program.
+/// Runs a task that a worker has taken; false when its addresses are not what some process of this tree has sent.
 pub(crate) fn run(run: &Run<'_>) -> bool {
-    let (Some(generic), Some(_)) = (address_of(run.head().run), address_of(run.head().function)) else { return false };
+    let &TaskHead { run: at, function, seal, .. } = run.head();
+    if (Job { run: at, function }).seal() != seal {
+        return false;
+    }
+    let (Some(generic), Some(_)) = (address_of(at), address_of(function)) else { return false };
     // SAFETY: the offset is that of a `RunFn`, taken by the sender in the same file, and lies in its code.
     let generic = unsafe { std::mem::transmute::<*const (), RunFn>(generic) };
     generic(run);

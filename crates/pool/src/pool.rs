@@ -86,6 +86,9 @@ enum Kind {
     Local(Arc<LocalOwner>),
 }
 
+/// While a pool is terminated, who waits for that looks again this often.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
 /// What all handles share; dropped with the last.
 struct Owner(Arc<Home>);
 
@@ -100,7 +103,8 @@ impl Drop for Owner {
         let in_time = Instant::now().checked_add(home.settings.shutdown_timeout);
         if !home.wait_until_finished(in_time) {
             home.advance(TERMINATED);
-            home.wait_until_finished(None);
+            // It ends without the workers' help, so not all at once: the queue by which they would tell of it may have been written over.
+            while !home.wait_until_finished(Instant::now().checked_add(LOOK_AGAIN)) {}
         }
         if let Some(thread) = lock(&home.thread).take() {
             let _ = thread.join();
@@ -361,8 +365,9 @@ impl Pool {
         let Some(home) = self.home() else { return true };
         let all = || {
             let crew = lock(&home.crew);
-            crew.members.iter().filter(|member| member.is_ready && !member.leaving && member.pid().is_some()).count()
-                >= home.target.load(Ordering::SeqCst)
+            // One that has died and is not buried yet was ready.
+            let counts = |member: &&Member| member.is_ready && !member.leaving && member.pid().is_some() && !member.has_ended();
+            crew.members.iter().filter(counts).count() >= home.target.load(Ordering::SeqCst)
         };
         home.drive_any(&|| all() || home.state() != OPEN, Instant::now().checked_add(timeout)) && all()
     }

@@ -200,10 +200,9 @@ impl Home {
                 if lock(&self.crew).members.is_empty() {
                     let text = "no worker is left, and none can be started";
                     self.give_up(crate::PoolError::because(PoolErrorKind::Broken, text, e));
-                } else {
-                    lock(&self.crew).next_start = Some(Instant::now() + START_AGAIN);
+                    break;
                 }
-                continue;
+                lock(&self.crew).next_start = Some(Instant::now() + START_AGAIN);
             }
         }
         let mut crew = lock(&self.crew);

@@ -35,6 +35,8 @@ pub(crate) struct TaskHead {
     /// Offsets of code in the program's file: of the generic part, and of the user's function.
     pub(crate) run: u64,
     pub(crate) function: u64,
+    /// Of both.
+    pub(crate) seal: u64,
     /// What else the function is given, kept by the worker from task to task; 0 for nothing.
     pub(crate) context: u64,
     /// How often it was started before, and has failed.

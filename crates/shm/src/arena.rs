@@ -447,6 +447,11 @@ impl Arena {
         self.memory.at(self.layout.object_entries + u64::from(index) * crate::layout::ENTRY_SIZE)
     }
 
+    /// Objects below this index have been made at some time.
+    pub(crate) fn objects_high(&self) -> u64 {
+        self.objects.high(&self.memory)
+    }
+
     pub(crate) fn object_state(&self, index: u32) -> Result<(ObjectState, u32), Error> {
         // Acquire pairs with the Release of who made it live.
         ObjectState::from_word(self.objects.state(&self.memory, u64::from(index))?.load(Ordering::Acquire))

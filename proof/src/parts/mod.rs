@@ -1,10 +1,13 @@
 //! The parts of the proof, in the order in which they run.
 
 pub mod ageing;
+mod hostile;
 mod models;
 mod mutants;
 pub mod peers;
 mod timeouts;
+
+pub use hostile::begin_if_asked;
 
 use crate::plan::Plan;
 use crate::tally::Tally;
@@ -20,4 +23,4 @@ pub struct Part {
 }
 
 /// All of them.
-pub const ALL: &[Part] = &[models::PART, mutants::PART, timeouts::PART, ageing::PART, peers::PART];
+pub const ALL: &[Part] = &[models::PART, mutants::PART, hostile::PART, timeouts::PART, ageing::PART, peers::PART];

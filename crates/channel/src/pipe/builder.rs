@@ -18,8 +18,8 @@ use std::sync::atomic::Ordering;
 
 /// Bytes of each way's ring: 64 KiB, as a pipe of the kernel.
 const DEFAULT_RING: u64 = 64 << 10;
-const MIN_RING: u64 = 16 << 10;
-const MAX_RING: u64 = 1 << 30;
+pub(super) const MIN_RING: u64 = 16 << 10;
+pub(super) const MAX_RING: u64 = 1 << 30;
 
 /// What an end carries in one direction: the type and its codec, as a number. Never 0, which stands for nothing.
 pub(super) fn carries<T: 'static, C: 'static>() -> u64 {

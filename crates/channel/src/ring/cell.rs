@@ -22,6 +22,7 @@
 
 use super::dead::DeadCell;
 use super::volume::Volume;
+use multiproc_shm::Error;
 use multiproc_shm::blocks::BlockId;
 use multiproc_shm::memory::Shared;
 use multiproc_shm::raw::{RawLock, WaitWord};
@@ -93,6 +94,14 @@ pub(crate) struct Consumed {
 }
 
 impl QueueCell {
+    /// The constant of that name, of which a peer may have made something else.
+    pub(crate) fn segment_bits(&self) -> Result<u32, Error> {
+        match self.segment_bits.load(Ordering::Relaxed) {
+            bits @ (0 | 13..=18) => Ok(bits),
+            _ => Err(Error::Corrupted(&"a queue's segments")),
+        }
+    }
+
     /// Bytes put up to the tail and got up to `head`; `None` when an end has moved on.
     pub(crate) fn put_and_got(&self, head: End) -> Option<(End, End)> {
         let got = self.consumed.got_bytes.at(head)?;
@@ -148,7 +157,7 @@ const _: () = assert!(size_of::<QueueCell>() <= 512);
 const _: () = assert!(size_of::<Produced>() == 64 && size_of::<Consumed>() == 64);
 
 pub(crate) const POSITION_BITS: u32 = 40;
-const POSITION_MASK: u64 = (1 << POSITION_BITS) - 1;
+pub(crate) const POSITION_MASK: u64 = (1 << POSITION_BITS) - 1;
 const SEQ_MASK: u32 = (1 << 24) - 1;
 
 /// A head or tail: item number and byte position, both counted round.

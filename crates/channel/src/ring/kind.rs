@@ -30,9 +30,11 @@ fn cell(arena: &Arena, object: Object) -> Result<&'static QueueCell, Error> {
 fn each_record(
     arena: &Arena,
     cell: &QueueCell,
+    queue: u32,
     mut visit: impl FnMut(Bytes, End, super::bytes::Head) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    let Some(bytes) = bytes_of(arena, cell)? else { return Ok(()) };
+    // As in `each_segment`.
+    let Ok(Some(bytes)) = bytes_of(arena, cell, queue) else { return Ok(()) };
     let (mut at, tail) = (End::load(&cell.consumed.head), End::load(&cell.produced.tail));
     while at != tail && tail.bytes_since(at) <= bytes.size() {
         let head = bytes.read_head(arena, at, tail);
@@ -73,7 +75,7 @@ fn each_lease(arena: &Arena, cell: &QueueCell, mut visit: impl FnMut(BlockId) ->
 /// References in the records and leases. What is read while it moves is stamped by its mover, so reading it wrong frees nothing.
 fn trace(arena: &Arena, object: Object, visit: &mut dyn FnMut(RawRef)) -> Result<(), Error> {
     let cell = cell(arena, object)?;
-    each_record(arena, cell, |bytes, at, head| match head.form() {
+    each_record(arena, cell, object.index, |bytes, at, head| match head.form() {
         Form::Inline => bytes.references(arena, at, head, visit),
         Form::Block => {
             if let Some(block) = BlockId::from_word(bytes.payload_word(arena, at)?) {
@@ -230,7 +232,7 @@ fn end(arena: &Arena, object: Object) -> Result<(), Error> {
         }
         Ok(())
     };
-    each_record(arena, cell, |bytes, at, head| match (head.form(), bytes.payload_word(arena, at)?) {
+    each_record(arena, cell, object.index, |bytes, at, head| match (head.form(), bytes.payload_word(arena, at)?) {
         (Form::Block, word) => BlockId::from_word(word).map_or(Ok(()), free_message),
         _ => Ok(()),
     })?;

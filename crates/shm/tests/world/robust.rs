@@ -53,6 +53,14 @@ impl Thread {
         true
     }
 
+    pub(crate) fn holds(self) -> usize {
+        LIST.with(|list| list.borrow().len())
+    }
+
+    pub(crate) fn has(self, word: &AtomicU32) -> bool {
+        LIST.with(|list| list.borrow().iter().any(|held| std::ptr::eq(*held, word)))
+    }
+
     pub(crate) fn reserve(self) -> Result<(), Unusable> {
         Ok(())
     }
