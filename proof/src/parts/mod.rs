@@ -1,5 +1,6 @@
 //! The parts of the proof, in the order in which they run.
 
+pub mod ageing;
 mod hostile;
 mod models;
 mod mutants;
@@ -22,4 +23,4 @@ pub struct Part {
 }
 
 /// All of them.
-pub const ALL: &[Part] = &[models::PART, mutants::PART, hostile::PART, timeouts::PART, peers::PART];
+pub const ALL: &[Part] = &[models::PART, mutants::PART, hostile::PART, timeouts::PART, ageing::PART, peers::PART];

@@ -70,8 +70,8 @@ pub const ALL: &[Mutant] = &[
         name: "each collection has the same epoch",
         file: COLLECT,
         rows: &[("arena.rs", "`epoch`")],
-        from: "        let now = epoch.load(Ordering::Relaxed).wrapping_add(1).max(1);\n",
-        to: "        let now = epoch.load(Ordering::Relaxed).max(1);\n",
+        from: "            last => last + 1,\n",
+        to: "            last => last.max(1),\n",
         by: &[Test::model("multiproc-channel", "arenas", ""), Test::steps("collector", ""), dies_in("Put(Handle), A")],
     },
     Mutant {

@@ -235,8 +235,8 @@ pub const ALL: &[Mutant] = &[
         name: "what was not committed counts as lost",
         file: "channel/src/ring/kind.rs",
         rows: &[("ring/get.rs", "copying, before the commit")],
-        from: "            if taken < 1 << 23 { taken.min(count) } else { 0 }\n",
-        to: "            taken.max(count)\n",
+        from: "            age(now, seq).min(count)\n",
+        to: "            age(now, seq).max(count)\n",
         by: &[dies_in("Get(Inline), Alone")],
     },
 ];
