@@ -22,7 +22,6 @@ pub const ALL: &[Mutant] = &[
              tail.after(record.size()).store(&produced.tail));\n        crash::point(\"put.written_usual\");\n        \
              write_plain(ring, tail, record, payload);\n",
         by: &[
-            dies_in("Put(Inline), Getters"),
             Test::steps("crash_wait", "a_waiting_getter_and_watchers_wake_each_other"),
             Test::steps("storm_queue", "getters_and_putters_are_killed"),
         ],
