@@ -13,6 +13,8 @@ const MODELS: &[(&str, &str)] = &[
     ("multiproc-shm", "moves"),
     ("multiproc-shm", "protocol_t"),
     ("multiproc-shm", "watchers"),
+    ("multiproc-channel", "ring_model"),
+    ("multiproc-channel", "queue_schedules"),
     ("multiproc-sync", "models"),
     ("multiproc-sync", "condition_model"),
     ("multiproc-sync", "barrier_model"),

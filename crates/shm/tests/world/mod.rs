@@ -12,6 +12,7 @@ pub(crate) mod gate;
 pub(crate) mod robust;
 pub(crate) mod schedules;
 pub(crate) mod shared;
+mod told;
 
 pub(crate) use crate::checker::sync::atomic::Ordering;
 use crate::checker::sync::{self, Condvar, Mutex};
@@ -49,6 +50,8 @@ pub(crate) enum Without {
     Sticky,
     /// The waiters' bit of a free lock in the hands of who takes it.
     Inherited,
+    /// What a Release store of a long word publishes.
+    Publication,
     /// The wake in the same step as the removal of the bit that asks for one.
     OneStep,
     /// The wake that a woken sleeper passes on.
@@ -209,7 +212,7 @@ macro_rules! plain {
             }
             pub(crate) fn store(&self, new: $of, order: Ordering) {
                 crash::step();
-                self.inner().store(new, order);
+                self.inner().store(new, if lacks(Without::Publication) { Ordering::Relaxed } else { order });
             }
         }
     };
@@ -255,6 +258,7 @@ pub(crate) mod futex {
     /// Whoever asks for it, the kernel too.
     pub(crate) fn wake_now(word: &AtomicU32, count: u32) -> usize {
         let mut asleep = word.inner().asleep.lock().unwrap();
+        told::note("wakes");
         let mut woken = 0;
         while woken < count as usize && !asleep.is_empty() {
             let newest = asleep.len() - 1;
@@ -281,6 +285,7 @@ pub(crate) struct Word<'a> {
 /// Sleeps on the first word; the others are looked at, as nobody wakes for them.
 pub(crate) fn wait_any(words: &[Word<'_>], deadline: Option<Deadline>, _sliced: bool) -> Wait {
     crash::step();
+    told::note("sleeps");
     let me = thread::current().id();
     let (first, others) = words.split_first().unwrap();
     {
@@ -319,6 +324,10 @@ pub(crate) mod spin {
 }
 
 pub(crate) mod membarrier {
+    pub(crate) fn heavy() -> bool {
+        super::fence(super::Ordering::SeqCst);
+        true
+    }
     pub(crate) fn light() {
         super::sync::atomic::fence(super::sync::atomic::Ordering::SeqCst);
     }

@@ -3,7 +3,7 @@
 //!
 //! `PROOF_SEED` repeats a run, `PROOF_LONG` draws 200,000 orders of each scene.
 
-use super::{Without, set_world, shared};
+use super::{Without, set_world, shared, told};
 use shuttle::scheduler::{PctScheduler, RandomScheduler, Scheduler};
 use shuttle::{Config, FailurePersistence, Runner};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -47,6 +47,7 @@ fn run(
     config.silence_warnings = true;
     config.failure_persistence = if loud { FailurePersistence::Print } else { FailurePersistence::None };
     let whole = move || {
+        told::begin();
         scene();
         shared::clear();
     };
@@ -57,6 +58,9 @@ fn run(
     let end = catch_unwind(AssertUnwindSafe(|| Runner::new(scheduler, config).run(whole)));
     std::panic::set_hook(hook);
     let ran = end.map_err(|why| {
+        if loud {
+            told::print();
+        }
         let text = why.downcast_ref::<String>().cloned();
         text.or_else(|| why.downcast_ref::<&str>().map(|s| (*s).to_owned())).unwrap_or_default()
     })?;
