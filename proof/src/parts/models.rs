@@ -16,6 +16,7 @@ const MODELS: &[(&str, &str)] = &[
     ("multiproc-channel", "ring_model"),
     ("multiproc-channel", "queue_schedules"),
     ("multiproc-sync", "models"),
+    ("multiproc-sync", "schedules"),
     ("multiproc-sync", "condition_model"),
     ("multiproc-sync", "barrier_model"),
 ];
