@@ -15,6 +15,7 @@ const MODELS: &[(&str, &str)] = &[
     ("multiproc-shm", "watchers"),
     ("multiproc-channel", "ring_model"),
     ("multiproc-channel", "queue_schedules"),
+    ("multiproc-channel", "pipe_model"),
     ("multiproc-sync", "models"),
     ("multiproc-sync", "schedules"),
     ("multiproc-sync", "condition_model"),

@@ -95,10 +95,14 @@ fn ordered<R>(order: Ordering, result: R) -> R {
 #[derive(Debug)]
 pub(crate) struct AtomicU32(OnceLock<Inner>);
 
+/// One who sleeps on a word, and with what it is woken if that is one of several.
+#[derive(Debug)]
+struct Sleeper(thread::ThreadId, Option<&'static (Mutex<bool>, Condvar)>);
+
 #[derive(Debug)]
 struct Inner {
     value: sync::atomic::AtomicU32,
-    asleep: Mutex<Vec<thread::ThreadId>>,
+    asleep: Mutex<Vec<Sleeper>>,
     woken: Condvar,
     /// One more sleeps.
     came: Condvar,
@@ -262,7 +266,11 @@ pub(crate) mod futex {
         let mut woken = 0;
         while woken < count as usize && !asleep.is_empty() {
             let newest = asleep.len() - 1;
-            asleep.remove(if NEWEST_FIRST.load(Relaxed) == 0 { 0 } else { newest });
+            let Sleeper(_, of_several) = asleep.remove(if NEWEST_FIRST.load(Relaxed) == 0 { 0 } else { newest });
+            if let Some((is_woken, bell)) = of_several {
+                *is_woken.lock().unwrap() = true;
+                bell.notify_one();
+            }
             woken += 1;
         }
         if woken > 0 {
@@ -293,7 +301,7 @@ pub(crate) fn wait_any(words: &[Word<'_>], deadline: Option<Deadline>, _sliced: 
         if first.word.newest() != first.expected {
             return Wait::LookAgain;
         }
-        asleep.push(me);
+        asleep.push(Sleeper(me, None));
         first.word.inner().came.notify_all();
     }
     let has_changed = |other: &Word<'_>| !lacks(Without::OtherWord) && other.word.newest() != other.expected;
@@ -301,16 +309,43 @@ pub(crate) fn wait_any(words: &[Word<'_>], deadline: Option<Deadline>, _sliced: 
     let mut asleep = first.word.inner().asleep.lock().unwrap();
     if changed || deadline.is_some() {
         // Woken meanwhile it has a wake in hand, and says so.
-        let woken = !asleep.contains(&me);
-        asleep.retain(|other| *other != me);
+        let woken = asleep.iter().all(|other| other.0 != me);
+        asleep.retain(|other| other.0 != me);
         return if woken || changed { Wait::LookAgain } else { Wait::TimedOut };
     }
-    while asleep.contains(&me) {
+    while asleep.iter().any(|other| other.0 == me) {
         asleep = first.word.inner().woken.wait(asleep).unwrap();
     }
     drop(asleep);
     crash::woken();
     Wait::LookAgain
+}
+
+/// Sleeps on all words, each of which somebody wakes for.
+pub(crate) fn wait_all(words: &[Word<'_>]) {
+    crash::step();
+    told::note("sleeps");
+    let me = thread::current().id();
+    let alarm: &'static (Mutex<bool>, Condvar) = Box::leak(Box::new((Mutex::new(false), Condvar::new())));
+    let mut changed = false;
+    for Word { word, expected } in words {
+        let mut asleep = word.inner().asleep.lock().unwrap();
+        changed = word.newest() != *expected;
+        if changed {
+            break;
+        }
+        asleep.push(Sleeper(me, Some(alarm)));
+        word.inner().came.notify_all();
+    }
+    let mut is_woken = alarm.0.lock().unwrap();
+    while !*is_woken && !changed {
+        is_woken = alarm.1.wait(is_woken).unwrap();
+    }
+    drop(is_woken);
+    for Word { word, .. } in words {
+        word.inner().asleep.lock().unwrap().retain(|other| other.0 != me);
+    }
+    crash::woken();
 }
 
 /// Nobody spins: looking once more is an order of steps like any other.
