@@ -5,6 +5,7 @@ mod hostile;
 mod models;
 mod mutants;
 pub mod peers;
+mod single_step;
 mod timeouts;
 
 pub use hostile::begin_if_asked;
@@ -23,4 +24,5 @@ pub struct Part {
 }
 
 /// All of them.
-pub const ALL: &[Part] = &[models::PART, mutants::PART, hostile::PART, timeouts::PART, ageing::PART, peers::PART];
+pub const ALL: &[Part] =
+    &[models::PART, single_step::PART, mutants::PART, hostile::PART, timeouts::PART, ageing::PART, peers::PART];
