@@ -3,6 +3,7 @@
 use crate::backend::Backend;
 use crate::caller::Caller;
 use crate::client::Address;
+use crate::collect::CATCH_UP;
 use crate::error::{PoolError, PoolErrorKind, TaskError};
 use crate::home::{FINISHED, Home, TERMINATED, lock};
 use crate::table::{Ending, Entry, Pending, Saved};
@@ -15,6 +16,7 @@ use std::fmt::Write;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, Weak};
 use std::thread;
+use std::time::Instant;
 
 /// What the pool knows of its clients.
 #[derive(Debug, Default)]
@@ -115,7 +117,9 @@ impl Home {
     /// The pool has ended. Clients cannot tell it anything any more, what they have told is refused, and who still waits there sees the end.
     pub(crate) fn leave_clients(&self) {
         let _ = self.tells.close();
-        while !self.tells.is_empty() {
+        // What cannot be taken, because a peer has written over it, is not waited for.
+        let end = Instant::now().checked_add(CATCH_UP);
+        while !self.tells.is_empty() && end.is_none_or(|end| Instant::now() < end) {
             self.collect_if_alone();
             thread::yield_now();
         }

@@ -99,7 +99,7 @@ fn one(order: Order) -> Outcome {
         Err(error) => outcome.broken.push(format!("it did not start: {error}")),
     }
     let _ = std::fs::remove_file(&path);
-    for (_, actor) in board.actors() {
+    for actor in board.all() {
         outcome.writes += actor.writes[0].load(Ordering::Relaxed);
         outcome.live += actor.writes[1].load(Ordering::Relaxed);
         outcome.done += actor.done.load(Ordering::Relaxed);
