@@ -1,7 +1,10 @@
 //! The parts of the proof, in the order in which they run.
 
+mod fuzz;
 mod hostile;
+mod miri;
 mod models;
+mod start;
 
 pub use hostile::begin_if_asked;
 
@@ -19,4 +22,4 @@ pub struct Part {
 }
 
 /// All of them.
-pub const ALL: &[Part] = &[models::PART, hostile::PART];
+pub const ALL: &[Part] = &[models::PART, start::PART, fuzz::PART, hostile::PART, miri::PART];
