@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 /// Who waits for a pool that cannot hear its workers looks again this often; it is about to end.
 const PAUSE: Duration = Duration::from_millis(1);
 /// See [`Home::catch_up`].
-const CATCH_UP: Duration = Duration::from_secs(2);
+pub(crate) const CATCH_UP: Duration = Duration::from_secs(2);
 
 /// Numbers of messages go round here.
 const ROUND: u32 = 1 << 24;

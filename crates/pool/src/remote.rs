@@ -4,6 +4,7 @@ use crate::asked::{Asked, First, Usual};
 use crate::backend::Backend;
 use crate::caller::Caller;
 use crate::client::Address;
+use crate::collect::CATCH_UP;
 use crate::error::{PoolError, TaskError};
 use crate::home::{FINISHED, Home, OPEN, TERMINATED, lock};
 use crate::table::{Claim, Ending, Entry, Pending, Saved, Table, Terms};
@@ -241,7 +242,9 @@ impl Home {
     /// The pool has ended. Clients cannot tell it anything any more, what they have told is refused, and who still waits there sees the end.
     pub(crate) fn leave_clients(&self) {
         let _ = self.tells.close();
-        while !self.tells.is_empty() {
+        // What cannot be taken, because a peer has written over it, is not waited for.
+        let end = Instant::now().checked_add(CATCH_UP);
+        while !self.tells.is_empty() && end.is_none_or(|end| Instant::now() < end) {
             self.collect_if_alone();
             thread::yield_now();
         }
