@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use std::sync::atomic::Ordering::SeqCst;
 use std::thread::{self, ScopedJoinHandle};
 use std::time::Duration;
-use step_killer::{Line, alone, asleep_or_dead, at_every_step, doing, eventually, id, is_dead, print, waiter};
+use step_killer::{Table, alone, asleep_or_dead, at_every_step, doing, eventually, id, is_dead, waiter};
 
 /// What all play with.
 #[derive(Clone, Serialize, Deserialize)]
@@ -315,7 +315,7 @@ fn all_is_well(kit: &Kit, parties: usize) {
 }
 
 fn table(title: &str, ops: &[Op]) {
-    let lines: Vec<Line> = ops
+    let lines = ops
         .iter()
         .map(|&op| {
             let run = match op {
@@ -325,7 +325,7 @@ fn table(title: &str, ops: &[Op]) {
             at_every_step(format!("{op:?}"), |k| run(op, k))
         })
         .collect();
-    print(title, &lines);
+    Table(lines).finish(title);
     doing(String::new);
 }
 

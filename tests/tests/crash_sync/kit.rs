@@ -34,7 +34,7 @@ impl Kit {
 
     pub(crate) fn go(&self, k: u64) {
         self.stage.set(1);
-        while self.stage.get() != 2 {
+        while self.stage.get() < 2 {
             thread::sleep(Duration::from_micros(20));
         }
         if k == 0 {
@@ -87,6 +87,7 @@ pub(crate) enum Op {
     NewEvent,
     NewSemaphore,
     SpawnWithHandles,
+    JoinChild,
 }
 
 /// Runs the operation with the k-th step deadly. How many steps there were, if that is none of them.
@@ -280,6 +281,17 @@ pub(crate) fn victim(kit: Kit, op: Op, k: u64) -> u64 {
             kit.go(k);
             drop(Semaphore::new(7).unwrap());
             end(())
+        }
+        Op::JoinChild => {
+            let child = Process::spawn((kit.stage.clone(), kit.value.clone()), |stage: Atomic<u32>, value: Value<[u64; 4]>| {
+                while stage.get() != 3 {
+                    thread::sleep(Duration::from_micros(20));
+                }
+                (value, vec![1u8; 10_000])
+            });
+            let child = child.unwrap();
+            kit.go(k);
+            end(child.join().unwrap())
         }
         Op::SpawnWithHandles => {
             let permit = kit.semaphore.acquire_owned().unwrap();

@@ -16,15 +16,14 @@ use scene::{Scene, run};
 use std::time::Duration;
 use std::{mem, thread};
 use step_killer::{
-    Line, alone, asleep_or_dead, at_every_step, doing, eventually, id, is_dead, leaves_nothing, must_go_on, print, quiet_audit,
-    waiter,
+    Rest, Table, alone, asleep_or_dead, at_every_step, doing, each_pair, each_step, eventually, id, is_dead, must_go_on, waiter,
 };
 
 #[test]
 fn a_death_at_every_step_of_every_operation() {
     let _alone = alone();
     use {Op::*, Scene::*};
-    let table: Vec<Line> = [
+    let table = [
         (Lock, Alone),
         (Lock, MustSleep),
         (Lock, AfterDeath),
@@ -78,20 +77,24 @@ fn a_death_at_every_step_of_every_operation() {
         (NewEvent, Alone),
         (NewSemaphore, Alone),
         (SpawnWithHandles, Sleepers),
+        (SpawnWithHandles, Collecting),
+        (PermitPut, Collecting),
+        (PermitGet, Collecting),
+        (PermitLeaseAck, Collecting),
+        (JoinChild, MustSleep),
     ]
     .into_iter()
     .map(|(op, scene)| at_every_step(format!("{op:?}, {scene:?}"), |k| run(op, scene, k)))
     .collect();
-    print("One death", &table);
+    Table(table).finish("One death");
     doing(String::new);
 }
 
 #[test]
 fn a_permit_in_a_result_survives_every_death() {
     let _alone = alone();
-    let mut line = Line::new(format!("{:?}", Op::PermitInResult));
-    let mut before = None;
-    for k in 1..=200 {
+    let mut rest = None;
+    let line = each_step(format!("{:?}", Op::PermitInResult), |k| {
         doing(|| format!("{:?}, step {k}", Op::PermitInResult));
         let kit = Kit::new();
         let child = Process::spawn((kit.clone(), k), victim_with_result).unwrap();
@@ -111,19 +114,11 @@ fn a_permit_in_a_result_survives_every_death() {
         }
         all_is_well(&kit, &[]);
         drop(kit);
-        match &before {
-            None => before = Some(quiet_audit()),
-            Some(before) => leaves_nothing(before),
-        }
-        line.runs += 1;
-        line.deaths += u32::from(died);
-        if !died {
-            line.steps = k - 1;
-            break;
-        }
-    }
+        rest.get_or_insert_with(Rest::now).leaves_nothing();
+        Ok(died)
+    });
     assert!(line.steps > 1);
-    print("A result", &[line]);
+    Table(vec![line]).finish("A result");
     doing(String::new);
 }
 
@@ -181,30 +176,17 @@ fn a_second_death_at_every_step_of_the_successor() {
         (Op::Release, Op::Acquire),
         (Op::DropOwned, Op::AcquireOwned),
     ] {
-        let mut line = Line::new(format!("{first:?} x {second:?}"));
         let _ = two(first, second, 1, 1);
-        let before = quiet_audit();
-        'first: for k1 in 0..100 {
-            for k2 in 1..100 {
-                let [a, b] = two(first, second, k1, k2);
-                line.runs += 1;
-                line.deaths += u32::from(a) + u32::from(b);
-                if k2 % 8 == 0 {
-                    leaves_nothing(&before);
-                }
-                if !b {
-                    if !a {
-                        break 'first;
-                    }
-                    break;
-                }
-                line.steps = line.steps.max(k2);
+        let rest = Rest::now();
+        table.push(each_pair(format!("{first:?} x {second:?}"), 0, |k1, k2| {
+            let died = two(first, second, k1, k2);
+            if k2 % 8 == 0 || !died[1] {
+                rest.leaves_nothing();
             }
-            leaves_nothing(&before);
-        }
-        table.push(line);
+            Ok(died)
+        }));
     }
-    print("Two deaths", &table);
+    Table(table).finish("Two deaths");
     doing(String::new);
 }
 
