@@ -3,10 +3,17 @@
 //!
 //! Loom ends a model in which all threads wait: that is how a lost wake shows.
 
-mod model {
-    pub(crate) mod beneath;
+use loom as checker;
+
+#[path = "../../shm/tests/world/mod.rs"]
+mod world;
+
+/// What the modelled files call `crate::beneath`.
+mod beneath {
+    pub(crate) use crate::wait_word::WaitWord;
+    pub(crate) use crate::world::gate::{LockFailed, RawLock, Who};
+    pub(crate) use crate::world::*;
 }
-pub(crate) use model::beneath;
 
 #[allow(dead_code, unreachable_pub)]
 #[path = "../../shm/src/raw/wait_word.rs"]
@@ -27,52 +34,21 @@ use raw::event::RawEvent;
 use raw::hold::{Hold, Left};
 use raw::ledger;
 use raw::signals::RawSignals;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Mutex;
 use std::sync::atomic::Ordering::SeqCst;
-
-/// The world's rules are statics.
-static ONE: Mutex<()> = Mutex::new(());
-
-/// What is shared: leaked, as the code takes what lies in an arena.
-fn shared<T: Default>() -> &'static T {
-    Box::leak(Box::default())
-}
-
-/// Whether all outcomes of `scene` are as they must be, in a world without that rule.
-fn holds(without: Without, loud: bool, scene: impl Fn() + Sync + Send + Copy + 'static) -> bool {
-    in_orders(&[false, true], without, loud, scene)
-}
-
-/// As [`holds`], with the kernel waking sleepers in these orders.
-fn in_orders(orders: &[bool], without: Without, loud: bool, scene: impl Fn() + Sync + Send + Copy + 'static) -> bool {
-    let _one = ONE.lock().unwrap_or_else(|e| e.into_inner());
-    orders.iter().all(|&newest_first| {
-        beneath::set_world(without, newest_first);
-        let mut model = loom::model::Builder::new();
-        model.preemption_bound = Some(2);
-        // Loom tells of a failure by a panic; its text is of no use for failures that are meant.
-        let hook = std::panic::take_hook();
-        if !loud {
-            std::panic::set_hook(Box::new(|_| {}));
-        }
-        let fine = catch_unwind(AssertUnwindSafe(|| model.check(scene))).is_ok();
-        std::panic::set_hook(hook);
-        fine
-    })
-}
+use world::check::{BOTH, ONE_ORDER, holds};
+use world::shared::shared;
 
 fn always(scene: impl Fn() + Sync + Send + Copy + 'static) {
-    assert!(holds(Without::Nothing, true, scene));
+    assert!(holds(BOTH, Without::Nothing, true, scene));
 }
 
 /// Where at most one thread sleeps on a word.
 fn always_alone(scene: impl Fn() + Sync + Send + Copy + 'static) {
-    assert!(in_orders(&[false], Without::Nothing, true, scene));
+    assert!(holds(ONE_ORDER, Without::Nothing, true, scene));
 }
 
 fn missed(without: Without, scene: impl Fn() + Sync + Send + Copy + 'static) {
-    assert!(!holds(without, false, scene), "{without:?} is not missed");
+    assert!(!holds(BOTH, without, false, scene), "{without:?} is not missed");
 }
 
 /// More crash points than any operation here has.
@@ -173,7 +149,7 @@ fn each_rule_of_an_event_is_needed() {
     // Its fences are the kernel's, which compares the state when the sleeper is in its queue.
     missed(Without::OtherWord, event_pulse);
     for without in [Without::Baton, Without::PassingOn] {
-        assert!((1..=STEPS).any(|k| !holds(without, false, move || event_setter_dies(k))), "{without:?} is not missed");
+        assert!((1..=STEPS).any(|k| !holds(BOTH, without, false, move || event_setter_dies(k))), "{without:?} is not missed");
     }
 }
 
@@ -279,7 +255,10 @@ fn a_releaser_that_dies_strands_nobody() {
 fn each_rule_of_a_signal_semaphore_is_needed() {
     missed(Without::SleepersFence, two_takers);
     missed(Without::Order, two_takers);
-    assert!((1..=STEPS).any(|k| !holds(Without::Nothing, false, move || releaser_dies(k, false))), "the cleaner is not missed");
+    assert!(
+        (1..=STEPS).any(|k| !holds(BOTH, Without::Nothing, false, move || releaser_dies(k, false))),
+        "the cleaner is not missed"
+    );
 }
 
 // --- Semaphore ------------------------------------------------------------------------------------

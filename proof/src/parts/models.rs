@@ -7,7 +7,10 @@ use crate::tests;
 
 pub const PART: Part = Part { name: "models", what: "the shipping code under a model checker, with deaths at every step", run };
 
-const MODELS: [(&str, &str); 5] = [
+const MODELS: &[(&str, &str)] = &[
+    ("multiproc-shm", "lock_model"),
+    ("multiproc-shm", "lock_schedules"),
+    ("multiproc-shm", "moves"),
     ("multiproc-shm", "protocol_t"),
     ("multiproc-shm", "watchers"),
     ("multiproc-sync", "models"),
