@@ -247,13 +247,9 @@ pub mod testing {
     pub use multiproc_shm::audit::{Audit, NoCollection};
     use multiproc_shm::{Arena, Error};
     #[cfg(feature = "crash-points")]
-<<<<<<< HEAD
-    pub use multiproc_sys::crash::{arm_at, arm_next_thread, arm_signal, arm_step, disarm, named, note, passed};
-=======
     pub use multiproc_sys::age::born_old;
     #[cfg(feature = "crash-points")]
-    pub use multiproc_sys::crash::{arm_at, arm_next_thread, arm_signal, arm_step, disarm, passed};
->>>>>>> main
+    pub use multiproc_sys::crash::{arm_at, arm_next_thread, arm_signal, arm_step, disarm, named, note, passed};
 
     /// What the tree's arena holds.
     pub fn audit() -> Result<Audit, Error> {
