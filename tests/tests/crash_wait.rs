@@ -392,7 +392,7 @@ mod killer {
     #[test]
     fn at_a_pipe_the_change_is_told_by_the_kernel() {
         let (_alone, stage) = started();
-        let mut line = Line::new("Send and ClosePipe, at named steps");
+        let mut line = Line::new("Send and ClosePipe, at named steps").partly();
         for (op, point) in [
             (Op::Send, "wait_word.committed_lightly"),
             (Op::Send, "wait_word.kick"),

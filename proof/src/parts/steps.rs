@@ -36,8 +36,8 @@ type Scenes = BTreeMap<(String, String), Scene>;
 /// What is known of one scene.
 #[derive(Default)]
 struct Scene {
-    /// Two die there: which of the points is which one's is not known.
-    pairs: bool,
+    /// Not each step is deadly there, or not in each run: nothing is said of what it only passes.
+    partly: bool,
     passed: BTreeSet<String>,
     died: BTreeSet<String>,
     deaths: u64,
@@ -99,7 +99,7 @@ fn read(notes: &Path) -> (Vec<Row>, Scenes) {
             let (kind, what) = line.split_once(' ').unwrap_or((line, ""));
             match kind {
                 "scene" => scene = scenes.entry((file.clone(), what.to_owned())).or_default(),
-                "pairs" => scene.pairs = true,
+                "partly" => scene.partly = true,
                 "pass" => _ = scene.passed.insert(what.to_owned()),
                 "dies" => {
                     scene.died.insert(what.to_owned());
@@ -133,7 +133,7 @@ fn check(root: &Path, scenes: &Scenes, tally: &mut Tally) {
         tally.broken(format!("{file}: {name}: {} waits looked again by themselves", scene.slices));
     }
     let (mut reached, mut covered, mut spared) = (0, 0, Vec::new());
-    for ((file, name), scene) in scenes.iter().filter(|((_, name), scene)| !scene.pairs && !name.is_empty()) {
+    for ((file, name), scene) in scenes.iter().filter(|((_, name), scene)| !scene.partly && !name.is_empty()) {
         let missed: Vec<&str> = scene.passed.difference(&scene.died).map(String::as_str).collect();
         reached += scene.passed.len() as u64;
         covered += (scene.passed.len() - missed.len()) as u64;

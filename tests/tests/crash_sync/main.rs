@@ -136,18 +136,22 @@ fn two(first: Op, second: Op, k1: u64, k2: u64) -> [bool; 2] {
         Op::Lock | Op::Recover => (id(&kit.lock), true),
         Op::ValueUpdate => (id(&kit.value), true),
         Op::EventWait => (id(&kit.event), true),
+        Op::RLock | Op::RRecover => (id(&kit.rlock), true),
+        Op::SignalAcquire => (id(&kit.signals), true),
         _ => (id(&kit.semaphore), false),
     };
     thread::scope(|s| {
         let hold = by_kernel_alone.then(|| testing::hold_collections().unwrap());
         other.set(2);
-        if second != Op::Recover {
+        if !matches!(second, Op::Recover | Op::RRecover) {
             asleep_or_dead(pids[1], object);
         }
         let third = waiter(s, || match second {
             Op::Lock | Op::Recover => drop(kit.lock.lock()),
             Op::ValueUpdate => kit.value.update(|_| ()).unwrap(),
             Op::EventWait => kit.event.wait().unwrap(),
+            Op::RLock | Op::RRecover => drop(kit.rlock.lock()),
+            Op::SignalAcquire => kit.signals.acquire().unwrap(),
             _ => drop(kit.semaphore.acquire().unwrap()),
         });
         kit.stage.set(2);
@@ -155,7 +159,22 @@ fn two(first: Op, second: Op, k1: u64, k2: u64) -> [bool; 2] {
         if second == Op::EventWait && !kit.event.is_set() {
             kit.event.set().unwrap();
         }
-        eventually("the second ends", || is_dead(pids[1]));
+        let unsignalled = || {
+            // Not released, or taken along by a dead one. While there is one, who waits has to take it.
+            if second == Op::SignalAcquire && kit.signals.value() == 0 {
+                let _ = kit.signals.release(1);
+            }
+        };
+        eventually("the second ends", || {
+            unsignalled();
+            is_dead(pids[1])
+        });
+        eventually("the third goes on", || {
+            if !third.is_finished() {
+                unsignalled();
+            }
+            third.is_finished()
+        });
         must_go_on(third);
         drop(hold);
     });
@@ -171,6 +190,9 @@ fn a_second_death_at_every_step_of_the_successor() {
     for (first, second) in [
         (Op::Unlock, Op::Lock),
         (Op::Unlock, Op::Recover),
+        (Op::RUnlock, Op::RLock),
+        (Op::RUnlock, Op::RRecover),
+        (Op::SignalRelease, Op::SignalAcquire),
         (Op::ValuePublish, Op::ValueUpdate),
         (Op::EventSet, Op::EventWait),
         (Op::Release, Op::Acquire),

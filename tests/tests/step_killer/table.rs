@@ -58,6 +58,12 @@ impl Line {
         self.deaths += deaths;
     }
 
+    /// Not each of its steps is deadly, or not in each of its runs.
+    pub fn partly(self) -> Line {
+        note("partly", "");
+        self
+    }
+
     fn failed(&mut self, where_: String, why: String) {
         self.runs += 1;
         self.failures.push(format!("{where_}: {why}"));
@@ -144,8 +150,7 @@ fn stride() -> u64 {
 
 /// Runs `at` with each step of a first deadly, and with each of them each step of a second, until they survive. It says who died.
 pub fn each_pair(name: impl Into<String>, from: u64, mut at: impl FnMut(u64, u64) -> Result<[bool; 2], String>) -> Line {
-    let mut line = Line::new(name);
-    note("pairs", "");
+    let mut line = Line::new(name).partly();
     let stride = stride();
     for k1 in (from..MAX_STEPS).step_by(stride as usize) {
         // Another part of them each time.

@@ -3,7 +3,7 @@
 //! | line | what it says |
 //! |---|---|
 //! | `scene` and a name | what the tests play from here on |
-//! | `pairs` | two die there, at pairs of steps |
+//! | `partly` | not each step is deadly in this scene |
 //! | `pass` and an id | an armed thread has come to that point |
 //! | `dies` and an id | and ends its process there |
 //! | `slice` | a wait looked again by itself, on a kernel where none has to |
