@@ -9,6 +9,7 @@ mod mutants;
 pub mod peers;
 mod single_step;
 mod start;
+mod steps;
 mod timeouts;
 
 pub use hostile::begin_if_asked;
@@ -29,6 +30,7 @@ pub struct Part {
 /// All of them.
 pub const ALL: &[Part] = &[
     models::PART,
+    steps::PART,
     single_step::PART,
     mutants::PART,
     hostile::PART,
