@@ -31,6 +31,8 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
+    parts::peers::ours::run_if_asked();
+    parts::begin_if_asked();
     let arguments = Arguments::parse();
     if arguments.list {
         for part in parts::ALL {

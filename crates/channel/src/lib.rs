@@ -46,6 +46,6 @@ pub(crate) mod beneath {
     pub(crate) use multiproc_shm::raw::{RawLock, WaitWord, Who};
     pub(crate) use multiproc_shm::{Arena, Error};
     pub(crate) use multiproc_sys::robust::Thread;
-    pub(crate) use multiproc_sys::{cache, crash};
+    pub(crate) use multiproc_sys::{age, cache, crash};
     pub(crate) use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 }

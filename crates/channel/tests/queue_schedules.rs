@@ -20,7 +20,7 @@ mod wait_word;
 #[allow(unused_imports)]
 mod beneath {
     pub(crate) use crate::lock::{RawLock, Who};
-    pub(crate) use crate::mock::{Arena, BlockId, Error, RawRef, Round, Shared, cache};
+    pub(crate) use crate::mock::{Arena, BlockId, Error, RawRef, Round, Shared, age, cache};
     pub(crate) use crate::ring::cell::QueueCell;
     pub(crate) use crate::wait_word::WaitWord;
     pub(crate) use crate::world::*;
@@ -43,11 +43,16 @@ mod ring {
     /// Neither is this.
     pub(crate) mod volume {
         use super::cell::End;
+        use crate::world::AtomicU64;
 
-        #[derive(Debug)]
-        pub(crate) struct Volume;
+        #[derive(Debug, Default)]
+        pub(crate) struct Volume(AtomicU64);
 
         impl Volume {
+            pub(crate) fn first_word(&self) -> &AtomicU64 {
+                &self.0
+            }
+
             pub(crate) fn at(&self, _end: End) -> Option<End> {
                 None
             }

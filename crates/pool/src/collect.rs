@@ -2,21 +2,28 @@
 
 use crate::backend::Backend;
 use crate::crew::Member;
+use crate::error::{PoolError, PoolErrorKind, TaskError};
 use crate::home::{CLOSED, Home, lock};
 use crate::lead::Collector;
-use crate::table::Ending;
+use crate::panics::Panic;
+use crate::table::{Claim, Ending};
 #[cfg(feature = "trace")]
 use crate::trace::Ran;
-use crate::wire::{self, Again, AnswerHead, Out, Outbox, TaskHead, TaskId, Tell, TellHead};
-use crate::{error::TaskError, panics::Panic};
+use crate::wire::{self, Again, AnswerHead, AskedHead, Out, Outbox, TaskId, Tell, TellHead};
 use multiproc_channel::message;
 use multiproc_channel::sealed::{Sealed, Within};
-use multiproc_channel::{Bincode, Message};
+use multiproc_channel::{Bincode, GetError, Message};
+use multiproc_shm::Error;
 use multiproc_shm::scope::References;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// Who waits for a pool that cannot hear its workers looks again this often; it is about to end.
+const PAUSE: Duration = Duration::from_millis(1);
+/// See [`Home::catch_up`].
+const CATCH_UP: Duration = Duration::from_secs(2);
 
 impl Backend for Home {
     fn drive(&self, done: &dyn Fn() -> bool, deadline: Option<Instant>, task: Option<TaskId>) -> bool {
@@ -54,8 +61,17 @@ impl Backend for Home {
 
 impl Collector for Home {
     fn collect(&self, within: Within) -> bool {
-        // An error is time that is up, or shared memory that refuses, of which everybody else tells.
-        let Ok(sealed) = self.tells.get_sealed(within) else { return false };
+        let sealed = match self.tells.get_sealed(within) {
+            Ok(sealed) => sealed,
+            Err(GetError::Shared(e @ Error::Corrupted(_))) => {
+                // Nothing that is told can be heard any more, and who waits is not to go round in the meantime.
+                self.give_up(PoolError::new(PoolErrorKind::Broken, format!("the pool cannot hear its workers: {e}")));
+                thread::park_timeout(PAUSE);
+                return false;
+            }
+            // Time that is up, or shared memory that refuses for now, of which everybody else tells.
+            Err(_) => return false,
+        };
         // A value that nobody waits for is dropped here, and a waker called: code of the user's, whose panic is no matter of this thread's.
         let _ = catch_unwind(AssertUnwindSafe(|| self.heed(&sealed)));
         self.look_around();
@@ -82,23 +98,27 @@ impl Home {
 
     /// Wakes those who wait for what any task may bring about.
     pub(crate) fn look_around(&self) {
+        self.admit();
         self.lead.look_around();
         // The last outcome of a pool that has been closed: its workers shall leave.
-        if self.state() == CLOSED && self.open_tasks() == 0 {
+        if self.state() == CLOSED && !self.has_work() {
             let _ = self.bell.set();
         }
     }
 
-    /// Everything that was told before this call has been taken notice of when it returns.
+    /// Everything that was told before this call has been taken notice of when it returns; but for what a process keeps back that is stopped in the middle of
+    /// telling, or has written over the queue: that is not waited for for long.
     pub(crate) fn catch_up(&self) {
         let mark = self.next_mark.fetch_add(1, Ordering::Relaxed) + 1;
         lock(&self.marks).push(mark);
         let out = Out(TellHead::new(Tell::Nothing, 0, mark, 0), &());
-        while self.tell.try_put_ref(&out).is_err_and(|e| e.is_full() || e.is_would_block()) {
+        let end = Instant::now().checked_add(CATCH_UP);
+        let in_time = || end.is_none_or(|end| Instant::now() < end);
+        while self.tell.try_put_ref(&out).is_err_and(|e| e.is_full() || e.is_would_block()) && in_time() {
             self.collect_if_alone();
             thread::yield_now();
         }
-        self.drive_any(&|| !lock(&self.marks).contains(&mark), None);
+        self.drive_any(&|| !lock(&self.marks).contains(&mark), end);
     }
 
     fn heed(&self, sealed: &Sealed) {
@@ -144,14 +164,15 @@ impl Home {
             }
             Tell::Client => self.heed_client(head.worker, decode::<Outbox>(self, rest, references)?),
             Tell::Submit => {
-                let (task, args) = wire::split::<TaskHead>(rest)?;
-                self.heed_submitted(head, task, args, references);
+                let (task, rest) = wire::split::<AskedHead>(rest)?;
+                self.heed_submitted(head, task, rest, references);
             }
             Tell::Stop => self.stop_remote(head.worker, head.id, head.number == 1),
             Tell::Claim => self.heed_claim(head.worker, head.id),
+            Tell::Decide => self.decide_claim(head.worker, head.id, head.number),
             Tell::Blocked => self.heed_blocked(head.worker, head.number as u32),
             Tell::Unblocked => self.heed_unblocked(head.worker),
-            Tell::Failed | Tell::Claimed => {}
+            Tell::Failed | Tell::Claimed | Tell::Taken => {}
         }
         Some(())
     }
@@ -164,6 +185,10 @@ impl Home {
         if entry.cancelled {
             table.remove(id);
             self.cancelled.fetch_sub(1, Ordering::SeqCst);
+            return false;
+        }
+        if entry.claim != Claim::None && entry.head.tries == 0 && tries == 0 {
+            entry.claim = Claim::Met;
             return false;
         }
         // An attempt that has failed; or it lies, started, on the desk of another, who has died: that will be its outcome, or another attempt.

@@ -65,6 +65,8 @@ pub(crate) struct Crew {
     next_index: u32,
     /// Workers that have ended before they had begun, in a row.
     failures: u32,
+    /// Workers that could not go on.
+    unable: u32,
     /// Workers before this one are to be replaced, one at a time.
     pub(crate) recycle_before: u32,
     /// OOM kills that were known when the last worker was buried.
@@ -271,7 +273,8 @@ impl Home {
         let pid = member.pid().unwrap_or(0);
         let (verdict, began) = (member.verdict.clone(), member.desk.is_ready());
         drop(crew);
-        let cause = Arc::new(self.how_it_ended(index));
+        let (cause, unable) = self.how_it_ended(index);
+        let cause = Arc::new(cause);
         let out_of_memory =
             killed_for_memory && verdict.is_none() && matches!(*cause, ProcessError::Signaled { signal: Signal::KILL, .. });
         for id in started {
@@ -294,7 +297,13 @@ impl Home {
         // Killed from outside, or asked to leave: that says nothing of whether the next can begin.
         let was_killed = matches!(*cause, ProcessError::Signaled { signal: Signal::KILL | Signal::TERM, .. }) && !out_of_memory;
         let failed = !began && self.state() < TERMINATED && !was_killed;
-        if failed {
+        if let Some(why) = unable {
+            crew.unable += 1;
+            if crew.unable >= FAILURES {
+                drop(crew);
+                self.give_up(PoolError::new(PoolErrorKind::Broken, format!("the pool's tasks cannot be taken: {why}")));
+            }
+        } else if failed {
             crew.failures += 1;
             crew.next_start = Some(Instant::now() + Duration::from_millis(10 << crew.failures.min(6)));
             if crew.failures >= FAILURES {
@@ -305,16 +314,23 @@ impl Home {
         }
     }
 
-    fn how_it_ended(&self, index: u32) -> ProcessError {
+    /// And whether it could not go on: shared memory gave it no tasks.
+    fn how_it_ended(&self, index: u32) -> (ProcessError, Option<String>) {
         let mut crew = lock(&self.crew);
         let member = crew.members.iter_mut().find(|member| member.index == index);
         // The pool's thread has the only other handle, while it sleeps.
         let joined = member.and_then(|member| Arc::get_mut(member.process.as_mut()?)).map(Process::try_join);
         drop(crew);
         match joined {
-            Some(Err(e)) => e,
+            Some(Err(e)) => (e, None),
             // It left of its own accord.
-            _ => ProcessError::AlreadyJoined { name: format!("{}-{index}", self.settings.name) },
+            left => {
+                let unable = match left {
+                    Some(Ok(Some(Left::Unable(why)))) => Some(why),
+                    _ => None,
+                };
+                (ProcessError::AlreadyJoined { name: format!("{}-{index}", self.settings.name) }, unable)
+            }
         }
     }
 

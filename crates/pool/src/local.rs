@@ -148,28 +148,35 @@ impl Local {
         self.open.load(Ordering::SeqCst)
     }
 
-    /// Calls `call` with `args`, here or in a thread of the pool; with `retry`, also again, with what the arguments encode to, as in a worker.
+    /// Calls `call` with `args`, here or in a thread of the pool; with `retry`, also again, with what the arguments encode to, as in a worker. One that has `failed` once is only called again.
     pub(crate) fn submit<A: Message + Send, R: Send + 'static>(
         self: &Arc<Self>,
         slot: Arc<Slot<R>>,
         retry: Option<Arc<Retry>>,
         args: A,
+        mut failed: Option<TaskError>,
         call: impl FnOnce(A) -> R + Clone + Send + 'static,
     ) -> Result<TaskId, PoolError> {
-        let Some(retry) = retry.or_else(|| self.settings.retry.clone()) else {
-            return self.run(slot, move || attempt(|| call(args)));
+        let Some(retry) = retry else {
+            return self.run(slot, false, move || failed.map_or_else(|| attempt(|| call(args)), Err));
         };
         let arena = Arena::of_the_tree()?;
         let codec = |e| PoolError::because(PoolErrorKind::Codec, "the task was not submitted", e);
         let saved = Saved::new(arena, &args).map_err(codec)?;
-        self.run(slot, move || {
+        self.run(slot, failed.is_some(), move || {
             let mut tries = 0;
             loop {
                 tries += 1;
-                let args = saved.open(|bytes, references| message::decode::<A, Bincode>(arena, bytes, references));
-                let args = args.map_err(|e| TaskError::Unreadable(e.to_string()))?;
-                let call = call.clone();
-                let why = match attempt(|| call(args)) {
+                let outcome = failed.take().map_or_else(
+                    || {
+                        let args = saved.open(|bytes, references| message::decode::<A, Bincode>(arena, bytes, references));
+                        let args = args.map_err(|e| TaskError::Unreadable(e.to_string()))?;
+                        let call = call.clone();
+                        attempt(|| call(args))
+                    },
+                    Err,
+                );
+                let why = match outcome {
                     Ok(value) => return Ok(value),
                     Err(why) => why,
                 };
@@ -182,13 +189,16 @@ impl Local {
         })
     }
 
-    /// Runs `call`, here or in a thread of the pool.
+    /// Runs `call`, here or in a thread of the pool; `again` when it has had its room.
     fn run<R: Send + 'static>(
         self: &Arc<Self>,
         slot: Arc<Slot<R>>,
+        again: bool,
         call: impl FnOnce() -> Result<R, TaskError> + Send + 'static,
     ) -> Result<TaskId, PoolError> {
-        self.wait_for_room()?;
+        if !again {
+            self.wait_for_room()?;
+        }
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let task = Arc::new(Open { context: self.settings.context.clone(), ..Open::default() });
         lock(&self.tasks).insert(id, task.clone());

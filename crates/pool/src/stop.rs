@@ -51,7 +51,7 @@ impl Home {
     }
 
     /// Takes a task that waits out of the queue, so that it never runs there; `None` when it runs, or has run.
-    pub(crate) fn take_back(&self, id: TaskId) -> Option<Arc<dyn Pending>> {
+    fn take_back(&self, id: TaskId) -> Option<Arc<dyn Pending>> {
         // Between two attempts it lies in no queue, and no worker will meet it.
         if self.take_from_later(id) {
             return lock(&self.table).remove(id).map(|entry| entry.pending);

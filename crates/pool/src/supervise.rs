@@ -79,7 +79,7 @@ fn look_after(home: &Arc<Home>) {
             } else {
                 next.at(kill_at);
             }
-        } else if home.state() == CLOSED && home.open_tasks() == 0 {
+        } else if home.state() == CLOSED && !home.has_work() {
             // Workers leave when the queue has ended.
             let _ = home.tasks.close();
         } else {
@@ -123,7 +123,8 @@ impl Home {
         for id in due {
             if let Err(e) = self.put_saved(id) {
                 let why = crate::PoolError::because(PoolErrorKind::System, "the task could not be sent again", e);
-                if let Some(entry) = lock(&self.table).remove(id) {
+                let entry = lock(&self.table).remove(id);
+                if let Some(entry) = entry {
                     entry.pending.end(crate::table::Ending::Failed(TaskError::Refused(why)));
                     self.nudge();
                     self.look_around();
@@ -199,10 +200,9 @@ impl Home {
                 if lock(&self.crew).members.is_empty() {
                     let text = "no worker is left, and none can be started";
                     self.give_up(crate::PoolError::because(PoolErrorKind::Broken, text, e));
-                } else {
-                    lock(&self.crew).next_start = Some(Instant::now() + START_AGAIN);
+                    break;
                 }
-                continue;
+                lock(&self.crew).next_start = Some(Instant::now() + START_AGAIN);
             }
         }
         let mut crew = lock(&self.crew);

@@ -188,6 +188,26 @@ fn both_die(k: u32, habits: Habits) {
     other.join().unwrap();
 }
 
+/// The one that waits beside a watcher gives up.
+fn waiter_leaves() {
+    let watched: &Watched = shared();
+    let watcher = watched.watcher(1, 1, GOOD);
+    watched.word.prepare();
+    watched.word.finish();
+    watched.put(1);
+    watcher.join().unwrap();
+}
+
+/// A watcher comes while the one that waits is woken, and goes on waiting.
+fn waiter_is_woken() {
+    let watched: &Watched = shared();
+    let watcher = watched.watcher(1, 2, GOOD);
+    watched.word.prepare();
+    watched.put(1);
+    watched.put(2);
+    watcher.join().unwrap();
+}
+
 /// The first step after a sleep.
 const WOKEN: u32 = 3;
 
@@ -200,6 +220,12 @@ fn all_watchers_are_told() {
 fn nobody_hides_a_wake_from_another() {
     always(|| one_comes_back(GOOD));
     always(|| one_comes_back_to_several(GOOD));
+}
+
+#[test]
+fn who_waits_beside_a_watcher_leaves_it_its_wake() {
+    always(waiter_leaves);
+    always(waiter_is_woken);
 }
 
 #[test]

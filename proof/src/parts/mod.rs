@@ -1,7 +1,13 @@
 //! The parts of the proof, in the order in which they run.
 
+mod hostile;
 mod models;
+mod mutants;
+pub mod peers;
 mod single_step;
+mod timeouts;
+
+pub use hostile::begin_if_asked;
 
 use crate::plan::Plan;
 use crate::tally::Tally;
@@ -17,4 +23,4 @@ pub struct Part {
 }
 
 /// All of them.
-pub const ALL: &[Part] = &[models::PART, single_step::PART];
+pub const ALL: &[Part] = &[models::PART, mutants::PART, single_step::PART, hostile::PART, timeouts::PART, peers::PART];

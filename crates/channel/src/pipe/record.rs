@@ -111,6 +111,13 @@ fn check(at: u64) -> u64 {
     at >> 3 & 0xff
 }
 
+/// A position that a peer may have written: a multiple of 8, and so far from the last one that adding to it is safe.
+#[inline]
+pub(crate) fn position(word: u64) -> Result<u64, Error> {
+    const FAR: u64 = 1 << 62;
+    if word.is_multiple_of(8) && word < FAR { Ok(word) } else { Err(Error::Corrupted(&"a pipe's ends")) }
+}
+
 /// The number of a record's block: its position, counted round, and the way.
 pub(crate) fn seq(way: usize, at: u64) -> u32 {
     (at >> 3) as u32 & 0x7f_ffff | (way as u32) << 23

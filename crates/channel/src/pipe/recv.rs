@@ -13,7 +13,7 @@
 use super::cell::CLOSED;
 use super::error::{RecvError, Refused};
 use super::local::{Local, Peer};
-use super::record::{Form, Head, Ring, seq};
+use super::record::{Form, Head, Ring, position, seq};
 use super::turn::NotMine;
 use crate::codec::CodecError;
 use crate::message::Arrival;
@@ -99,7 +99,7 @@ impl Local {
         loop {
             // Acquire pairs with the Release in `commit_taking`.
             let at = head.load(Ordering::Acquire);
-            let first = ring.head(at);
+            let first = position(at).and_then(|at| ring.head(at));
             // Else it may have been read when the message was gone.
             if head.load(Ordering::Acquire) == at {
                 return first.map(|first| first.is_some());
@@ -117,7 +117,7 @@ impl Local {
             },
         };
         // Relaxed: written by the receivers of this process, by turns; an earlier user's was seen with the owner word.
-        let at = self.received().head.load(Ordering::Relaxed);
+        let at = position(self.received().head.load(Ordering::Relaxed))?;
         Ok(ring.head(at)?.map(|head| First { ring, at, head }))
     }
 
@@ -158,7 +158,7 @@ impl Local {
     pub(super) fn ask_for_second_line(&self) {
         if let Some(ring) = self.receiving.ring.get() {
             // Relaxed: written by the receivers of this process, by turns.
-            ring.will_read(self.received().head.load(Ordering::Relaxed) + LINE);
+            ring.will_read(self.received().head.load(Ordering::Relaxed).wrapping_add(LINE));
         }
     }
 

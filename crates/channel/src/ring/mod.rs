@@ -26,7 +26,7 @@ mod watched;
 
 use bytes::Bytes;
 use cell::{Consumed, End, Produced, QueueCell};
-use multiproc_shm::blocks::BlockId;
+use multiproc_shm::blocks::{BlockId, BlockState};
 use multiproc_shm::notes::Op;
 use multiproc_shm::raw::{Acquired, LockFailed, RawLock, WaitWord, Who};
 use multiproc_shm::{Arena, Error, Held, waiting};
@@ -132,7 +132,7 @@ impl Ring {
 
     #[cold]
     fn find_bytes(&self) -> Result<Option<Bytes>, Error> {
-        let found = bytes_of(self.arena(), self.cell)?;
+        let found = bytes_of(self.arena(), self.cell, self.index())?;
         Ok(found.map(|place| *self.place.get_or_init(|| place)))
     }
 
@@ -214,12 +214,11 @@ impl Ring {
 }
 
 #[inline]
-pub(crate) fn bytes_of(arena: &Arena, cell: &QueueCell) -> Result<Option<Bytes>, Error> {
+pub(crate) fn bytes_of(arena: &Arena, cell: &QueueCell, queue: u32) -> Result<Option<Bytes>, Error> {
     // Acquire pairs with the Release in `put::make_ring`.
     let Some(block) = BlockId::from_word(cell.ring.load(Ordering::Acquire)) else { return Ok(None) };
-    // A constant that a peer may have written over.
-    match cell.segment_bits.load(Ordering::Relaxed) {
-        bits @ (0 | 13..=18) => Bytes::new(arena, block, bits).map(Some),
-        _ => Err(Error::Corrupted(&"a queue's segments")),
+    if arena.block_state(block)? != BlockState::Object(queue) {
+        return Err(Error::Corrupted(&"a queue's ring"));
     }
+    Bytes::new(arena, block, cell.segment_bits()?).map(Some)
 }

@@ -174,7 +174,6 @@ impl Ring {
     fn with_putter<R>(&self, who: Who, found: Acquired, body: impl FnOnce(Who) -> Result<R, PutFailed>) -> Result<R, PutFailed> {
         let repaired = if found == Acquired::OwnerDied { self.repair_put() } else { Ok(()) };
         let done = repaired.map_err(PutFailed::from).and_then(|()| body(who));
-        debug_assert!(done.is_err() || self.cell.produced.putting.load(Ordering::Relaxed) == 0);
         self.cell.plock.unlock(who.thread);
         done
     }
@@ -367,7 +366,7 @@ impl Ring {
     #[cold]
     fn make_ring(&self) -> Result<Bytes, Error> {
         let capacity = u64::from(self.capacity());
-        let segment_bits = self.cell.segment_bits.load(Ordering::Relaxed);
+        let segment_bits = self.cell.segment_bits()?;
         let wanted = match segment_bits {
             0 => (capacity * BYTES_PER_ITEM).min(MAX_USUAL_RING).max(capacity * BLOCK_RECORD * 2).max(MIN_RING),
             bits => segments::table_size(capacity, self.max_bytes(), bits),
@@ -378,7 +377,8 @@ impl Ring {
         self.cell.produced.putting.store(block.raw(), Ordering::Relaxed);
         self.arena().set_block_state(block, BlockState::Object(self.index()))?;
         crash::point("put.ring_owned");
-        self.cell.produced.ring_backed.store(if segment_bits == 0 { FIRST_BACKING } else { 0 }, Ordering::Relaxed);
+        let backed = if segment_bits == 0 { FIRST_BACKING } else { self.tail().position() };
+        self.cell.produced.ring_backed.store(backed, Ordering::Relaxed);
         // Release pairs with the Acquire in `bytes_of`.
         self.cell.ring.store(block.raw(), Ordering::Release);
         crash::point("put.ring_named");
@@ -400,7 +400,7 @@ impl Ring {
     fn back_more(&self, position: u64, backed: u64) -> Result<(), Error> {
         let Some(block) = BlockId::from_word(self.cell.ring.load(Ordering::Relaxed)) else { return Ok(()) };
         let (_, len) = self.arena().range(block)?;
-        let target = position.max(backed.saturating_mul(2)).next_multiple_of(FIRST_BACKING).min(len);
+        let target = position.max(backed.saturating_mul(2)).min(len).next_multiple_of(FIRST_BACKING);
         self.arena().extend(block, target)?;
         // A ring that is backed whole needs no look any more.
         self.cell.produced.ring_backed.store(if target == len { u64::MAX } else { target }, Ordering::Relaxed);

@@ -159,7 +159,9 @@ impl RawLock {
         let pending = me.set_pending(&self.word);
         crash::point("lock.pending");
         // Acquire pairs with the Release stores in `unlock`.
-        let taken = self.word.compare_exchange(0, me.tid(), Ordering::Acquire, Ordering::Relaxed).is_ok();
+        let free = self.word.compare_exchange(0, me.tid(), Ordering::Acquire, Ordering::Relaxed).is_ok();
+        // Entered twice, the kernel's list would go round in a circle.
+        let taken = free && !me.has(&self.word);
         if taken {
             self.enter(who);
         }
@@ -246,6 +248,10 @@ impl RawLock {
                 // Keeps WAITERS; Acquire pairs with the Release stores in `unlock` and with the kernel's mark, Release with the Acquire in `owner_died`.
                 let mine = me.tid() | (seen & WAITERS);
                 if self.word.compare_exchange(seen, mine, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+                    if me.has(&self.word) {
+                        // As in `lock_free`: a peer has written over a word that this thread holds.
+                        return Err(LockFailed::WouldDeadlock);
+                    }
                     return Ok(if seen & OWNER_DIED == 0 { Acquired::Clean } else { Acquired::OwnerDied });
                 }
                 continue;
@@ -289,13 +295,15 @@ impl RawLock {
     fn release(&self, me: Thread, mark: u32) {
         if self.held_by(me) {
             self.release_held(me, mark);
+        } else if me.holds() > 0 {
+            // A peer may have written over the word; in the kernel's list it stays no longer than it is held.
+            me.unlink(&self.word);
         }
     }
 
     /// As [`unlock`](RawLock::unlock), for who is sure to hold it.
     #[inline]
     pub fn unlock_held(&self, me: Thread) {
-        debug_assert!(self.held_by(me));
         self.release_held(me, 0);
     }
 

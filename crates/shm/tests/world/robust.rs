@@ -28,6 +28,7 @@ thread_local! {
 pub(crate) struct Thread;
 
 #[must_use]
+#[derive(Clone, Copy)]
 pub(crate) struct Pending(Option<&'static AtomicU32>);
 
 /// All words of the models are leaked.
@@ -50,6 +51,14 @@ impl Thread {
 
     pub(crate) fn has_room(self) -> bool {
         true
+    }
+
+    pub(crate) fn holds(self) -> usize {
+        LIST.with(|list| list.borrow().len())
+    }
+
+    pub(crate) fn has(self, word: &AtomicU32) -> bool {
+        LIST.with(|list| list.borrow().iter().any(|held| std::ptr::eq(*held, word)))
     }
 
     pub(crate) fn reserve(self) -> Result<(), Unusable> {
