@@ -19,7 +19,7 @@ mod wait_word;
 #[allow(unused_imports)]
 mod beneath {
     pub(crate) use crate::lock::RawLock;
-    pub(crate) use crate::mock::{Arena, BlockId, Error, RawRef, Round, Shared, cache};
+    pub(crate) use crate::mock::{Arena, BlockId, Error, RawRef, Round, Shared, age, cache};
     pub(crate) use crate::wait_word::WaitWord;
     pub(crate) use crate::world::*;
 }

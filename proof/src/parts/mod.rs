@@ -1,10 +1,14 @@
 //! The parts of the proof, in the order in which they run.
 
+pub mod ageing;
+mod fuzz;
 mod hostile;
+mod miri;
 mod models;
 mod mutants;
 pub mod peers;
 mod single_step;
+mod start;
 mod timeouts;
 
 pub use hostile::begin_if_asked;
@@ -23,4 +27,15 @@ pub struct Part {
 }
 
 /// All of them.
-pub const ALL: &[Part] = &[models::PART, mutants::PART, single_step::PART, hostile::PART, timeouts::PART, peers::PART];
+pub const ALL: &[Part] = &[
+    models::PART,
+    single_step::PART,
+    mutants::PART,
+    hostile::PART,
+    fuzz::PART,
+    miri::PART,
+    start::PART,
+    timeouts::PART,
+    ageing::PART,
+    peers::PART,
+];

@@ -89,19 +89,19 @@ pub(crate) struct Consumed {
 }
 
 impl QueueCell {
-    /// Items that may wait.
-    #[inline]
-    pub(crate) fn capacity(&self) -> u32 {
-        // A constant that a peer may have written over: bounded where it is used.
-        self.capacity.load(Ordering::Relaxed).min(MAX_CAPACITY as u64) as u32
-    }
-
     /// The constant of that name, of which a peer may have made something else.
     pub(crate) fn segment_bits(&self) -> Result<u32, Error> {
         match self.segment_bits.load(Ordering::Relaxed) {
             bits @ (0 | 13..=18) => Ok(bits),
             _ => Err(Error::Corrupted(&"a queue's segments")),
         }
+    }
+
+    /// Items that may wait.
+    #[inline]
+    pub(crate) fn capacity(&self) -> u32 {
+        // A constant that a peer may have written over: bounded where it is used.
+        self.capacity.load(Ordering::Relaxed).min(MAX_CAPACITY as u64) as u32
     }
 
     /// Bytes put up to the tail and got up to `head`; `None` when an end has moved on.

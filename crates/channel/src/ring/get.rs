@@ -25,6 +25,7 @@ use multiproc_shm::notes::Op;
 use multiproc_shm::raw::{Acquired, Who};
 use multiproc_shm::scope::References;
 use multiproc_shm::{Error, record};
+use multiproc_sys::clock::Deadline;
 use multiproc_sys::crash;
 use std::sync::atomic::Ordering;
 
@@ -129,6 +130,13 @@ impl Ring {
         // Relaxed: who sleeps for it looks again by `would_get`.
         let (tail, head) = (cell.produced.tail.load(Ordering::Relaxed), cell.consumed.head.load(Ordering::Relaxed));
         tail == head && cell.ended.load(Ordering::Relaxed) | cell.attention.load(Ordering::Relaxed) == 0
+    }
+
+    /// Waits until there is something to get, or `stop` is true.
+    pub(crate) fn await_message(&self, deadline: Option<Deadline>, stop: impl Fn() -> bool) -> Result<(), GetError> {
+        self.as_getter(Patience::Until(deadline), |_| {
+            self.wait(Op::Get, &self.cell.produced.cw, deadline, || self.can_get() || stop()).map_err(|why| self.get_failed(why))
+        })
     }
 
     fn await_next(&self, patience: Patience) -> Result<Next, GetError> {

@@ -99,7 +99,7 @@ pub(crate) mod cache {
     pub(crate) fn will_read(_at: *const u8) {}
 }
 
-/// Nothing is old.
+/// Counters begin at 0.
 pub(crate) mod age {
     pub(crate) fn first(_bits: u32) -> u64 {
         0

@@ -57,7 +57,7 @@ impl Shared {
                 putting: word(),
                 ring_backed: word(),
                 head_seen: word(),
-                put_bytes: Volume::default(),
+                put_bytes: Volume,
                 got_seen: word(),
             },
             consumed: Consumed {
@@ -66,7 +66,7 @@ impl Shared {
                 taking: word(),
                 taking_seq: AtomicU32::default(),
                 tail_seen: word(),
-                got_bytes: Volume::default(),
+                got_bytes: Volume,
                 join: WaitWord::default(),
             },
             capacity: word(),

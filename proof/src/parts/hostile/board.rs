@@ -93,6 +93,11 @@ impl Board {
         &self.actors[index % ACTORS]
     }
 
+    /// All places.
+    pub fn all(&self) -> &[Actor] {
+        &self.actors
+    }
+
     /// All that have been there.
     pub fn actors(&self) -> impl Iterator<Item = (usize, &Actor)> {
         self.actors.iter().enumerate().filter(|(_, actor)| actor.pid.load(Ordering::Relaxed) != 0)

@@ -28,7 +28,7 @@ pub const ALL: &[Mutant] = &[
         name: "who takes over does not look for the last record",
         file: LOCAL,
         rows: &[("pipe/send.rs", "before `tail` is noted"), ("pipe/cell.rs", "`tail`")],
-        from: "            let tail = ring.end_from(sent.tail.load(Ordering::Relaxed))?;\n            sent.tail.store(tail, Ordering::Relaxed);\n",
+        from: "            let tail = ring.end_from(position(sent.tail.load(Ordering::Relaxed))?)?;\n            sent.tail.store(tail, Ordering::Relaxed);\n",
         to: "            let _ = ring;\n",
         by: &[Test::steps("crash_pipe", "who_takes_over_dies_as_well").only("Send(Inline) twice")],
     },

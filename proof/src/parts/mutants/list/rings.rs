@@ -23,7 +23,6 @@ pub const ALL: &[Mutant] = &[
              tail.after(record.size()).store(&produced.tail));\n        crash::point(\"put.written_usual\");\n        \
              write_plain(ring, tail, record, payload);\n",
         by: &[
-            dies_in("Put(Inline), Getters"),
             Test::steps("crash_wait", "a_waiting_getter_and_watchers_wake_each_other"),
             Test::steps("storm_queue", "getters_and_putters_are_killed"),
         ],
@@ -104,7 +103,7 @@ pub const ALL: &[Mutant] = &[
         file: PUT,
         rows: &[("ring/cell.rs", "`plock`, `clock`")],
         from: "        let repaired = if found == Acquired::OwnerDied { self.repair_put() } else { Ok(()) };\n",
-        to: "        let repaired = if found == Acquired::OwnerDied { Ok(()) } else { Ok(()) };\n",
+        to: "        let repaired = if found == Acquired::OwnerDied { Ok::<(), Error>(()) } else { Ok(()) };\n",
         by: &[dies_in("Put(Block), A")],
     },
     Mutant {
@@ -126,9 +125,9 @@ pub const ALL: &[Mutant] = &[
         ],
         from: "        // Relaxed: the commit publishes.\n        bytes.entry(number).store(block.raw(), Ordering::Relaxed);\n        \
                crash::point(\"put.segment_named\");\n        // Release pairs with the Acquire of who ends the queue after this process's \
-               death.\n        produced.ring_backed.store((start + backing) & ((1 << POSITION_BITS) - 1), Ordering::Release);\n        \
+               death.\n        produced.ring_backed.store((start + backing) & POSITION_MASK, Ordering::Release);\n        \
                crash::point(\"put.segment_made\");\n",
-        to: "        produced.ring_backed.store((start + backing) & ((1 << POSITION_BITS) - 1), Ordering::Release);\n        \
+        to: "        produced.ring_backed.store((start + backing) & POSITION_MASK, Ordering::Release);\n        \
              crash::point(\"put.segment_named\");\n        bytes.entry(number).store(block.raw(), Ordering::Relaxed);\n        \
              crash::point(\"put.segment_made\");\n",
         by: &[dies_in("Grow(Inline), A")],
@@ -236,8 +235,8 @@ pub const ALL: &[Mutant] = &[
         name: "what was not committed counts as lost",
         file: "channel/src/ring/kind.rs",
         rows: &[("ring/get.rs", "copying, before the commit")],
-        from: "            if taken < 1 << 23 { taken.min(count) } else { 0 }\n",
-        to: "            taken.max(count)\n",
+        from: "            age(now, seq).min(count)\n",
+        to: "            age(now, seq).max(count)\n",
         by: &[dies_in("Get(Inline), Alone")],
     },
 ];
