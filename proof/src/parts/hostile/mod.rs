@@ -108,7 +108,7 @@ fn start(path: &Path, Order { seed, writes, millis }: Order) -> std::io::Result<
 
 /// Until the coordinator has ended, or something is broken.
 fn watch(board: &Board, coordinator: &mut Child, order: Order, outcome: &mut Outcome) {
-    let limit = Instant::now() + Duration::from_millis(order.millis) * 2 + END;
+    let limit = Instant::now() + Duration::from_millis(order.millis) * 8 + END;
     loop {
         let late = board.actors().find(|(_, actor)| actor.is_late(PATIENCE));
         if let Some((index, actor)) = late {

@@ -74,8 +74,9 @@ pub fn coordinate(path: &Path, order: Order) {
 
     let mut random = fastrand::Rng::with_seed(order.seed ^ 1);
     let (mut hands, mut children) = (Hands::default(), Vec::new());
-    let until = Instant::now() + Duration::from_millis(order.millis);
-    while Instant::now() < until {
+    // A busy machine takes longer over as many words.
+    let until = Instant::now() + Duration::from_millis(order.millis) * 8;
+    while Instant::now() < until && !board.actor(SCRIBBLER).is_done() {
         let bytes = choices(&mut random);
         let mut input = Input::new(&bytes);
         let what = random.u32(..36);
