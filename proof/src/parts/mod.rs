@@ -1,6 +1,7 @@
 //! The parts of the proof, in the order in which they run.
 
 mod models;
+pub mod storms;
 
 use crate::plan::Plan;
 use crate::tally::Tally;
@@ -16,4 +17,4 @@ pub struct Part {
 }
 
 /// All of them.
-pub const ALL: &[Part] = &[models::PART];
+pub const ALL: &[Part] = &[models::PART, storms::PART, storms::leaks::PART];
