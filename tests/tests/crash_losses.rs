@@ -1,11 +1,39 @@
-//! A message that died in a getter's hands is counted once, at whichever step of counting it the cleaner is killed.
+//! A message that died in a getter's hands is counted once, and told, at whichever step of counting it the cleaner is killed.
 #![cfg(feature = "crash-points")]
 
 use multiproc::{Process, Queue, Sender, channel, testing};
 use multiproc_tests::{eventually, is_gone, watch};
 use serde::{Deserialize, Deserializer, Serialize};
+use std::sync::atomic::{AtomicU64, Ordering};
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Event, Metadata, Subscriber};
 
-const STEPS: [&str; 6] = ["loss.noted", "loss.begun", "loss.counted", "loss.summed", "loss.to_be_told", "loss.cleared"];
+static TOLD: AtomicU64 = AtomicU64::new(0);
+
+/// Counts the events of this process; its children have no subscriber.
+struct Ear;
+
+impl Subscriber for Ear {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.target().starts_with("multiproc_channel::ring")
+    }
+
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+    fn enter(&self, _: &Id) {}
+    fn exit(&self, _: &Id) {}
+
+    fn event(&self, _: &Event<'_>) {
+        TOLD.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+const STEPS: [&str; 7] =
+    ["loss.noted", "loss.begun", "loss.counted", "loss.summed", "loss.to_be_told", "loss.cleared", "loss.told"];
 
 /// Kills who decodes it.
 #[derive(Serialize)]
@@ -42,6 +70,8 @@ fn cleaner(q: Queue<Poison>, ready: Sender<u32>, step: usize) {
 fn a_loss_is_counted_once_whoever_dies_while_counting_it() {
     let _watched = watch(120);
     let q = Queue::<Poison>::bounded(4).unwrap();
+    tracing::subscriber::set_global_default(Ear).unwrap();
+    let mut told = 0;
     let (ready, is_ready) = channel::<u32>(4).unwrap();
     let mut lost = 0;
     for step in 0..STEPS.len() {
@@ -55,6 +85,13 @@ fn a_loss_is_counted_once_whoever_dies_while_counting_it() {
             // Whoever lives finishes what the dead have begun.
             eventually(|| multiproc::stats().unwrap().lost >= lost);
             assert_eq!((q.take_losses(), multiproc::stats().unwrap().lost), (1, lost), "died at {}: {died}", STEPS[step]);
+            // What a dead cleaner was to tell this process tells; a live one has told it where nobody listens, unless this process was quicker.
+            if died {
+                told += 1;
+                eventually(|| TOLD.load(Ordering::Relaxed) >= told);
+            }
+            assert!(TOLD.load(Ordering::Relaxed) <= lost, "a loss was told twice");
+            told = TOLD.load(Ordering::Relaxed);
             deaths += u32::from(died);
             if deaths == 10 {
                 break;

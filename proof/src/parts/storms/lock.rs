@@ -110,7 +110,11 @@ impl Locks {
         });
         never(me, "update", changed);
         me.did(1);
-        let seen = never(me, "get", me.op(READING, || self.value.get()));
+        let seen = me.op(READING, || {
+            me.linger(|| drop(self.value.get()));
+            self.value.get()
+        });
+        let seen = never(me, "get", seen);
         if seen.iter().any(|n| *n != seen[0]) {
             me.complain(&format!("a value is torn: {seen:?}"));
         }

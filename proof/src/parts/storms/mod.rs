@@ -51,10 +51,10 @@ const FAMILIES: [Family; 8] = [
         ],
     ),
     ("pipes", &[("pipe", 1000, 50_000)]),
-    ("locks", &[("lock", 1000, 60_000)]),
+    ("locks", &[("lock", 1000, 70_000)]),
     ("semaphores", &[("permits", 1000, 40_000)]),
     ("barriers", &[("barrier", 1000, 20_000)]),
-    ("conditions", &[("condition", 1000, 40_000)]),
+    ("conditions", &[("condition", 1000, 60_000)]),
     ("events", &[("event", 1000, 20_000)]),
     ("pools", &[("pool", 1000, 20_000)]),
 ];
@@ -134,6 +134,7 @@ fn add(tally: &mut Tally, family: &str, sum: &Report, plan: &Plan) {
         ],
     );
     tally.note(format!("{family}: died in {}", sum.distribution()));
+    eprintln!("{family}: {} kills, {rate:.0} a second, {percent} % inside, {} broken", sum.kills, sum.broken.len());
     sum.broken.iter().for_each(|what| tally.broken(what.clone()));
     tally.check(percent >= INSIDE_AT_LEAST, || format!("{family}: only {percent} % died inside an operation"));
     if plan.long {

@@ -34,6 +34,15 @@ pub fn group(seat: usize) -> usize {
     usize::from(seat % 4 >= 2)
 }
 
+/// Two of four seats have permits, one gives signals, one takes them.
+pub fn does(seat: usize, op: u32) -> bool {
+    match seat % 4 {
+        2 => op == SIGNALLING,
+        3 => op == TAKING,
+        _ => op != SIGNALLING && op != TAKING,
+    }
+}
+
 impl Permits {
     pub fn new() -> Result<Permits, ShmError> {
         Ok(Permits {
@@ -47,8 +56,11 @@ impl Permits {
         for n in me.life.. {
             match me.seat % 4 {
                 2 => {
-                    let given =
-                        me.op_quietly(SIGNALLING, || (0..16).try_for_each(|_| self.signals.release(1).map(|()| me.did(1))));
+                    let give = || self.signals.release(1).map(|()| me.did(1));
+                    let given = me.op_quietly(SIGNALLING, || {
+                        me.linger(|| drop(give()));
+                        (0..16).try_for_each(|_| give())
+                    });
                     match given {
                         Ok(()) => me.count(),
                         Err(multiproc::ReleaseError::BeyondBound(_)) => me.rest(),

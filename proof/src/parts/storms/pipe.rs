@@ -26,6 +26,11 @@ enum Pair {
     BothWays(Connection<Item, Item>, Connection<Item, Item>),
 }
 
+/// One-way pipes have a sender and a receiver.
+pub fn does(seat: usize, op: u32) -> bool {
+    !(seat / 2).is_multiple_of(2) || (op == SENDING) == seat.is_multiple_of(2)
+}
+
 /// What sends and receives items.
 trait Talks {
     fn send(&self, item: Item) -> Result<(), SendError<Item>>;

@@ -152,8 +152,10 @@ fn play(
             next_kill = Instant::now() + Duration::from_micros(random.u64(..order.pause_us * 2));
             let pids = pool.pids();
             if let Some(&pid) = pids.get(random.usize(..pids.len().max(1))) {
-                let way = if random.u32(..5) == 0 { Way::Abort } else { Way::Kill };
                 let row = &page.rows[pid as usize % ROWS];
+                // Several that abort before they have begun are taken for a program whose workers cannot begin.
+                let has_begun = row.pid.load(Ordering::Relaxed) == pid;
+                let way = if has_begun && random.u32(..5) == 0 { Way::Abort } else { Way::Kill };
                 let inside = row.inside.load(Ordering::Relaxed) == IN_TASK && row.pid.load(Ordering::Relaxed) == pid;
                 // SAFETY: a worker, or one that the pool has just waited for.
                 unsafe { libc::kill(pid as i32, if way == Way::Kill { libc::SIGKILL } else { libc::SIGABRT }) };

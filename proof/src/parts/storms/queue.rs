@@ -54,20 +54,36 @@ impl Queues {
         Ok(Queues { q, handle: Atomic::new(0)?, by, seats, lost_before })
     }
 
+    pub fn does(&self, seat: usize, op: u32) -> bool {
+        match op {
+            PUTTING_OP => seat.is_multiple_of(2),
+            JOINING => self.joins(seat),
+            GETTING => seat % 2 == 1 && !self.joins(seat) && !self.leases(seat),
+            _ => seat % 2 == 1 && !self.joins(seat) && self.leases(seat),
+        }
+    }
+
+    fn joins(&self, seat: usize) -> bool {
+        self.by != By::Get && self.seats >= 8 && seat + 1 == self.seats
+    }
+
+    fn leases(&self, seat: usize) -> bool {
+        match self.by {
+            By::Get => false,
+            By::Lease => true,
+            By::Either => seat % 4 == 1,
+        }
+    }
+
     pub fn play(&self, me: &Me) {
         if me.seat.is_multiple_of(2) {
             self.produce(me)
         }
-        if self.by != By::Get && self.seats >= 8 && me.seat + 1 == self.seats {
+        if self.joins(me.seat) {
             self.join(me)
         }
-        let leases = match self.by {
-            By::Get => false,
-            By::Lease => true,
-            By::Either => me.seat % 4 == 1,
-        };
         loop {
-            if leases { self.lease(me) } else { self.get(me) }
+            if self.leases(me.seat) { self.lease(me) } else { self.get(me) }
         }
     }
 
@@ -114,7 +130,8 @@ impl Queues {
 
     fn lease(&self, me: &Me) {
         let mut leases = vec![never(me, "lease", me.op(LEASING, || self.q.lease()))];
-        while leases.len() < MOST_LEASES
+        let most = if me.is_aimed_at(ACKNOWLEDGING) { 200 } else { MOST_LEASES };
+        while leases.len() < most
             && let Ok(lease) = me.op(LEASING, || self.q.try_lease())
         {
             leases.push(lease);

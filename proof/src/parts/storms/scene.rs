@@ -97,6 +97,16 @@ impl Scene {
         }
     }
 
+    /// Whether the seat's part has that operation.
+    pub fn does(&self, seat: usize, op: u32) -> bool {
+        match self {
+            Scene::Queue(scene) => scene.does(seat, op),
+            Scene::Pipe(_) => pipe::does(seat, op),
+            Scene::Permits(_) => permits::does(seat, op),
+            _ => true,
+        }
+    }
+
     /// The seat's part, until it dies.
     pub fn play(&self, me: &Me) {
         match self {

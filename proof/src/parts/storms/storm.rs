@@ -13,7 +13,9 @@ use std::time::{Duration, Instant};
 /// Nobody may go without progress for longer.
 const STALL: Duration = Duration::from_millis(500);
 /// Who comes to no place where it is to die is killed.
-const NOT_YET: Duration = Duration::from_millis(20);
+const NOT_YET: Duration = Duration::from_millis(50);
+/// Nanoseconds in which a timer that is set may ring before its setter runs on.
+const TIMER: u64 = 2000;
 /// If others use more of the machine than that, in percent, only a multiple of `STALL` tells a stall from a long wait for a core.
 const BUSY: u64 = 20;
 const WITH_OTHERS: u32 = 20;
@@ -154,10 +156,11 @@ impl<'a> Storm<'a> {
             // Half of them are to die in the operation in which fewest have.
             if way != Way::Panic
                 && self.random.bool()
-                && self.dying.iter().filter(|(v, _)| v.later).count() < self.living.len() / 4
+                && self.dying.iter().filter(|(v, _)| v.later).count() < self.living.len() / 2
             {
-                let nanos = 100 << self.random.u32(..9);
-                victim.die_in(self.rarest(), self.random.u64(1..nanos), way, page);
+                let nanos = 1000 << self.random.u32(..6);
+                let op = self.rare_op(seat);
+                victim.die_in(op, self.random.u64(TIMER..TIMER + nanos), way, page);
             } else {
                 victim.die(way, page);
             }
@@ -197,10 +200,13 @@ impl<'a> Storm<'a> {
         }
     }
 
-    /// The operation in which fewest have died.
-    fn rarest(&self) -> u32 {
+    /// One of the operations of a seat in which fewest have died.
+    fn rare_op(&mut self, seat: usize) -> u32 {
         let died = |op: &u32| self.report.inside.get(op_name(&self.scene, *op)).copied().unwrap_or(0);
-        (1..=self.scene.ops().len() as u32).min_by_key(died).unwrap_or(1)
+        let mut ops: Vec<u32> = (1..=self.scene.ops().len() as u32).filter(|&op| self.scene.does(seat, op)).collect();
+        ops.sort_by_key(died);
+        ops.truncate(3);
+        self.random.choice(ops).unwrap_or(1)
     }
 
     /// Whether anything goes on.

@@ -37,7 +37,7 @@ impl Me {
     #[inline]
     pub fn op_quietly<R>(&self, number: u32, f: impl FnOnce() -> R) -> R {
         let row = self.mine();
-        if row.aim.load(Ordering::Relaxed) & 0xff == u64::from(number) {
+        if self.is_aimed_at(number) {
             self.arm();
         }
         // Relaxed: a death is seen by who has waited for it, and loses no store.
@@ -63,6 +63,11 @@ impl Me {
         let when = libc::itimerspec { it_interval: never, it_value: libc::timespec { tv_sec: 0, tv_nsec: (aim >> 16) as i64 } };
         // SAFETY: a timer of this process, and the pointer is valid for the call.
         unsafe { libc::timer_settime(timer, 0, &raw const when, std::ptr::null_mut()) };
+    }
+
+    /// Whether it is to die in that operation when it comes to it.
+    pub fn is_aimed_at(&self, op: u32) -> bool {
+        self.mine().aim.load(Ordering::Relaxed) & 0xff == u64::from(op)
     }
 
     /// Stays where it is if it is to die there: what takes some nanoseconds takes long enough.
