@@ -26,7 +26,16 @@ impl Events {
         let (asked, answered) = &self.pairs[me.seat / 2];
         let question = &me.page.words[me.seat / 2 * 2].0;
         let answer = &me.page.words[me.seat / 2 * 2 + 1].0;
-        let set = |event: &Event| never(me, "set", me.op(SETTING, || event.set()));
+        let set = |event: &Event| {
+            never(
+                me,
+                "set",
+                me.op(SETTING, || {
+                    me.linger(|| drop(event.set()));
+                    event.set()
+                }),
+            )
+        };
         let await_it = |event: &Event| {
             never(me, "wait", me.op(WAITING, || event.wait()));
             me.op(CLEARING, || {

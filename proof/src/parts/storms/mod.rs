@@ -43,8 +43,8 @@ const FAMILIES: [Family; 8] = [
     (
         "queues",
         &[
-            ("get", 1500, 100_000),
-            ("lease", 1500, 100_000),
+            ("get", 1500, 75_000),
+            ("lease", 1500, 75_000),
             ("mixed", 600, 25_000),
             ("unbounded", 700, 40_000),
             ("unbounded-lease", 700, 25_000),

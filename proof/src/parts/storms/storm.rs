@@ -145,24 +145,23 @@ impl<'a> Storm<'a> {
                 }
                 std::thread::sleep(LOOK);
             }
-            let seat = self.random.usize(..self.living.len());
             let way = Way::draw(&mut self.random);
             let page = self.stable.page;
+            // Half of them are to die in one of the operations in which fewest have.
+            let few_wait = self.dying.iter().filter(|(v, _)| v.later).count() < self.living.len() / 2;
+            let aim = if way != Way::Panic && few_wait && self.random.bool() { self.aim() } else { None };
+            let seat = aim.map_or_else(|| self.random.usize(..self.living.len()), |(_, seat)| seat);
             // One that is to die later has not been followed yet.
             let Some(mut victim) = self.living[seat].take() else { continue };
             if victim.is_over() {
                 return Err(format!("seat {seat} ended by itself: {:?}", page.complaint()));
             }
-            // Half of them are to die in the operation in which fewest have.
-            if way != Way::Panic
-                && self.random.bool()
-                && self.dying.iter().filter(|(v, _)| v.later).count() < self.living.len() / 2
-            {
-                let nanos = 1000 << self.random.u32(..6);
-                let op = self.rare_op(seat);
-                victim.die_in(op, self.random.u64(TIMER..TIMER + nanos), way, page);
-            } else {
-                victim.die(way, page);
+            match aim {
+                Some((op, _)) => {
+                    let nanos = 1000 << self.random.u32(..6);
+                    victim.die_in(op, self.random.u64(TIMER..TIMER + nanos), way, page);
+                }
+                None => victim.die(way, page),
             }
             let later = victim.later;
             self.dying.push((victim, Instant::now()));
@@ -200,13 +199,15 @@ impl<'a> Storm<'a> {
         }
     }
 
-    /// One of the operations of a seat in which fewest have died.
-    fn rare_op(&mut self, seat: usize) -> u32 {
+    /// One of the operations in which fewest have died, and a seat that does it.
+    fn aim(&mut self) -> Option<(u32, usize)> {
         let died = |op: &u32| self.report.inside.get(op_name(&self.scene, *op)).copied().unwrap_or(0);
-        let mut ops: Vec<u32> = (1..=self.scene.ops().len() as u32).filter(|&op| self.scene.does(seat, op)).collect();
+        let mut ops: Vec<u32> = (1..=self.scene.ops().len() as u32).collect();
         ops.sort_by_key(died);
         ops.truncate(3);
-        self.random.choice(ops).unwrap_or(1)
+        let op = self.random.choice(ops)?;
+        let seats = (0..self.living.len()).filter(|&seat| self.living[seat].is_some() && self.scene.does(seat, op));
+        Some((op, self.random.choice(seats.collect::<Vec<_>>())?))
     }
 
     /// Whether anything goes on.
