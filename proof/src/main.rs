@@ -34,6 +34,9 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
+    parts::peers::ours::run_if_asked();
+    parts::ageing::run_if_asked();
+    parts::begin_if_asked();
     let arguments = Arguments::parse();
     if let Some(order) = &arguments.storm {
         return parts::storms::play(order);

@@ -4,7 +4,8 @@
 //! standard output, so the pipe's end is the end of the last of them: the event that a run waits for, with a limit.
 
 use std::ffi::OsStr;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::fd::{AsRawFd, FromRawFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -58,7 +59,9 @@ fn binary(name: &str) -> PathBuf {
     let path = profile.join("examples").join(name);
     let _one_at_a_time = BUILD.lock().unwrap_or_else(PoisonError::into_inner);
     let changed = |path: &Path| fs::metadata(path).and_then(|m| m.modified()).ok();
-    if changed(&path) < changed(&Path::new(EXAMPLES).join(name).with_extension("rs")) {
+    let file = Path::new(EXAMPLES).join(name).with_extension("rs");
+    let parts = fs::read_dir(Path::new(EXAMPLES).join(name)).into_iter().flatten().flatten();
+    if changed(&path) < parts.map(|part| part.path()).chain([file]).filter_map(|source| changed(&source)).max() {
         let mut cargo = Command::new(env!("CARGO"));
         cargo.args(["build", "--package", "multiproc-examples", "--example", name, "--target-dir"]);
         cargo.arg(profile.parent().expect("a profile lies in a target directory"));
@@ -487,6 +490,112 @@ fn pool_monitor_schedules_everywhere() {
 fn await_task() {
     let expected = ["the runtime does something else meanwhile", "there are 1229 primes below 10000"];
     assert_eq!(run_on_all("await_task", &["10000"]), expected);
+}
+
+/// What `torture` says at its end.
+fn assert_unharmed(lines: &[String], killed: u64) {
+    let [tally, tortured, undisturbed, verdict] = lines else { panic!("four lines: {lines:#?}") };
+    assert!(tally.starts_with(&format!("killed {killed}, redelivered ")) && tally.ends_with(", lost 0"), "{tally}");
+    let blocks = number_after(tortured, "").unwrap_or_default();
+    let sum = |line: &str, what: &str| line.strip_prefix(&format!("{blocks} blocks, {what}  ")).map(str::to_owned);
+    assert_eq!(sum(tortured, "checksum").map(|sum| sum.len()), Some(64), "{tortured}");
+    assert_eq!(sum(tortured, "checksum"), sum(undisturbed, "nobody killed"));
+    assert_eq!(verdict, "the same");
+}
+
+#[test]
+fn torture_changes_nothing() {
+    let calm = run("torture", &["--blocks", "100", "--kib", "1"]);
+    assert_unharmed(&calm, 0);
+    assert!(calm[1].starts_with("100 blocks, "), "{calm:#?}");
+    let lines = run("torture", &["--blocks", "100", "--kib", "16", "--workers", "3", "--auto", "30", "--seed", "7"]);
+    assert_eq!(lines[0], "seed 7");
+    assert_unharmed(&lines[1..], 30);
+}
+
+/// A terminal of 100 columns: its keyboard and picture, and what programs use.
+fn terminal() -> (fs::File, fs::File) {
+    let (mut ours, mut theirs) = (-1, -1);
+    let size = libc::winsize { ws_row: 24, ws_col: 100, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: two places for descriptors and a size, all alive.
+    let failed = unsafe { libc::openpty(&mut ours, &mut theirs, std::ptr::null_mut(), std::ptr::null(), &size) };
+    assert_eq!(failed, 0, "{}", std::io::Error::last_os_error());
+    // SAFETY: open, and nobody else's.
+    let ours = unsafe { fs::File::from_raw_fd(ours) };
+    // SAFETY: as above.
+    let theirs = unsafe { fs::File::from_raw_fd(theirs) };
+    (ours, theirs)
+}
+
+/// How a terminal treats what is typed and shown.
+fn mode(terminal: &fs::File) -> [libc::tcflag_t; 4] {
+    // SAFETY: numbers.
+    let mut mode: libc::termios = unsafe { std::mem::zeroed() };
+    // SAFETY: the place is alive.
+    assert_eq!(unsafe { libc::tcgetattr(terminal.as_raw_fd(), &mut mode) }, 0, "{}", std::io::Error::last_os_error());
+    [mode.c_iflag, mode.c_oflag, mode.c_cflag, mode.c_lflag]
+}
+
+/// Sends a signal to a child of this process that has not been waited for.
+fn signal(pid: i32, signal: i32) {
+    // SAFETY: numbers.
+    assert_eq!(unsafe { libc::kill(pid, signal) }, 0);
+}
+
+/// Runs `torture` on a terminal, kills a worker by its key, does `end`, and returns what was shown after that.
+fn torture_on_a_terminal(end: impl FnOnce(&mut fs::File, i32)) -> String {
+    let (mut ours, theirs) = terminal();
+    let before = mode(&theirs);
+    let stdio = || Stdio::from(theirs.try_clone().expect("a descriptor is left"));
+    let mut command = Command::new(binary("torture"));
+    command.args(["--blocks", "1000000", "--kib", "4"]).stdin(stdio()).stdout(stdio()).stderr(stdio());
+    let mut child = command.spawn().expect("the example starts");
+    let pid = i32::try_from(child.id()).expect("a pid");
+    let (to, shown) = mpsc::channel();
+    let mut picture = ours.try_clone().expect("a descriptor is left");
+    thread::spawn(move || {
+        let mut part = [0; 4096];
+        // Fails when the last program that used the terminal has ended.
+        while let Ok(n @ 1..) = picture.read(&mut part) {
+            if to.send(String::from_utf8_lossy(&part[..n]).into_owned()).is_err() {
+                break;
+            }
+        }
+    });
+    let deadline = Instant::now() + LIMIT;
+    let mut text = String::new();
+    let until = |text: &mut String, wanted: &str| {
+        while !text.contains(wanted) {
+            match shown.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(more) => text.push_str(&more),
+                Err(e) => {
+                    signal(pid, libc::SIGKILL);
+                    panic!("no {wanted:?}: {e}, {text:?}");
+                }
+            }
+        }
+        text.split_off(text.find(wanted).unwrap_or_default())
+    };
+    until(&mut text, "lease of block");
+    assert_ne!(mode(&theirs), before, "keys come at once");
+    ours.write_all(b"1").expect("the terminal takes a key");
+    let after = until(&mut text, "killed 1, redelivered ");
+    text = after;
+    end(&mut ours, pid);
+    let after = until(&mut text, "\u{1b}[?1049l");
+    text = after;
+    let last = until(&mut text, "the same");
+    assert!(child.wait().expect("the example is this process's child").success(), "{text}{last}");
+    assert_eq!(mode(&theirs), before, "the terminal is as it was");
+    assert!(text.contains("\u{1b}[?25h"), "the cursor is seen again: {text:?}");
+    text
+}
+
+#[test]
+fn torture_gives_the_terminal_back() {
+    let text = torture_on_a_terminal(|keyboard, _| keyboard.write_all(b"\x03").expect("the terminal takes a key"));
+    assert!(text.contains("killed 1, redelivered ") && text.contains(", lost 0"), "{text:?}");
+    torture_on_a_terminal(|_, pid| signal(pid, libc::SIGTERM));
 }
 
 #[test]

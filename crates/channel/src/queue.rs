@@ -6,7 +6,7 @@ use crate::dead::DeadLetters;
 use crate::error::{GetError, PutError, PutFailed, PutManyError};
 use crate::lease::Lease;
 use crate::message::{self, Arrival, OpenFailed, Parcel};
-use crate::ring::cell::{CLOSED, MAX_CAPACITY, QueueCell};
+use crate::ring::cell::{CLOSED, End, MAX_CAPACITY, QueueCell};
 use crate::ring::kind::QUEUE;
 use crate::ring::{Bounds, Patience, Ring, Usual, dead};
 use multiproc_shm::raw::Who;
@@ -78,6 +78,7 @@ impl Ring {
             cell.max_attempts.store(attempts, Ordering::Relaxed);
             cell.segment_bits.store(segment_bits, Ordering::Relaxed);
             cell.fails_when_full.store(u32::from(fails_when_full), Ordering::Relaxed);
+            cell.begin_at(End::first(segment_bits), segment_bits);
             Ok(())
         })?;
         Ring::new(held)

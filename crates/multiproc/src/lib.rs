@@ -247,6 +247,8 @@ pub mod testing {
     pub use multiproc_shm::audit::{Audit, NoCollection};
     use multiproc_shm::{Arena, Error};
     #[cfg(feature = "crash-points")]
+    pub use multiproc_sys::age::born_old;
+    #[cfg(feature = "crash-points")]
     pub use multiproc_sys::crash::{arm_at, arm_next_thread, arm_signal, arm_step, disarm, passed};
 
     /// What the tree's arena holds.

@@ -120,7 +120,7 @@ impl PoolBuilder {
 
     /// Has each worker call `f(args..)` before its first task.
     ///
-    /// If it panics the worker has not begun. After three in a row nothing more is tried: all tasks end with [`TaskError::Refused`], and the
+    /// If it panics the worker has not begun. After three in a row (or fifty that were killed) nothing more is tried: all tasks end with [`TaskError::Refused`], and the
     /// pool takes no more; [`PoolError::is_broken`], whose text says what the last one died of.
     ///
     /// # Examples
@@ -170,34 +170,57 @@ impl PoolBuilder {
         self
     }
 
-    /// A task that panics, or whose worker dies or is killed while the task runs, is tried so many times more. Default: 0. A chunk of [`map`](Pool::map) in which an element panics has
-    /// not failed itself, and is not tried again.
+    /// A task that panics, or whose worker dies or is killed while the task runs, is tried so many times more. Default: 0. An element of [`map`](Pool::map) that panics is tried again by itself; a
+    /// worker that dies takes the whole chunk along, which is then tried again.
     ///
-    /// Its arguments are kept for that. Only an attempt that has been started counts: what a dead worker had taken and not begun is always given to another.
+    /// Its arguments are kept for that, and decoded anew for each attempt. Only an attempt that has been started counts: what a dead worker had taken and not begun is always given to another. What
+    /// is cancelled, and what cannot be encoded or decoded, is not tried again.
+    ///
+    /// # Examples
+    /// ```
+    /// use multiproc::{Atomic, Pool, TaskError};
+    /// use std::time::Duration;
+    ///
+    /// let dies = |why: &TaskError| matches!(why, TaskError::WorkerDied { .. });
+    /// let pool = Pool::builder().workers(1).retries(2).backoff(Duration::from_millis(5)).only_if(dies).build()?;
+    /// let attempts = Atomic::new(0u32)?;
+    /// let outcome = pool.apply((attempts.clone(),), |attempts: Atomic<u32>| match attempts.add(1) {
+    ///     0 => std::process::abort(),
+    ///     _ => "at the second attempt".to_owned(),
+    /// });
+    /// assert_eq!(outcome?, "at the second attempt");
+    /// // A panic is not what `only_if` means here.
+    /// assert!(pool.apply((0,), |n: u32| 1 / n).is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn retries(mut self, times: u32) -> PoolBuilder {
         retry(&mut self.retry).times = times;
         self
     }
 
-    /// The pause before a task is tried again, doubled from attempt to attempt, and at most a minute. Default: none.
+    /// The pause before a task is tried again, doubled from attempt to attempt, and at most a minute. Default: none. It holds no worker up (in a pool of threads: its thread); the task waits
+    /// meanwhile, and can be cancelled.
     pub fn backoff(mut self, pause: Duration) -> PoolBuilder {
         retry(&mut self.retry).backoff = pause;
         self
     }
 
-    /// Only failures for which `f` is true are tried again.
+    /// Only failures for which `f` is true are tried again. Called once for each failure that leaves another attempt, in the process that set it, on whichever thread hears of the failure; one that
+    /// panics means no. It must not wait for the pool.
     pub fn only_if(mut self, f: impl Fn(&TaskError) -> bool + Send + Sync + 'static) -> PoolBuilder {
         retry(&mut self.retry).only_if = Some(Arc::new(f));
         self
     }
 
-    /// [`submit`](Pool::submit) waits while so many tasks are waiting and running. What other processes submit counts, but does not wait.
+    /// [`submit`](Pool::submit) waits while so many tasks are waiting and running, in every process that has a handle. What a worker of the pool submits itself counts, but does not wait: its own
+    /// task is one of those. So it is with a task of a pool of threads.
     pub fn queue_bound(mut self, tasks: usize) -> PoolBuilder {
         self.queue_bound = Some(tasks);
         self
     }
 
-    /// At the [`queue_bound`](PoolBuilder::queue_bound), [`submit`](Pool::submit) fails with [`PoolError::is_full`] instead of waiting.
+    /// At the [`queue_bound`](PoolBuilder::queue_bound), [`submit`](Pool::submit) fails with [`PoolError::is_full`] instead of waiting. [`map`](Pool::map) and its like
+    /// hand out no more than there is room for, and fail only where others have taken it all.
     pub fn fail_when_full(mut self) -> PoolBuilder {
         self.fails_when_full = true;
         self
@@ -274,7 +297,7 @@ impl PoolBuilder {
     /// Starts the pool. Its workers are being started when this returns; [`Pool::ready`] waits until they are.
     ///
     /// # Errors
-    /// A number is 0 that may not be; a worker cannot be started.
+    /// A number is 0 that may not be, or a name has a NUL in it; a worker cannot be started.
     pub fn build(self) -> Result<Pool, PoolError> {
         static POOLS: AtomicU32 = AtomicU32::new(1);
         let invalid = |text| Err(PoolError::new(PoolErrorKind::Invalid, text));
@@ -289,6 +312,9 @@ impl PoolBuilder {
             return invalid("a pool takes at least one task");
         }
         let name = self.name.unwrap_or_else(|| format!("Pool-{}", POOLS.fetch_add(1, Ordering::Relaxed)));
+        if name.contains('\0') {
+            return invalid("a name has no NUL in it");
+        }
         let hard = self.hard_memory_limit.or(self.memory_limit.map(|soft| soft.saturating_mul(2)));
         let memory_limit = hard.map(|hard| MemoryLimit { soft: self.memory_limit.unwrap_or(u64::MAX), hard });
         let inline = std::env::var_os("MULTIPROC_INLINE").is_some_and(|value| value == "1");
@@ -341,25 +367,25 @@ pub fn pool_context<C: Send + Sync + 'static>() -> Option<Arc<C>> {
     context.downcast().ok()
 }
 
-/// Settings for one task, in place of its pool's: see [`Pool::task`]. In another process than the one that made the pool they are not heeded.
+/// Settings for one task, in place of its pool's: see [`Pool::task`].
 #[derive(Debug)]
 #[must_use]
 pub struct TaskBuilder<'a> {
     pool: &'a Pool,
     terms: Terms,
-    retry: Option<Option<Retry>>,
+    /// What is not set is as the pool has it.
+    retry: Option<Retry>,
 }
 
 impl<'a> TaskBuilder<'a> {
-    /// What is not set is as the pool has it.
     fn retry(&mut self) -> &mut Retry {
-        let usual = self.pool.settings().and_then(|settings| settings.retry.as_ref());
-        retry(self.retry.get_or_insert_with(|| usual.map(|usual| Retry::clone(usual))))
+        retry(&mut self.retry)
     }
 
     pub(crate) fn new(pool: &'a Pool) -> TaskBuilder<'a> {
-        let terms = pool.home().and_then(|home| home.usual_terms()).map(|terms| *terms).unwrap_or_default();
-        TaskBuilder { pool, terms, retry: None }
+        let terms = pool.usual_terms();
+        let retry = terms.retry.as_deref().cloned();
+        TaskBuilder { pool, terms, retry }
     }
 
     /// What the task is called in a trace (`Pool::trace`, of the feature `pool-trace`).
@@ -397,10 +423,8 @@ impl<'a> TaskBuilder<'a> {
     /// # Errors
     /// As [`Pool::submit`].
     pub fn submit<A: Args + Send, R: Message + Send>(mut self, args: A, f: A::Fn<R>) -> Result<Task<R>, PoolError> {
-        if let Some(Some(retry)) = self.retry {
-            self.terms.retry = Some(Arc::new(retry));
-        }
+        self.terms.retry = self.retry.map(Arc::new);
         let head = Job::call::<A, R>(f)?.head();
-        self.pool.start(Call { head, terms: Some(Box::new(self.terms)), args, here: move |args| A::call(f, args) })
+        self.pool.start(Call::new(head, args, move |args| A::call(f, args)).terms(self.terms))
     }
 }

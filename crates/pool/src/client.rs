@@ -2,22 +2,26 @@
 //!
 //! A worker that waits for a task of its own pool runs others meanwhile, one on top of another; so a task may submit to the pool that it runs in.
 
+use crate::asked::{self, Asked, First, Own, Usual};
 use crate::backend::Backend;
 use crate::caller::{self, Caller};
 use crate::error::{PoolError, PoolErrorKind, TaskError};
-use crate::home::lock;
+use crate::home::{lock, not_encoded};
 use crate::lead::{Collector, Lead, left};
-use crate::table::{Ending, Entry, Pending, Saved, Table, Terms};
+use crate::table::{Claim, Ending, Entry, Pending, Saved, Table, Terms};
 use crate::told::Told;
-use crate::wire::{self, Inbox, OWN, Out, Outbox, Packet, SubmitHead, TaskHead, TaskId, Tell, TellHead, Wire};
+use crate::wire::{self, Inbox, OWN, Out, Outbox, Packet, Submitted, TaskHead, TaskId, Tell, TellHead, Wire};
 use crate::worker::{self, Worker};
 use multiproc_channel::sealed::{Sealed, Within};
 use multiproc_channel::{Bincode, GetError, Message, Queue, message};
 use multiproc_shm::Arena;
 use multiproc_shm::watching::{WaitOn, wait, wait_timeout};
 use multiproc_sync::{Atomic, Event};
+use multiproc_sys::robust;
 use serde::{Deserialize, Serialize};
+use std::collections::{HashMap, HashSet};
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Once, Weak};
 use std::thread;
@@ -27,6 +31,20 @@ use std::time::{Duration, Instant};
 const KEPT: usize = 8;
 /// While another thread of this worker leads, its first one looks this often whether there is a task to run.
 const LOOK: Duration = Duration::from_millis(5);
+
+/// A task that has been entered and is not sent yet.
+struct Entered<'a>(&'a Client, TaskId);
+
+impl Drop for Entered<'_> {
+    fn drop(&mut self) {
+        lock(&self.0.outside).remove(&self.1);
+        lock(&self.0.table).remove(self.1);
+    }
+}
+
+fn ended() -> PoolError {
+    PoolError::new(PoolErrorKind::Broken, "the pool has ended, with its process perhaps")
+}
 
 /// Where a pool is.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -39,17 +57,24 @@ pub(crate) struct Address {
     pub(crate) life: Inbox,
     /// The next client's number.
     pub(crate) numbers: Atomic<u32>,
+    pub(crate) usual: Usual,
 }
 
 /// This process's connection to a pool of another one.
 pub(crate) struct Client {
     address: Address,
     number: u32,
+    /// Of the process that has made it; fork() makes another.
+    life: u32,
     told: Inbox,
     lead: Lead,
     table: Mutex<Table>,
     /// Answers to claims.
     claims: Mutex<Vec<(TaskId, bool)>>,
+    /// Tasks that wait for room in the pool.
+    outside: Mutex<HashSet<TaskId>>,
+    /// Those of them that it has not taken.
+    refused: Mutex<HashMap<TaskId, PoolError>>,
     me: Weak<Client>,
     /// The thread that collects for who does not wait.
     collects: Once,
@@ -69,7 +94,7 @@ impl Client {
     /// The connection to the pool at `address`.
     pub(crate) fn of(address: Address) -> Result<Arc<Client>, PoolError> {
         let mut clients = lock(&CLIENTS);
-        if let Some(known) = clients.iter().find(|client| client.address.tell.id() == address.tell.id()) {
+        if let Some(known) = clients.iter().find(|client| client.is_ours() && client.address.tell.id() == address.tell.id()) {
             return Ok(known.clone());
         }
         // What comes back waits here as long as nobody collects it; the pool must not wait for that.
@@ -78,10 +103,13 @@ impl Client {
         let told = replies.receiver()?;
         let client = Arc::new_cyclic(|me| Client {
             number,
+            life: robust::life(),
             told,
             lead: Lead::default(),
             table: Mutex::default(),
             claims: Mutex::default(),
+            outside: Mutex::default(),
+            refused: Mutex::default(),
             me: me.clone(),
             collects: Once::new(),
             is_gone: AtomicBool::new(false),
@@ -99,6 +127,11 @@ impl Client {
         Ok(client)
     }
 
+    /// As [`Home::is_ours`](crate::home::Home::is_ours).
+    fn is_ours(&self) -> bool {
+        robust::life() == self.life
+    }
+
     pub(crate) fn address(&self) -> &Address {
         &self.address
     }
@@ -107,46 +140,121 @@ impl Client {
     where
         Wire: multiproc_channel::EncodeRef<B, Packet>,
     {
-        let told = self.address.tell.put_ref(what).map_err(PoolError::not_put);
+        if !self.is_ours() {
+            return Err(PoolError::of_the_parent());
+        }
+        let told = match self.address.tell.try_put_ref(what) {
+            Err(e) if e.is_full() || e.is_would_block() => {
+                // Nobody collects: the pool shall.
+                let _ = self.address.bell.set();
+                self.address.tell.put_ref(what)
+            }
+            told => told,
+        };
         let _ = self.address.bell.set();
-        told
+        told.map_err(PoolError::not_put)
     }
 
-    pub(crate) fn submit<A: Message>(&self, pending: Arc<dyn Pending>, task: TaskHead, args: &A) -> Result<TaskId, PoolError> {
+    /// Submits a task, with settings of its own perhaps; one that has `failed` is tried again, if it may be.
+    pub(crate) fn submit<A: Message>(
+        &self,
+        pending: Arc<dyn Pending>,
+        task: TaskHead,
+        terms: Option<Box<Terms>>,
+        args: &A,
+        failed: Option<TaskError>,
+    ) -> Result<TaskId, PoolError> {
         let task = TaskHead { span: caller::inherited(), ..task };
+        // A worker of the pool does not wait: its own task is one of those that take up the room.
+        let is_ours = worker::this_process().is_some_and(|worker| worker.tells_to(&self.address.tell));
+        let waits = self.address.usual.is_bounded && failed.is_none() && !is_ours;
+        let decides = terms.as_ref().is_some_and(|terms| asked::decides(terms));
+        let asked = Asked { own: terms.as_ref().map(|terms| Own::of(terms)), first: Asked::failed(failed), waits };
+        let asked = asked.encode().map_err(not_encoded)?;
         // What a worker submits it may run itself, rather than wait for it.
-        let saved = match self.helper() {
-            Some(_) => {
-                let arena = Arena::of_the_tree()?;
-                let codec = |e| PoolError::because(PoolErrorKind::Codec, "the task was not submitted", e);
-                Some(Saved::new(arena, args).map_err(codec)?)
-            }
-            None => None,
+        let saved = match self.helper().is_some() || decides {
+            true => Some(Arc::new(Saved::new(Arena::of_the_tree()?, args).map_err(not_encoded)?)),
+            false => None,
         };
+        let own = terms.map_or_else(|| self.address.usual.terms(), |terms| *terms);
+        let kept = saved.clone().map(|saved| Box::new(Terms { saved: Some(saved), ..own }));
         let id = lock(&self.table).enter(Entry {
             pending,
-            terms: None,
+            terms: kept,
             head: task,
             submitted: 0,
             caller: Caller::nobody(),
             cancelled: false,
+            claim: Claim::None,
         });
-        let head = SubmitHead { tell: TellHead::new(Tell::Submit, self.number, id, 0), task };
-        let told = match &saved {
-            Some(saved) => self.tell(&saved.behind(head)),
-            None => self.tell(&Out(head, args)),
-        };
-        told.inspect_err(|_| _ = lock(&self.table).remove(id))?;
-        if let Some(entry) = lock(&self.table).get(id) {
-            entry.terms = saved.map(|saved| Box::new(Terms { saved: Some(Arc::new(Mutex::new(saved))), ..Terms::default() }));
+        if waits {
+            lock(&self.outside).insert(id);
+        }
+        // An argument may panic when it is encoded.
+        let entered = Entered(self, id);
+        let head = Submitted::new(TellHead::new(Tell::Submit, self.number, id, 0), task, &asked);
+        match &saved {
+            Some(saved) => self.tell(&saved.behind(head))?,
+            None => self.tell(&Out(head, args))?,
+        }
+        std::mem::forget(entered);
+        if waits {
+            self.wait_for_room(id)?;
         }
         Ok(id)
     }
 
+    /// Waits until the pool has taken a task, or will not.
+    fn wait_for_room(&self, id: TaskId) -> Result<(), PoolError> {
+        let taken = || !lock(&self.outside).contains(&id);
+        self.lead.drive(&OnlyTold(self), &|| taken() || self.is_gone(), None, true);
+        if !taken() {
+            lock(&self.outside).remove(&id);
+            return Err(ended());
+        }
+        let refused = lock(&self.refused).remove(&id);
+        refused.map_or(Ok(()), Err)
+    }
+
+    /// A task that was taken back has failed: if the pool may try it again, it is to decide that.
+    fn give_back(&self, id: TaskId, why: &TaskError) -> bool {
+        let kept = lock(&self.table).get(id).and_then(|entry| {
+            let terms = entry.terms.as_ref()?;
+            let may = terms.retry.as_ref().is_some_and(|retry| retry.times > 0 && retry.only_if.is_none());
+            may.then_some((entry.head, terms.saved.clone()?, Own::of(terms)))
+        });
+        let Some((task, saved, own)) = kept else { return false };
+        self.send_again(id, task, own, Asked::failed(Some(why.clone())), &saved)
+    }
+
+    fn send_again(&self, id: TaskId, task: TaskHead, own: Own, first: First, saved: &Saved) -> bool {
+        let Ok(asked) = (Asked { own: Some(own), first, waits: false }).encode() else { return false };
+        let head = Submitted::new(TellHead::new(Tell::Submit, self.number, id, 0), task, &asked);
+        self.tell(&saved.behind(head)).is_ok()
+    }
+
+    /// An attempt has failed of a task whose retries are decided here: whether there is another.
+    fn try_again(&self, id: TaskId, why: &TaskError) -> bool {
+        let retry = lock(&self.table).get(id).and_then(|entry| Some((entry.head.tries, entry.terms.as_ref()?.retry.clone()?)));
+        // The user's code, outside of all locks.
+        let Some((tries, retry)) = retry else { return false };
+        let Some(pause) = catch_unwind(AssertUnwindSafe(|| retry.pause(tries + 1, why))).ok().flatten() else { return false };
+        let next = lock(&self.table).get(id).and_then(|entry| {
+            let terms = entry.terms.as_ref()?;
+            // Asked to stop meanwhile.
+            terms.retry.as_ref()?;
+            let saved = terms.saved.clone()?;
+            let own = Own::of(terms);
+            entry.head.tries += 1;
+            Some((entry.head, saved, own))
+        });
+        next.is_some_and(|(task, saved, own)| self.send_again(id, task, own, First::Wait(pause), &saved))
+    }
+
     /// Takes back a task that no worker has begun, and runs it on top of those on this worker's desk.
     fn run_claimed(&self, worker: &Worker, id: TaskId) {
-        let kept = lock(&self.table).get(id).is_some_and(|entry| entry.terms.is_some());
-        if !kept || self.tell(&Out(TellHead::new(Tell::Claim, self.number, id, 0), &())).is_err() {
+        let may = lock(&self.table).get(id).and_then(|entry| entry.terms.as_ref().map(|terms| self.may_claim(terms)));
+        if may != Some(true) || self.tell(&Out(TellHead::new(Tell::Claim, self.number, id, 0), &())).is_err() {
             return;
         }
         let answer = || lock(&self.claims).iter().find(|(task, _)| *task == id).copied();
@@ -156,9 +264,17 @@ impl Client {
         if !granted {
             return;
         }
-        let Some(mut entry) = lock(&self.table).remove(id) else { return };
-        let Some(saved) = entry.terms.as_mut().and_then(|terms| terms.saved.take()) else { return };
-        worker.run_own(TaskHead { id: id | OWN, ..entry.head }, &lock(&saved), &entry.pending);
+        let kept = lock(&self.table).get(id).and_then(|entry| Some((entry.head, entry.terms.as_ref()?.saved.clone()?)));
+        let Some((head, saved)) = kept else { return };
+        let Some(client) = self.me.upgrade() else { return };
+        let pending: Arc<dyn Pending> = Arc::new(Claimed { client, id });
+        worker.run_own(TaskHead { id: id | OWN, ..head }, &saved, &pending);
+    }
+
+    /// Whether a task may run where nobody watches how long: its time is no shorter than that of the task which waits for it.
+    fn may_claim(&self, terms: &Terms) -> bool {
+        terms.saved.is_some()
+            && (terms.timeout.is_none() || self.address.usual.timeout.is_some_and(|usual| terms.timeout >= Some(usual)))
     }
 
     fn is_gone(&self) -> bool {
@@ -168,6 +284,9 @@ impl Client {
 
     /// Takes one thing that was told; false when nothing was. When nothing will be, all tasks end.
     fn take_told(&self, within: Within) -> bool {
+        if !self.is_ours() {
+            return false;
+        }
         let told = match within {
             Within::Now => self.told.get_sealed(Within::Now),
             // Not one after the other: what the pool has not come to read may hold the queue open after its end.
@@ -204,8 +323,7 @@ impl Client {
         self.is_gone.store(true, Ordering::Relaxed);
         let all = lock(&self.table).drain();
         for entry in all {
-            let why = PoolError::new(PoolErrorKind::Broken, "the pool has ended, with its process perhaps");
-            entry.pending.end(Ending::Failed(TaskError::Refused(why)));
+            entry.pending.end(Ending::Failed(TaskError::Refused(ended())));
         }
         self.lead.look_around();
     }
@@ -214,23 +332,41 @@ impl Client {
         let _ = sealed.open(|bytes, references| {
             let (head, rest) = wire::split::<TellHead>(bytes)?;
             let tell = head.tell()?;
-            if tell == Tell::Claimed {
-                lock(&self.claims).push((head.id, head.number == 1));
-                return Some(());
-            }
-            let entry = lock(&self.table).remove(head.id)?;
             match tell {
-                Tell::Value => entry.pending.end(Ending::Value(rest, references, head.number)),
+                Tell::Claimed => lock(&self.claims).push((head.id, head.number == 1)),
+                Tell::Taken => _ = lock(&self.outside).remove(&head.id),
+                Tell::Value => {
+                    let entry = lock(&self.table).remove(head.id)?;
+                    entry.pending.end(Ending::Value(rest, references, head.number));
+                }
                 _ => {
                     let arena = Arena::of_the_tree().ok()?;
                     let told = message::decode::<Told, Bincode>(arena, rest, references);
-                    let why = told.map_or_else(|e| TaskError::Undecodable(e.to_string()), TaskError::from);
-                    entry.pending.end(Ending::Failed(why));
+                    self.has_failed(head.id, told.map_or_else(|e| TaskError::Undecodable(e.to_string()), TaskError::from));
                 }
             }
             Some(())
         });
         self.lead.look_around();
+    }
+
+    fn has_failed(&self, id: TaskId, why: TaskError) {
+        let decides = lock(&self.table).get(id).and_then(|entry| entry.terms.as_ref().map(|terms| asked::decides(terms)));
+        if decides == Some(true) && self.try_again(id, &why) {
+            return;
+        }
+        let Some(entry) = lock(&self.table).remove(id) else { return };
+        if lock(&self.outside).contains(&id) {
+            // Whoever submits it waits to hear it, and there is no task yet.
+            if let TaskError::Refused(why) = why {
+                lock(&self.refused).insert(id, why);
+            } else {
+                lock(&self.refused).insert(id, PoolError::closed());
+            }
+            lock(&self.outside).remove(&id);
+            return;
+        }
+        entry.pending.end(Ending::Failed(why));
     }
 
     /// The worker that this thread is the first of, if it is one of this pool and may take further tasks.
@@ -252,6 +388,28 @@ impl Client {
             _ => wait(&items),
         };
         true
+    }
+}
+
+/// A task that this process has taken back, at its first attempt.
+struct Claimed {
+    client: Arc<Client>,
+    id: TaskId,
+}
+
+impl Pending for Claimed {
+    fn end(&self, how: Ending<'_>) {
+        let Claimed { client, id } = self;
+        match how {
+            Ending::Failed(why) if client.give_back(*id, &why) => {}
+            Ending::Failed(why) => client.has_failed(*id, why),
+            how => {
+                let entry = lock(&client.table).remove(*id);
+                if let Some(entry) = entry {
+                    entry.pending.end(how);
+                }
+            }
+        }
     }
 }
 
@@ -280,6 +438,9 @@ impl Collector for OnlyTold<'_> {
 
 impl Backend for Client {
     fn drive(&self, done: &dyn Fn() -> bool, deadline: Option<Instant>, task: Option<TaskId>) -> bool {
+        if !self.is_ours() {
+            return done();
+        }
         let Some(worker) = self.helper() else { return self.lead.drive(self, done, deadline, task.is_none()) };
         if !worker.has_room() {
             // Nothing more fits on its desk: the pool grows, or says that all wait.
@@ -316,7 +477,14 @@ impl Backend for Client {
 
     fn lose_interest(&self) {}
 
+    fn runs_here(&self) -> bool {
+        self.helper().is_some()
+    }
+
     fn stop(&self, id: TaskId, gently: bool) {
+        if let Some(terms) = lock(&self.table).get(id).and_then(|entry| entry.terms.as_mut()) {
+            terms.retry = None;
+        }
         let _ = self.tell(&Out(TellHead::new(Tell::Stop, self.number, id, u64::from(gently)), &()));
     }
 

@@ -19,6 +19,12 @@ use std::time::{Duration, Instant};
 
 /// So many workers in a row that fail to begin are enough.
 const FAILURES: u32 = 3;
+/// So many that somebody kills before they have begun. More, since it may not be their own doing.
+const KILLS: u32 = 50;
+/// Of those, so many are replaced at once.
+const KILLS_AT_ONCE: u32 = 4;
+/// No pause before another start is longer.
+const LONGEST_PAUSE: Duration = Duration::from_millis(160);
 /// A process stops within this time, unless the kernel has it wait for a disk.
 const STOPPING: Duration = Duration::from_millis(20);
 /// What a worker is asked, it asks one thing at a time.
@@ -65,6 +71,10 @@ pub(crate) struct Crew {
     next_index: u32,
     /// Workers that have ended before they had begun, in a row.
     failures: u32,
+    /// Workers that were killed before they had begun, in a row.
+    kills: u32,
+    /// Workers that could not go on.
+    unable: u32,
     /// Workers before this one are to be replaced, one at a time.
     pub(crate) recycle_before: u32,
     /// OOM kills that were known when the last worker was buried.
@@ -234,7 +244,7 @@ impl Home {
     /// A worker has begun.
     pub(crate) fn has_begun(&self, worker: u32) {
         let mut crew = lock(&self.crew);
-        crew.failures = 0;
+        (crew.failures, crew.kills) = (0, 0);
         if let Some(member) = crew.members.iter_mut().find(|member| member.index == worker) {
             member.is_ready = true;
         }
@@ -270,8 +280,10 @@ impl Home {
         };
         let pid = member.pid().unwrap_or(0);
         let (verdict, began) = (member.verdict.clone(), member.desk.is_ready());
+        let ended_by_us = member.leaving || verdict.is_some() || self.state() >= TERMINATED;
         drop(crew);
-        let cause = Arc::new(self.how_it_ended(index));
+        let (cause, unable) = self.how_it_ended(index);
+        let cause = Arc::new(cause);
         let out_of_memory =
             killed_for_memory && verdict.is_none() && matches!(*cause, ProcessError::Signaled { signal: Signal::KILL, .. });
         for id in started {
@@ -291,30 +303,56 @@ impl Home {
         // Only now: until here, whoever is delivered one of these tasks again is told to leave it.
         let mut crew = lock(&self.crew);
         crew.members.retain(|member| member.index != index);
-        // Killed from outside, or asked to leave: that says nothing of whether the next can begin.
-        let was_killed = matches!(*cause, ProcessError::Signaled { signal: Signal::KILL | Signal::TERM, .. }) && !out_of_memory;
-        let failed = !began && self.state() < TERMINATED && !was_killed;
-        if failed {
-            crew.failures += 1;
-            crew.next_start = Some(Instant::now() + Duration::from_millis(10 << crew.failures.min(6)));
-            if crew.failures >= FAILURES {
-                let text = format!("the pool's workers cannot begin: {cause}");
+        drop(crew);
+        self.forget_worker(index);
+        let mut crew = lock(&self.crew);
+        if let Some(why) = unable {
+            crew.unable += 1;
+            if crew.unable >= FAILURES {
                 drop(crew);
-                self.give_up(PoolError::new(PoolErrorKind::Broken, text));
+                self.give_up(PoolError::new(PoolErrorKind::Broken, format!("the pool's tasks cannot be taken: {why}")));
             }
+            return;
+        }
+        if began || ended_by_us {
+            return;
+        }
+        // Killed from outside perhaps: that says little of whether the next can begin.
+        let was_killed = matches!(*cause, ProcessError::Signaled { signal: Signal::KILL | Signal::TERM, .. }) && !out_of_memory;
+        let steps = if was_killed {
+            crew.kills += 1;
+            crew.kills.checked_sub(KILLS_AT_ONCE)
+        } else {
+            crew.failures += 1;
+            Some(crew.failures)
+        };
+        if let Some(steps) = steps {
+            crew.next_start = Some(Instant::now() + Duration::from_millis(10 << steps.min(4)).min(LONGEST_PAUSE));
+        }
+        if crew.failures >= FAILURES || crew.kills >= KILLS {
+            let text = format!("the pool's workers cannot begin: {cause}");
+            drop(crew);
+            self.give_up(PoolError::new(PoolErrorKind::Broken, text));
         }
     }
 
-    fn how_it_ended(&self, index: u32) -> ProcessError {
+    /// And whether it could not go on: shared memory gave it no tasks.
+    fn how_it_ended(&self, index: u32) -> (ProcessError, Option<String>) {
         let mut crew = lock(&self.crew);
         let member = crew.members.iter_mut().find(|member| member.index == index);
         // The pool's thread has the only other handle, while it sleeps.
         let joined = member.and_then(|member| Arc::get_mut(member.process.as_mut()?)).map(Process::try_join);
         drop(crew);
         match joined {
-            Some(Err(e)) => e,
+            Some(Err(e)) => (e, None),
             // It left of its own accord.
-            _ => ProcessError::AlreadyJoined { name: format!("{}-{index}", self.settings.name) },
+            left => {
+                let unable = match left {
+                    Some(Ok(Some(Left::Unable(why)))) => Some(why),
+                    _ => None,
+                };
+                (ProcessError::AlreadyJoined { name: format!("{}-{index}", self.settings.name) }, unable)
+            }
         }
     }
 

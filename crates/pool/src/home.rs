@@ -3,7 +3,7 @@
 //! Nobody is told more than he asks for: a thread that waits for a task collects what the workers tell, for all tasks ([`crate::collect`]), and only
 //! when nobody waits, and somebody wants to be called, does the pool's own thread ([`crate::supervise`]). That one sees to deaths, times and staff.
 //!
-//! Locks, in the order in which they are taken: `crew`, then `table`; all others alone. No code of the user's runs under any.
+//! Locks, in the order in which they are taken: `crew` or `remotes`, then `table`; all others alone. No code of the user's runs under any.
 
 use crate::caller::Caller;
 use crate::crew::Crew;
@@ -16,14 +16,15 @@ use crate::retry::Retry;
 use crate::stats::Times;
 use crate::stop::Stop;
 use crate::supervise;
-use crate::table::{Ending, Entry, Pending, Saved, Table, Terms};
+use crate::table::{Claim, Ending, Entry, Pending, Saved, Table, Terms};
 #[cfg(feature = "trace")]
 use crate::trace::{Ran, Trace};
-use crate::wire::{Inbox, Out, Outbox, Packet, TaskHead, TaskId, Tell, TellHead, Wire};
-use multiproc_channel::{Message, PutError, Queue};
+use crate::wire::{Inbox, Out, Outbox, Packet, TaskHead, TaskId, Wire};
+use multiproc_channel::{CodecError, Message, PutError, Queue};
 use multiproc_shm::Arena;
 use multiproc_sync::{Atomic, Event};
 use multiproc_sys::clock::now_nanos;
+use multiproc_sys::robust;
 use std::any::Any;
 use std::collections::HashMap;
 use std::fmt;
@@ -88,9 +89,10 @@ pub(crate) struct Home {
     pub(crate) cancelled: Atomic<u64>,
     pub(crate) table: Mutex<Table>,
     pub(crate) lead: Lead,
-    /// What somebody has put among the things told, to know when it is come to.
-    pub(crate) marks: Mutex<Vec<u64>>,
-    pub(crate) next_mark: AtomicU64,
+    /// How many of the things told have been taken notice of; written by whoever leads.
+    pub(crate) heeded: AtomicU32,
+    /// Whoever collects shall look around.
+    pub(crate) nudged: AtomicBool,
     pub(crate) crew: Mutex<Crew>,
     /// Tasks that are tried again, and when.
     pub(crate) later: Mutex<Vec<(Instant, TaskId)>>,
@@ -100,6 +102,8 @@ pub(crate) struct Home {
     /// The next client's number.
     pub(crate) client_numbers: Atomic<u32>,
     pub(crate) me: Weak<Home>,
+    /// Of the process that made it; fork() makes another.
+    made_in: u32,
     /// What clients know the pool's end by: the one side, until then, and the other.
     pub(crate) life: Mutex<Option<Outbox>>,
     pub(crate) life_seen: Inbox,
@@ -118,11 +122,17 @@ pub(crate) struct Home {
     pub(crate) target: AtomicUsize,
     /// Workers are missing that the next task would need.
     pub(crate) short_handed: AtomicBool,
+    /// Calls in this process that may yet submit what follows from tasks that were taken: until then the workers of a closed pool stay.
+    holds: AtomicUsize,
+    /// Tasks of other processes that wait for room.
+    pub(crate) outside: AtomicUsize,
     /// Those who want to be called without waiting for a task: then the pool's thread collects.
     pub(crate) interest: AtomicUsize,
     /// Why no worker can be started.
     pub(crate) broken: Mutex<Option<PoolError>>,
     pub(crate) thread: Mutex<Option<JoinHandle<()>>>,
+    /// When the pool is terminated, if the last handle was dropped on the pool's own thread, which cannot wait for it there.
+    pub(crate) ends_by: Mutex<Option<Instant>>,
 }
 
 impl fmt::Debug for Home {
@@ -135,6 +145,23 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Keeps the workers of a closed pool: see [`Home::has_work`].
+pub(crate) struct Hold<'a>(&'a Home);
+
+impl<'a> Hold<'a> {
+    pub(crate) fn new(home: &'a Home) -> Hold<'a> {
+        home.holds.fetch_add(1, Ordering::SeqCst);
+        Hold(home)
+    }
+}
+
+impl Drop for Hold<'_> {
+    fn drop(&mut self) {
+        self.0.holds.fetch_sub(1, Ordering::SeqCst);
+        self.0.look_around();
+    }
+}
+
 /// A task that has been entered and is not sent yet.
 struct Entered<'a>(&'a Home, TaskId);
 
@@ -145,6 +172,10 @@ impl Drop for Entered<'_> {
         let _ = self.0.bell.set();
         self.0.look_around();
     }
+}
+
+pub(crate) fn not_encoded(e: CodecError) -> PoolError {
+    PoolError::because(PoolErrorKind::Codec, "the task was not submitted", e)
 }
 
 impl Home {
@@ -166,14 +197,15 @@ impl Home {
             cancelled,
             table: Mutex::default(),
             lead: Lead::default(),
-            marks: Mutex::default(),
-            next_mark: AtomicU64::new(0),
+            heeded: AtomicU32::new(0),
+            nudged: AtomicBool::new(false),
             crew: Mutex::default(),
             later: Mutex::default(),
             stops: Mutex::default(),
             remotes: Mutex::default(),
             client_numbers,
             me: me.clone(),
+            made_in: robust::life(),
             life: Mutex::new(Some(life)),
             life_seen,
             done: AtomicU64::new(0),
@@ -188,9 +220,12 @@ impl Home {
             state: AtomicU32::new(OPEN),
             target: AtomicUsize::new(target),
             short_handed: AtomicBool::new(settings.idle_timeout.is_some()),
+            holds: AtomicUsize::new(0),
+            outside: AtomicUsize::new(0),
             interest: AtomicUsize::new(0),
             broken: Mutex::default(),
             thread: Mutex::default(),
+            ends_by: Mutex::default(),
             settings,
         });
         if home.settings.idle_timeout.is_none() {
@@ -209,6 +244,16 @@ impl Home {
         Ok(home)
     }
 
+    /// Whether this process made the pool. In one that was forked from it everything shared is that one's: nothing is submitted, collected or asked to stop there.
+    pub(crate) fn is_ours(&self) -> bool {
+        robust::life() == self.made_in
+    }
+
+    /// Whether this is the pool's own thread, which runs wakers, and drops what nobody waits for.
+    pub(crate) fn is_supervised_here(&self) -> bool {
+        lock(&self.thread).as_ref().is_some_and(|supervisor| supervisor.thread().id() == std::thread::current().id())
+    }
+
     pub(crate) fn state(&self) -> u32 {
         self.state.load(Ordering::SeqCst)
     }
@@ -225,10 +270,24 @@ impl Home {
         lock(&self.table).open()
     }
 
+    /// Why no worker can be started, if that is so.
+    pub(crate) fn broken(&self) -> Option<PoolError> {
+        lock(&self.broken).clone()
+    }
+
+    /// Whether there are tasks, or may be yet that follow from those that were.
+    pub(crate) fn has_work(&self) -> bool {
+        // In this order: a hold is let go when what follows has been entered, and has ended.
+        self.holds.load(Ordering::SeqCst) > 0 || self.open_tasks() > 0
+    }
+
     /// Whether one more task may be submitted now; an error when none may any more.
     fn has_room(&self) -> Result<bool, PoolError> {
-        if let Some(broken) = &*lock(&self.broken) {
-            return Err(broken.clone());
+        if !self.is_ours() {
+            return Err(PoolError::of_the_parent());
+        }
+        if let Some(broken) = self.broken() {
+            return Err(broken);
         }
         if self.state() != OPEN {
             return Err(PoolError::closed());
@@ -259,7 +318,8 @@ impl Home {
         let saved = terms.as_ref().is_some_and(|terms| terms.saved.is_some());
         let caller = Caller::here();
         head.span = caller.number();
-        let mut entry = Some(Entry { pending, terms, head, submitted: now_nanos(), caller, cancelled: false });
+        let mut entry =
+            Some(Entry { pending, terms, head, submitted: now_nanos(), caller, cancelled: false, claim: Claim::None });
         let id = loop {
             self.wait_for_room()?;
             let mut table = lock(&self.table);
@@ -283,10 +343,9 @@ impl Home {
             let _ = self.bell.set();
         }
         // Terminated meanwhile, and nobody looks at what comes now.
-        if self.state() >= TERMINATED
-            && let Some(entry) = lock(&self.table).remove(id)
-        {
-            entry.pending.end(Ending::Failed(TaskError::Cancelled));
+        if self.state() >= TERMINATED {
+            let left = lock(&self.table).remove(id);
+            left.into_iter().for_each(|entry| entry.pending.end(Ending::Failed(TaskError::Cancelled)));
         }
         Ok(id)
     }
@@ -299,20 +358,42 @@ impl Home {
         mut terms: Option<Box<Terms>>,
         args: &A,
     ) -> Result<TaskId, PoolError> {
-        let codec = |e| PoolError::because(PoolErrorKind::Codec, "the task was not submitted", e);
         if let Some(terms) = &mut terms
             && terms.retry.is_some()
         {
-            terms.saved = Some(Arc::new(Mutex::new(Saved::new(self.arena, args).map_err(codec)?)));
+            terms.saved = Some(Arc::new(Saved::new(self.arena, args).map_err(not_encoded)?));
         }
         self.submit_with(pending, head, terms, |head| self.tasks.put_ref(&Out(head, args)))
+    }
+
+    /// Submits a task that has failed like this at its first attempt: it is tried again, or has its outcome. It has had its room, and does not wait for any.
+    pub(crate) fn submit_failed<A: Message>(
+        &self,
+        pending: Arc<dyn Pending>,
+        mut head: TaskHead,
+        mut terms: Option<Box<Terms>>,
+        args: &A,
+        why: TaskError,
+    ) -> Result<TaskId, PoolError> {
+        if let Some(terms) = &mut terms
+            && terms.retry.is_some()
+        {
+            terms.saved = Some(Arc::new(Saved::new(self.arena, args).map_err(not_encoded)?));
+        }
+        let caller = Caller::here();
+        head.span = caller.number();
+        let entry = Entry { pending, terms, head, submitted: now_nanos(), caller, cancelled: false, claim: Claim::None };
+        let id = lock(&self.table).enter(entry);
+        self.fail(id, why);
+        self.look_around();
+        Ok(id)
     }
 
     /// Sends a task's kept arguments, once more perhaps.
     pub(crate) fn put_saved(&self, id: TaskId) -> Result<(), PutError<()>> {
         let kept = lock(&self.table).get(id).and_then(|entry| Some((entry.head, entry.terms.as_ref()?.saved.clone()?)));
         // Nobody waits for the queue under the table's lock.
-        kept.map_or(Ok(()), |(head, saved)| lock(&saved).put(head, &self.tasks))
+        kept.map_or(Ok(()), |(head, saved)| saved.put(head, &self.tasks))
     }
 
     /// The terms of a task that asks for nothing special.
@@ -333,7 +414,13 @@ impl Home {
             catch_unwind(AssertUnwindSafe(|| retry.pause(tries + 1, &why))).ok().flatten().map(|pause| (tries, pause))
         });
         let mut table = lock(&self.table);
-        let Some(entry) = table.get(id).filter(|entry| !entry.cancelled) else { return };
+        let Some(entry) = table.get(id) else { return };
+        if entry.cancelled {
+            // It had failed by itself, and no worker will meet it any more.
+            table.remove(id);
+            self.cancelled.fetch_sub(1, Ordering::SeqCst);
+            return;
+        }
         // Who has been asked to stop meanwhile is not tried again.
         let may = entry.terms.as_ref().is_some_and(|terms| terms.retry.is_some());
         if let Some((_, pause)) = pause.filter(|(tries, _)| may && *tries == entry.head.tries) {
@@ -404,11 +491,11 @@ impl Home {
         lock(&self.contexts).remove(&id);
     }
 
-    /// Wakes whoever collects, to look around.
+    /// Wakes whoever collects, to look around. Not by a message: a worker that has been stopped in the middle of telling something keeps all others from it.
     pub(crate) fn nudge(&self) {
         if self.lead.is_led() {
-            // Full: whoever collects is awake.
-            let _ = self.tell.try_put_ref(&Out(TellHead::new(Tell::Nothing, 0, 0, 0), &()));
+            // Fails in a process made by fork(), where nobody collects.
+            let _ = self.tells.poke(|| self.nudged.store(true, Ordering::SeqCst));
         }
     }
 }

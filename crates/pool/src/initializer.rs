@@ -5,6 +5,7 @@ use crate::error::PoolError;
 use crate::job::{address_of, offset_of};
 use multiproc_channel::{Bincode, Buffer, Codec};
 use multiproc_process::Args;
+use multiproc_sys::seal;
 use serde::de::{self, Deserializer};
 use serde::ser::{self, Serializer};
 use serde::{Deserialize, Serialize};
@@ -64,13 +65,17 @@ impl fmt::Debug for Initializer {
 impl Serialize for Initializer {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let Some(encode) = &self.encode else { return Err(ser::Error::custom("an initializer has arrived")) };
-        (self.decode, self.function, encode().map_err(ser::Error::custom)?).serialize(serializer)
+        let seal = seal::of(&[self.decode, self.function]);
+        (self.decode, self.function, seal, encode().map_err(ser::Error::custom)?).serialize(serializer)
     }
 }
 
 impl<'de> Deserialize<'de> for Initializer {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Initializer, D::Error> {
-        let (decode, function, bytes) = <(u64, u64, Vec<u8>)>::deserialize(deserializer)?;
+        let (decode, function, seal, bytes) = <(u64, u64, u64, Vec<u8>)>::deserialize(deserializer)?;
+        if seal != seal::of(&[decode, function]) {
+            return Err(de::Error::custom("the initializer is not what was sent"));
+        }
         let (Some(decoder), Some(f)) = (address_of(decode), address_of(function)) else {
             return Err(de::Error::custom("the initializer is not part of this program's code"));
         };

@@ -2,8 +2,9 @@
 //!
 //! Internal to multiproc, no semver promise. Reading order: [`error`] -> [`task`] (what a caller holds) -> [`pool`] and [`builder`] -> [`map`] and [`waiting`] -> `home` (what a pool's
 //! threads share), with `table` (tasks without an outcome), `crew` (workers), `collect` (who takes what they tell), `supervise` (deaths, times, staff) and `stop` -> `wire` (what
-//! goes between a pool and its workers), `job` (what a task does) and `desk` (what a worker does at this moment) -> `worker` and `run`, [`current`]. Pools elsewhere: `client` and `remote`, and `told`; without processes: `local`. Figures: [`stats`], `trace`.
+//! goes between a pool and its workers), `job` (what a task does) and `desk` (what a worker does at this moment) -> `worker` and `run`, [`current`]. Pools elsewhere: `client` and `remote`, `asked` and `told`; without processes: `local`. Figures: [`stats`], `trace`.
 
+mod asked;
 mod backend;
 pub mod builder;
 mod callbacks;

@@ -5,7 +5,7 @@ use crate::builder::{PoolBuilder, TaskBuilder};
 use crate::client::{Address, Client};
 use crate::crew::Member;
 use crate::error::{PoolError, PoolErrorKind, TaskError};
-use crate::home::{CLOSED, FINISHED, Home, OPEN, Settings, TERMINATED, lock};
+use crate::home::{CLOSED, FINISHED, Hold, Home, OPEN, TERMINATED, lock};
 use crate::job::Job;
 use crate::local::Local;
 use crate::progress::Bar;
@@ -18,7 +18,6 @@ use crate::wire::TaskHead;
 use multiproc_channel::Message;
 use multiproc_process::Args;
 use multiproc_sys::clock::now_nanos;
-use multiproc_sys::robust;
 use serde::de::{self, Deserializer};
 use serde::ser::{self, Serializer};
 use serde::{Deserialize, Serialize};
@@ -39,9 +38,14 @@ use std::time::{Duration, Instant};
 /// # Crash safety
 /// `kill -9` of a worker at any instruction: no task is lost, none has two outcomes, nobody hangs. When the process that made the pool dies, so do the workers.
 ///
+/// A worker that is *stopped* (SIGSTOP, a debugger) has not died: where it was about to take a task or to tell an outcome, the others wait until it goes on or is killed. The pool's own
+/// process does not: times and limits hold, and [`terminate`](Pool::terminate) ends it all.
+///
+/// In a process that `fork()` has made a handle is of no use: it submits nothing, and each wait ends at once.
+///
 /// # In other processes
 /// A handle travels, to workers of the pool as well; a task there that waits for another one runs others meanwhile. What is submitted goes through the process that made
-/// the pool: its settings hold, but for a [`queue_bound`](PoolBuilder::queue_bound); those of [`task`](Pool::task) do not. Such a handle neither closes the pool nor keeps it open; when the pool has ended, so have the
+/// the pool: its settings hold, and those of [`task`](Pool::task). Such a handle neither closes the pool nor keeps it open; when the pool has ended, so have the
 /// tasks: [`TaskError::Refused`].
 ///
 /// # Python
@@ -86,21 +90,30 @@ enum Kind {
     Local(Arc<LocalOwner>),
 }
 
+/// While a pool is terminated, who waits for that looks again this often.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
 /// What all handles share; dropped with the last.
 struct Owner(Arc<Home>);
 
 impl Drop for Owner {
     fn drop(&mut self) {
+        let home = &self.0;
         // In a process made by fork() the pool is the parent's.
-        if robust::forked() {
+        if !home.is_ours() {
             return;
         }
-        let home = &self.0;
-        home.advance(CLOSED);
         let in_time = Instant::now().checked_add(home.settings.shutdown_timeout);
+        if home.is_supervised_here() {
+            *lock(&home.ends_by) = in_time;
+            home.advance(CLOSED);
+            return;
+        }
+        home.advance(CLOSED);
         if !home.wait_until_finished(in_time) {
             home.advance(TERMINATED);
-            home.wait_until_finished(None);
+            // It ends without the workers' help, so not all at once: the queue by which they would tell of it may have been written over.
+            while !home.wait_until_finished(Instant::now().checked_add(LOOK_AGAIN)) {}
         }
         if let Some(thread) = lock(&home.thread).take() {
             let _ = thread.join();
@@ -115,6 +128,10 @@ impl Drop for LocalOwner {
     fn drop(&mut self) {
         let local = &self.0;
         local.close();
+        // A task that had the last handle would wait for itself; its pool lasts as long as its tasks.
+        if local.is_inside() {
+            return;
+        }
         if !local.finish(Instant::now().checked_add(local.settings().shutdown_timeout)) {
             local.terminate();
             // A thread that goes on cannot be ended.
@@ -123,8 +140,9 @@ impl Drop for LocalOwner {
 }
 
 impl Home {
+    /// Not on the pool's own thread, which would have to go on for that: false at once.
     fn wait_until_finished(&self, deadline: Option<Instant>) -> bool {
-        self.drive_any(&|| self.state() == FINISHED, deadline)
+        !self.is_supervised_here() && self.drive_any(&|| self.state() == FINISHED, deadline)
     }
 }
 
@@ -167,6 +185,29 @@ pub(crate) struct Call<A, F> {
     pub(crate) terms: Option<Box<Terms>>,
     pub(crate) args: A,
     pub(crate) here: F,
+    /// How it has failed at its first attempt.
+    failed: Option<TaskError>,
+}
+
+impl<A, F> Call<A, F> {
+    /// With the pool's settings.
+    pub(crate) fn new(head: TaskHead, args: A, here: F) -> Call<A, F> {
+        Call { head, terms: None, args, here, failed: None }
+    }
+
+    pub(crate) fn terms(self, terms: Terms) -> Call<A, F> {
+        Call { terms: Some(Box::new(terms)), ..self }
+    }
+
+    /// Not to be tried again.
+    pub(crate) fn once(self) -> Call<A, F> {
+        self.terms(Terms::default())
+    }
+
+    /// A call that has failed like this at its first attempt: it is tried again, if it may be.
+    pub(crate) fn failed(self, why: TaskError) -> Call<A, F> {
+        Call { failed: Some(why), ..self }
+    }
 }
 
 impl Pool {
@@ -186,17 +227,37 @@ impl Pool {
         }
     }
 
-    /// What the pool was built with; `None` in another process.
-    pub(crate) fn settings(&self) -> Option<&Settings> {
+    /// What holds for tasks of which nothing else is said.
+    pub(crate) fn usual_terms(&self) -> Terms {
         match &self.kind {
-            Kind::Processes(owner) => Some(&owner.0.settings),
-            Kind::Remote(_) => None,
-            Kind::Local(local) => Some(local.0.settings()),
+            Kind::Processes(owner) => owner.0.usual_terms().map(|terms| *terms).unwrap_or_default(),
+            Kind::Remote(client) => client.address().usual.terms(),
+            Kind::Local(local) => Terms { retry: local.0.settings().retry.clone(), ..Terms::default() },
         }
+    }
+
+    /// Whether one more task would be refused for want of room, as far as can be said without submitting it.
+    pub(crate) fn would_refuse(&self) -> bool {
+        let (settings, open) = match &self.kind {
+            Kind::Processes(owner) => (&owner.0.settings, owner.0.open_tasks()),
+            Kind::Remote(_) => return false,
+            Kind::Local(local) => (local.0.settings(), local.0.open_tasks()),
+        };
+        settings.fails_when_full && settings.queue_bound.is_some_and(|bound| open >= bound)
     }
 
     pub(crate) fn is_local(&self) -> bool {
         matches!(self.kind, Kind::Local(_))
+    }
+
+    /// Whether what fails is tried again, if nothing else is said.
+    pub(crate) fn tries_again(&self) -> bool {
+        self.usual_terms().retry.is_some_and(|retry| retry.times > 0)
+    }
+
+    /// Keeps the workers, also of a pool that has been closed, as long as there may be tasks that follow from those that were taken.
+    pub(crate) fn hold(&self) -> Option<Hold<'_>> {
+        self.home().map(|home| Hold::new(home))
     }
 
     /// A bar for so many elements, if the pool shows any.
@@ -224,15 +285,21 @@ impl Pool {
         R: Message + Send,
         F: FnOnce(A) -> R + Clone + Send + 'static,
     {
-        let Call { head, terms, args, here } = call;
+        let Call { head, terms, args, here, failed } = call;
         let slot = Arc::new(Slot::<R>::new(self.backend()));
         let id = match &self.kind {
             Kind::Processes(owner) => {
                 let terms = terms.or_else(|| owner.0.usual_terms());
-                owner.0.submit(slot.clone(), head, terms, &args)?
+                match failed {
+                    None => owner.0.submit(slot.clone(), head, terms, &args)?,
+                    Some(why) => owner.0.submit_failed(slot.clone(), head, terms, &args, why)?,
+                }
             }
-            Kind::Remote(client) => client.submit(slot.clone(), head, &args)?,
-            Kind::Local(local) => local.0.submit(slot.clone(), terms.and_then(|terms| terms.retry), args, here)?,
+            Kind::Remote(client) => client.submit(slot.clone(), head, terms, &args, failed)?,
+            Kind::Local(local) => {
+                let retry = terms.map_or_else(|| local.0.settings().retry.clone(), |terms| terms.retry);
+                local.0.submit(slot.clone(), retry, args, failed, here)?
+            }
         };
         Ok(Task::new(slot, id))
     }
@@ -277,7 +344,7 @@ impl Pool {
     #[doc(alias = "apply_async")]
     pub fn submit<A: Args + Send, R: Message + Send>(&self, args: A, f: A::Fn<R>) -> Result<Task<R>, PoolError> {
         let head = Job::call::<A, R>(f)?.head();
-        self.start(Call { head, terms: None, args, here: move |args| A::call(f, args) })
+        self.start(Call::new(head, args, move |args| A::call(f, args)))
     }
 
     /// As [`submit`](Pool::submit), with settings for this one task.
@@ -322,8 +389,9 @@ impl Pool {
         let Some(home) = self.home() else { return true };
         let all = || {
             let crew = lock(&home.crew);
-            crew.members.iter().filter(|member| member.is_ready && !member.leaving && member.pid().is_some()).count()
-                >= home.target.load(Ordering::SeqCst)
+            // One that has died and is not buried yet was ready.
+            let counts = |member: &&Member| member.is_ready && !member.leaving && member.pid().is_some() && !member.has_ended();
+            crew.members.iter().filter(counts).count() >= home.target.load(Ordering::SeqCst)
         };
         home.drive_any(&|| all() || home.state() != OPEN, Instant::now().checked_add(timeout)) && all()
     }

@@ -74,6 +74,11 @@ impl<'a> Run<'a> {
     /// The arguments; `None` when they do not decode, which has been told then.
     pub(crate) fn arguments<A: Message>(&self) -> Option<A> {
         crash::point("pool.decoding");
+        self.decode::<A>().inspect_err(|why| self.fail(Failed::Unreadable(why.clone()))).ok()
+    }
+
+    /// The arguments, any number of times; an error says why they do not decode.
+    pub(crate) fn decode<A: Message>(&self) -> Result<A, String> {
         let decoded = catch_unwind(AssertUnwindSafe(|| match self.source {
             Source::Lease(lease) => lease.open(|bytes, references| {
                 let (_, rest) = wire::split::<TaskHead>(bytes).ok_or("the message is cut off")?;
@@ -81,14 +86,11 @@ impl<'a> Run<'a> {
             }),
             Source::Own(args, _) => Ok(args.open(decode::<A>)),
         }));
-        let why = match decoded {
-            Ok(Ok(Ok(args))) => return Some(args),
-            Ok(Ok(Err(why))) => why,
-            Ok(Err(e)) => e.to_string(),
-            Err(panic) => Panic::taken(&*panic).message,
-        };
-        self.fail(Failed::Unreadable(why));
-        None
+        match decoded {
+            Ok(Ok(decoded)) => decoded,
+            Ok(Err(e)) => Err(e.to_string()),
+            Err(panic) => Err(Panic::taken(&*panic).message),
+        }
     }
 
     /// The context that the task is given; `None` when it does not decode, which has been told then.

@@ -35,7 +35,7 @@ pub(crate) struct Terms {
     pub(crate) timeout: Option<Duration>,
     pub(crate) retry: Option<Arc<Retry>>,
     /// To be sent again.
-    pub(crate) saved: Option<Arc<Mutex<Saved>>>,
+    pub(crate) saved: Option<Arc<Saved>>,
     /// The worker that has told how the last attempt failed, and when that was started: what lies on its desk of that is settled.
     pub(crate) told: Option<(u32, u64)>,
 }
@@ -46,19 +46,19 @@ pub(crate) struct Saved {
     bytes: Vec<u8>,
     references: References,
     /// Holds what would otherwise move with the message.
-    _outgoing: Outgoing,
+    _outgoing: Mutex<Outgoing>,
 }
 
 impl Saved {
     pub(crate) fn new<A: Message>(arena: &'static Arena, args: &A) -> Result<Saved, multiproc_channel::CodecError> {
         let mut bytes = Buffer::new();
         let outgoing = message::encode::<A, Bincode>(arena, args, &mut bytes)?;
-        Ok(Saved { bytes: bytes.into_vec(), references: outgoing.references().to_vec(), _outgoing: outgoing })
+        Ok(Saved { bytes: bytes.into_vec(), references: outgoing.references().to_vec(), _outgoing: Mutex::new(outgoing) })
     }
 
     /// What another process has encoded.
     pub(crate) fn of(bytes: Vec<u8>, references: References) -> Saved {
-        Saved { bytes, references, _outgoing: Outgoing::default() }
+        Saved { bytes, references, _outgoing: Mutex::default() }
     }
 
     pub(crate) fn open<R>(&self, look: impl FnOnce(&[u8], &References) -> R) -> R {
@@ -86,6 +86,18 @@ pub(crate) struct Entry {
     pub(crate) caller: Caller,
     /// It has its outcome, and a worker that finds it in the queue shall not run it.
     pub(crate) cancelled: bool,
+    pub(crate) claim: Claim,
+}
+
+/// Whether a client would rather run a task itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Claim {
+    #[default]
+    None,
+    /// That is being decided, and no worker shall begin it meanwhile.
+    Made,
+    /// The same, and a worker has thrown it away.
+    Met,
 }
 
 impl Entry {
@@ -186,6 +198,12 @@ impl Table {
         Some(pending)
     }
 
+    /// Whether nothing is entered, not even what has been cancelled.
+    #[cfg(test)]
+    pub(crate) fn is_bare(&self) -> bool {
+        self.free.len() == self.places.len()
+    }
+
     /// All tasks without an outcome, removed.
     pub(crate) fn drain(&mut self) -> Vec<Entry> {
         self.open = 0;
@@ -232,6 +250,7 @@ mod tests {
             submitted: 0,
             caller: Caller::here(),
             cancelled: false,
+            claim: Claim::None,
         }
     }
 

@@ -35,9 +35,11 @@ pub(crate) struct TaskHead {
     /// Offsets of code in the program's file: of the generic part, and of the user's function.
     pub(crate) run: u64,
     pub(crate) function: u64,
+    /// Of both.
+    pub(crate) seal: u64,
     /// What else the function is given, kept by the worker from task to task; 0 for nothing.
     pub(crate) context: u64,
-    /// How often it was started before.
+    /// How often it was started before, and has failed.
     pub(crate) tries: u64,
     /// The coordinator's `tracing` span that its events belong to; 0 for none.
     pub(crate) span: u64,
@@ -47,7 +49,7 @@ pub(crate) struct TaskHead {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub(crate) enum Tell {
-    /// Nothing: whoever collects shall look around.
+    /// What was never written.
     Nothing = 0,
     /// It has begun, and its initializer is done.
     Ready = 1,
@@ -79,14 +81,18 @@ pub(crate) enum Tell {
     Claim = 14,
     /// To a client: whether it may.
     Claimed = 15,
+    /// To a client that waits to hear it: its task has been taken.
+    Taken = 16,
+    /// The pool to itself: a claim is to be decided.
+    Decide = 17,
 }
 
 impl Tell {
-    const ALL: [Tell; Tell::Claimed as usize + 1] = {
+    const ALL: [Tell; Tell::Decide as usize + 1] = {
         use Tell::*;
         [
             Nothing, Ready, Value, Panicked, Unreadable, Unsendable, Ask, Context, Client, Submit, Stop, Blocked, Unblocked,
-            Failed, Claim, Claimed,
+            Failed, Claim, Claimed, Taken, Decide,
         ]
     };
 
@@ -135,13 +141,50 @@ impl TellHead {
     }
 }
 
-/// In front of the arguments of a task that a client submits.
+/// In front of the arguments of a task that a client submits; between them lies what was asked for it, an encoded [`Asked`](crate::asked::Asked).
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
 pub(crate) struct SubmitHead {
     /// From which client, and the id that it gives the task.
     pub(crate) tell: TellHead,
+    pub(crate) task: AskedHead,
+}
+
+/// What a client submits.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub(crate) struct AskedHead {
     pub(crate) task: TaskHead,
+    /// Bytes of what was asked; 0 for nothing.
+    pub(crate) asked: u64,
+}
+
+/// What stands before the values of a message.
+pub(crate) trait Head {
+    fn append(&self, into: &mut Buffer) -> Result<(), CodecError>;
+}
+
+impl<H: Pod> Head for H {
+    fn append(&self, into: &mut Buffer) -> Result<(), CodecError> {
+        into.append(bytemuck::bytes_of(self))
+    }
+}
+
+/// A head with what was asked.
+#[derive(Debug)]
+pub(crate) struct Submitted<'a>(SubmitHead, &'a [u8]);
+
+impl<'a> Submitted<'a> {
+    pub(crate) fn new(tell: TellHead, task: TaskHead, asked: &'a [u8]) -> Submitted<'a> {
+        Submitted(SubmitHead { tell, task: AskedHead { task, asked: asked.len() as u64 } }, asked)
+    }
+}
+
+impl Head for Submitted<'_> {
+    fn append(&self, into: &mut Buffer) -> Result<(), CodecError> {
+        self.0.append(into)?;
+        into.append(self.1)
+    }
 }
 
 /// What a pool answers a worker that has asked, in front of what it gives.
@@ -177,17 +220,17 @@ impl Codec<Packet> for Wire {
     }
 }
 
-impl<H: Pod, T: Message> EncodeRef<Out<'_, H, T>, Packet> for Wire {
+impl<H: Head, T: Message> EncodeRef<Out<'_, H, T>, Packet> for Wire {
     fn encode_ref(Out(head, value): &Out<'_, H, T>, into: &mut Buffer) -> Result<(), CodecError> {
-        into.append(bytemuck::bytes_of(head))?;
+        head.append(into)?;
         Bincode::encode(*value, into)
     }
 }
 
-impl<H: Pod> EncodeRef<Again<'_, H>, Packet> for Wire {
+impl<H: Head> EncodeRef<Again<'_, H>, Packet> for Wire {
     fn encode_ref(Again(head, bytes, references): &Again<'_, H>, into: &mut Buffer) -> Result<(), CodecError> {
         scope::pass_on(references).map_err(CodecError::encode)?;
-        into.append(bytemuck::bytes_of(head))?;
+        head.append(into)?;
         into.append(bytes)
     }
 }

@@ -60,12 +60,14 @@ pub(crate) struct Worker {
 }
 
 /// Why a worker's function returned.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Left {
     /// The queue of tasks has ended.
     Closed,
     /// It was asked to, or has run as many tasks as it may.
     Asked,
+    /// Shared memory refuses to give it tasks, and why.
+    Unable(String),
 }
 
 /// The function of a worker process.
@@ -142,8 +144,8 @@ impl Worker {
             match self.setup.tasks.lease_sealed(Within::Ever) {
                 Ok(lease) => ran += u64::from(self.take(lease)),
                 Err(e) if e.is_end() => return Left::Closed,
-                // Shared memory that refuses will refuse again.
-                Err(e) => panic!("the pool's tasks cannot be taken: {e}"),
+                // What refuses will refuse again.
+                Err(e) => return Left::Unable(e.to_string()),
             }
         }
     }

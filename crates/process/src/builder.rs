@@ -16,6 +16,7 @@ use multiproc_shm::arena::SlotId;
 use multiproc_shm::blocks::{BlockId, BlockState};
 use multiproc_shm::{Arena, Held, record};
 use multiproc_sys::crash;
+use multiproc_sys::seal;
 use multiproc_sys::stream;
 use multiproc_sys::tie::Tie;
 use std::ffi::{CString, OsStr, OsString};
@@ -163,6 +164,7 @@ impl Builder {
                 parent: parent.as_raw_fd(),
                 tie: childs.as_raw_fd(),
                 slot,
+                key: seal::key(),
                 in_main: hook::init_was_called(),
             };
             let env = environment(&self.env, marker)?;

@@ -22,15 +22,18 @@ use multiproc_sys::robust;
 use multiproc_sys::tie::Tie;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 const ESRCH: i32 = 3;
 /// A process that ends lets go of its tie a moment before its pidfd says so.
 const DYING: Duration = Duration::from_millis(1);
 /// A program may discard a ring: see [`bell`].
 const RING_AGAIN: Duration = Duration::from_secs(1);
+/// See [`Child::awaits_cleaning`].
+const MOST_PASSES: u32 = 100;
+const LONGEST_CLEANING: Duration = Duration::from_secs(10);
 
 /// Kicked when any child's end is told: who waits for processes among other things sleeps on one word for all of them. In private memory, so nobody can die and
 /// leave somebody asleep here.
@@ -52,6 +55,9 @@ pub(crate) struct Child {
     ended: AtomicBool,
     state: Mutex<Progress>,
     changed: Condvar,
+    /// Collections of this process since its end that did not clean its slot, and when the first was.
+    passed: AtomicU32,
+    since: OnceLock<Instant>,
     /// The life of this process in which the child was started: in another one it is somebody else's.
     life: u32,
 }
@@ -132,7 +138,21 @@ impl Child {
         let state = Mutex::new(Progress { state: State::Running, undelivered: lines });
         let (pidfd, tie) = (Mutex::new(pidfd.map(Arc::new)), Mutex::new(Some(Arc::new(tie))));
         let (detached, ended) = (AtomicBool::new(false), AtomicBool::new(false));
-        Child { slot, pid, name, daemon, detached, pidfd, tie, ended, state, changed: Condvar::new(), life: robust::life() }
+        Child {
+            slot,
+            pid,
+            name,
+            daemon,
+            detached,
+            pidfd,
+            tie,
+            ended,
+            state,
+            changed: Condvar::new(),
+            passed: AtomicU32::new(0),
+            since: OnceLock::new(),
+            life: robust::life(),
+        }
     }
 
     /// False in a process that a plain fork made: then whoever changes the state has remained in the parent.
@@ -227,6 +247,14 @@ impl Child {
         let ended = Ended { evidence, outcome: Outcome::None, last_words: None, began: true, value: None };
         self.state().state = State::Ending(ended);
         self.announce_end();
+    }
+
+    /// Whether it is waited for that its slot be cleaned: another process may be collecting, so it is looked for again and again, but who joins does not hang
+    /// because a peer has written over the slot, or over the collector's lock. `collected`: a collection of this process has just passed by it.
+    pub(crate) fn awaits_cleaning(&self, arena: &Arena, collected: bool) -> bool {
+        let passed = self.passed.fetch_add(u32::from(collected), Ordering::Relaxed);
+        let since = *self.since.get_or_init(Instant::now);
+        !self.is_cleaned_up(arena) && passed < MOST_PASSES && since.elapsed() < LONGEST_CLEANING
     }
 
     /// Whether everything that the dead child held has been given back.

@@ -1,7 +1,8 @@
 //! What a child shall do: two addresses and the encoded arguments, in one block of the arena.
 //!
 //! The addresses are that of the generic `run::<A, R>` (decode, call, encode) and of the user's function, as offsets into the image. Both are
-//! checked to lie in the program's code, by the parent before it starts the child and by the child before it jumps.
+//! checked to lie in the program's code, by the parent before it starts the child and by the child before it jumps; and they are sealed, so that a word that a peer
+//! has written over is no jump into the middle of a function.
 #![allow(unsafe_code)]
 
 use crate::args::{Args, Run};
@@ -9,7 +10,7 @@ use crate::error::{Error, Kind};
 use multiproc_channel::{Bincode, Buffer, CodecError, Message, message};
 use multiproc_shm::Arena;
 use multiproc_shm::scope::{Outgoing, References};
-use multiproc_sys::image;
+use multiproc_sys::{image, seal};
 use serde::{Deserialize, Serialize};
 
 /// The part of a job that does not depend on types.
@@ -17,6 +18,8 @@ use serde::{Deserialize, Serialize};
 pub(crate) struct Job {
     run: usize,
     function: usize,
+    /// Of all addresses here.
+    seal: u64,
     /// Functions given to [`crate::worker_init`], in order.
     pub(crate) worker_inits: Vec<usize>,
     /// Whether the parent asks for a backtrace in panics is decided by the child's own environment.
@@ -24,6 +27,14 @@ pub(crate) struct Job {
     /// What every child of this process is given, encoded; the first so many references are its own.
     pub(crate) given: Vec<u8>,
     pub(crate) given_references: usize,
+}
+
+impl Job {
+    fn true_seal(&self) -> u64 {
+        let inits = self.worker_inits.iter().map(|&init| init as u64);
+        let words: Vec<u64> = [self.run as u64, self.function as u64].into_iter().chain(inits).collect();
+        seal::of(&words)
+    }
 }
 
 /// What the child's code gets: the arena, the encoded arguments, their references, and the user's function.
@@ -102,14 +113,16 @@ fn prepare<T: Message>(
     let (given_bytes, given) = crate::bridge::for_child(arena)?;
     #[cfg(not(feature = "tracing-bridge"))]
     let (given_bytes, given) = (Vec::new(), Outgoing::default());
-    let job = Job {
+    let mut job = Job {
         run: offset_of(run as *const ())?,
         function: function.map_or(Ok(0), offset_of)?,
+        seal: 0,
         worker_inits: crate::worker::inits(),
         name: name.to_owned(),
         given: given_bytes,
         given_references: given.references().len(),
     };
+    job.seal = job.true_seal();
     let mut payload = Buffer::new();
     message::encode::<Job, Bincode>(arena, &job, &mut payload).map_err(|e| Error::because(Kind::Codec, "the job", e))?;
     let args_at = payload.len() as u64;
@@ -146,7 +159,7 @@ pub(crate) fn receive<'a>(arena: &'static Arena, payload: &'a [u8]) -> Option<Re
     let (payload, args_at) = payload.split_last_chunk::<8>()?;
     let args_at = usize::try_from(u64::from_le_bytes(*args_at)).ok()?;
     let job = message::decode::<Job, Bincode>(arena, payload.get(..args_at)?, &[]).ok()?;
-    Some(Received { job, args: payload.get(args_at..)? })
+    (job.seal == job.true_seal()).then_some(Received { job, args: payload.get(args_at..)? })
 }
 
 impl Received<'_> {

@@ -352,7 +352,7 @@ fn run(keeper: &'static Keeper) {
             look_again |= watched.iter().any(|c| c.tie().is_none() && arena.is_dying(c.slot.index).unwrap_or(false));
             for child in watched.iter().chain(&ended).filter(|c| c.end_is_known()) {
                 // Another process may be collecting, and then it is that one that cleans.
-                if collected.is_err() || child.is_cleaned_up(arena) {
+                if collected.as_ref().map_or(true, |c| !child.awaits_cleaning(arena, c.rounds > 0)) {
                     child.announce_end();
                     lines::look();
                 } else {

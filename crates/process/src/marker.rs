@@ -5,6 +5,7 @@
 
 use multiproc_shm::arena::{PROTOCOL, SlotId};
 use multiproc_sys::image;
+use multiproc_sys::seal::Key;
 use std::ffi::CString;
 use std::os::fd::RawFd;
 
@@ -23,6 +24,8 @@ pub(crate) struct Marker {
     pub(crate) tie: RawFd,
     /// The child's slot.
     pub(crate) slot: SlotId,
+    /// The key of the tree's seals.
+    pub(crate) key: Key,
     /// Run from `init()` in `main` instead of before it.
     pub(crate) in_main: bool,
 }
@@ -54,10 +57,11 @@ fn build() -> u64 {
 
 impl Marker {
     pub(crate) fn to_env(self) -> CString {
-        let Marker { arena, parent, tie, slot: SlotId { index, generation }, in_main } = self;
+        let Marker { arena, parent, tie, slot: SlotId { index, generation }, key: [key, rest], in_main } = self;
         let (version, anchor, build, in_main) = (env!("CARGO_PKG_VERSION"), anchor(), build(), u8::from(in_main));
-        let text =
-            format!("{VARIABLE}={PROTOCOL}:{version}:{anchor:x}:{build:x}:{arena}:{parent}:{tie}:{index}:{generation}:{in_main}");
+        let text = format!(
+            "{VARIABLE}={PROTOCOL}:{version}:{anchor:x}:{build:x}:{arena}:{parent}:{tie}:{index}:{generation}:{key:x}:{rest:x}:{in_main}"
+        );
         CString::new(text).expect("no NUL in numbers")
     }
 
@@ -77,6 +81,7 @@ impl Marker {
                 parent: next()?.parse().ok()?,
                 tie: next()?.parse().ok()?,
                 slot: SlotId { index: next()?.parse().ok()?, generation: next()?.parse().ok()? },
+                key: [u64::from_str_radix(next()?, 16).ok()?, u64::from_str_radix(next()?, 16).ok()?],
                 in_main: next()? == "1",
             };
             next().is_none().then_some((same_build, marker))
@@ -95,7 +100,14 @@ mod tests {
 
     #[test]
     fn markers_come_back_and_strangers_are_left_alone() {
-        let marker = Marker { arena: 10, parent: 11, tie: 12, slot: SlotId { index: 3, generation: 7 }, in_main: true };
+        let marker = Marker {
+            arena: 10,
+            parent: 11,
+            tie: 12,
+            slot: SlotId { index: 3, generation: 7 },
+            key: [5, u64::MAX],
+            in_main: true,
+        };
         let env = marker.to_env().into_string().unwrap();
         let value = env.strip_prefix("MULTIPROC_WORKER=").unwrap();
         assert_eq!(Marker::parse(value), Found::Ours(marker));

@@ -19,7 +19,7 @@ use multiproc_shm::scope::References;
 use multiproc_shm::{Arena, record};
 use multiproc_sys::crash;
 use multiproc_sys::pidfd::PidFd;
-use multiproc_sys::{inherit, memfd, signal};
+use multiproc_sys::{inherit, memfd, seal, signal};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process;
 use std::sync::atomic::{AtomicPtr, Ordering};
@@ -119,6 +119,7 @@ pub(crate) fn live(marker: Marker) -> Option<()> {
     if !genuine {
         return None;
     }
+    seal::inherit(marker.key);
     // At once, and by this thread until the keeper has set its own: stopped before that, the process would outlive its parent.
     let _ = signal::set_parent_death_signal(KILL);
     let arena = inherit::claim(marker.arena).ok()?;

@@ -17,7 +17,7 @@ use crate::raw::{RawLock, Who};
 use crate::roster::{Slot, SlotState};
 use crate::slab::{Slab, SlabControl, TAG_SHIFT};
 use multiproc_sys::robust;
-use multiproc_sys::{crash, limits};
+use multiproc_sys::{age, crash, limits};
 use std::hash::{BuildHasher, RandomState};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::OnceLock;
@@ -163,13 +163,19 @@ impl Arena {
         header.tree.store(RandomState::new().hash_one(std::process::id()), Ordering::Relaxed);
         header.account.limit.store(limit, Ordering::Relaxed);
         header.slots_high.store(1, Ordering::Relaxed);
+        header.epoch.store(age::first(32) as u32, Ordering::Relaxed);
         header.sliced.store(u32::from(!robust::wakes_for_the_dead()), Ordering::Relaxed);
         header.magic.store(MAGIC, Ordering::Release);
         let first = SlotId { index: 0, generation: 0 };
+        let layout_slots = layout.slots;
         let arena = Arena::assemble(memory, layout, options.kinds, first)?;
         let slot = arena.slot(0)?;
         slot.pid.store(std::process::id(), Ordering::Relaxed);
         slot.change((SlotState::Free, 0), (SlotState::Live, 0));
+        let generation = age::first(32) as u32;
+        for index in 1..if generation == 0 { 1 } else { layout_slots } {
+            arena.slot(index)?.change((SlotState::Free, 0), (SlotState::Free, generation));
+        }
         Ok(arena)
     }
 
@@ -441,6 +447,11 @@ impl Arena {
             return Err(Error::Corrupted(&"an object's index"));
         }
         self.memory.at(self.layout.object_entries + u64::from(index) * crate::layout::ENTRY_SIZE)
+    }
+
+    /// Objects below this index have been made at some time.
+    pub(crate) fn objects_high(&self) -> u64 {
+        self.objects.high(&self.memory)
     }
 
     pub(crate) fn object_state(&self, index: u32) -> Result<(ObjectState, u32), Error> {

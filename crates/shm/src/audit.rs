@@ -53,7 +53,7 @@ impl Arena {
             *count += 1;
             Ok(())
         })?;
-        for index in 0..self.objects.high() as u32 {
+        for index in 0..self.objects_high() as u32 {
             audit.objects += u32::from(self.object_state(index)?.0 != ObjectState::Free);
         }
         for slot in 0..self.slots_high() {

@@ -47,10 +47,11 @@ struct Pages {
 const UNSURE: u32 = 1 << 31;
 
 impl Pages {
-    fn load(word: &AtomicU32) -> Pages {
+    /// Of a block of `1 << shift` bytes.
+    fn load(word: &AtomicU32, shift: u32) -> Pages {
         // Relaxed: the block's owner alone writes it, and the block itself is handed over by its state.
         let word = word.load(Ordering::Relaxed);
-        Pages { bytes: u64::from(word & !UNSURE) * PAGE, unsure: word & UNSURE != 0 }
+        Pages { bytes: (u64::from(word & !UNSURE) * PAGE).min(1 << shift), unsure: word & UNSURE != 0 }
     }
 
     fn store(word: &AtomicU32, bytes: u64, unsure: bool) {
@@ -241,7 +242,7 @@ impl Blocks {
         // For large classes `data_backed` counts the backed part of the table of page counts.
         back_up_to(memory, account, data_backed, layout.page_counts, (index + 1) * 4, PAGE, layout.blocks * 4)?;
         let word = self.page_count(memory, layout, index)?;
-        let Pages { bytes: have, unsure } = Pages::load(word);
+        let Pages { bytes: have, unsure } = Pages::load(word, layout.shift);
         let need = bytes.next_multiple_of(PAGE).max(have);
         self.count_warm(slab, have, false);
         if need > have || unsure {
@@ -283,7 +284,7 @@ impl Blocks {
     pub fn free(&self, memory: &Memory, account: &Account, id: BlockId) -> Result<(), Error> {
         let (layout, slab) = self.class(id.class())?;
         if layout.shift > SMALL_CLASS {
-            let Pages { bytes: have, unsure } = Pages::load(self.page_count(memory, layout, id.index())?);
+            let Pages { bytes: have, unsure } = Pages::load(self.page_count(memory, layout, id.index())?, layout.shift);
             if unsure || slab.control().warm.load(Ordering::Relaxed).saturating_add(have) > WARM_BYTES {
                 self.punch(memory, account, layout, id.index())?;
             } else {
@@ -297,7 +298,7 @@ impl Blocks {
     /// Gives back the pages of a large block that the caller owns; how many bytes there were.
     fn punch(&self, memory: &Memory, account: &Account, layout: &ClassLayout, index: u64) -> Result<u64, Error> {
         let word = self.page_count(memory, layout, index)?;
-        let Pages { bytes: have, .. } = Pages::load(word);
+        let Pages { bytes: have, .. } = Pages::load(word, layout.shift);
         Pages::store(word, have, true);
         memory.punch(layout.data + (index << layout.shift), 1 << layout.shift)?;
         crash::point("block.punched");
@@ -327,7 +328,7 @@ impl Blocks {
     /// Bytes that are free but stay backed.
     pub fn warm(&self) -> u64 {
         // Relaxed: a figure.
-        self.large().map(|(_, slab)| slab.control().warm.load(Ordering::Relaxed)).sum()
+        self.large().fold(0, |sum, (_, slab)| slab.control().warm.load(Ordering::Relaxed).saturating_add(sum))
     }
 
     fn large(&self) -> impl Iterator<Item = &(ClassLayout, Slab)> {
@@ -344,12 +345,12 @@ impl Blocks {
         most: u64,
     ) -> Result<(), Error> {
         let (state, mut done) = (BlockState::Filling(slot).to_word(), 0);
-        for index in (0..slab.high()).rev() {
+        for index in (0..slab.high(memory)).rev() {
             if done >= most {
                 break;
             }
             let word = self.page_count(memory, layout, index)?;
-            if Pages::load(word).bytes == 0 || !slab.claim_at(memory, index, &|_| state)? {
+            if Pages::load(word, layout.shift).bytes == 0 || !slab.claim_at(memory, index, &|_| state)? {
                 continue;
             }
             let have = self.punch(memory, account, layout, index)?;
@@ -391,7 +392,7 @@ impl Blocks {
         let size = if layout.shift <= SMALL_CLASS {
             1 << layout.shift
         } else {
-            Pages::load(self.page_count(memory, layout, id.index())?).bytes.min(1 << layout.shift)
+            Pages::load(self.page_count(memory, layout, id.index())?, layout.shift).bytes
         };
         Ok((layout.data + (id.index() << layout.shift), size))
     }
@@ -415,7 +416,7 @@ impl Blocks {
         if layout.shift <= SMALL_CLASS {
             return Ok(());
         }
-        let Pages { bytes: have, unsure } = Pages::load(self.page_count(memory, layout, id.index())?);
+        let Pages { bytes: have, unsure } = Pages::load(self.page_count(memory, layout, id.index())?, layout.shift);
         // `back` takes the present pages off the warm account, on which a block in use is not.
         if bytes > have || unsure {
             self.count_warm(slab, have, true);
@@ -427,7 +428,7 @@ impl Blocks {
     /// Calls `visit` for each block that is not free.
     pub fn for_each(&self, memory: &Memory, mut visit: impl FnMut(BlockId, u64) -> Result<(), Error>) -> Result<(), Error> {
         for (layout, slab) in &self.classes {
-            for index in 0..slab.high() {
+            for index in 0..slab.high(memory) {
                 // Acquire pairs with the Release of who set the state.
                 let word = slab.state(memory, index)?.load(Ordering::Acquire);
                 if word >> TAG_SHIFT != 0 {

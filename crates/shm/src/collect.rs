@@ -129,7 +129,7 @@ impl Arena {
         }
         s.mark_gone();
         if !s.life.owner_died() {
-            for index in 0..self.objects.high() as u32 {
+            for index in 0..self.objects_high() as u32 {
                 if let Some(object) = self.object(index)? {
                     (self.kind_of(index)?.slot_died)(self, object, slot)?;
                 }
@@ -198,7 +198,7 @@ impl Arena {
         if s.is_cleaned() && kept {
             return Ok(());
         }
-        let high = self.objects.high();
+        let high = self.objects_high();
         self.each_bit(slot, Table::Hold, high, |index| match self.object(index)? {
             Some(object) => (self.kind_of(index)?.slot_died)(self, object, slot),
             None => Ok(()),
@@ -281,14 +281,33 @@ impl Arena {
         Ok(())
     }
 
+    /// Epochs begin anew, and stamps only grow. A death in the middle leaves the epoch, so the next collection does it again.
+    #[cold]
+    fn clear_stamps(&self) -> Result<(), Error> {
+        for index in 0..self.objects.high(&self.memory) {
+            // Who is not backed has never been made.
+            if let Ok(entry) = self.entry(index as u32) {
+                // Relaxed: no collection is active. A mover that was held up since an earlier one may put its stamp back: see `moves::is_stamped`.
+                entry.stamp.store(0, Ordering::Relaxed);
+            }
+        }
+        Ok(())
+    }
+
     fn mark(&self) -> Result<Marks<'_>, Error> {
         let Collection { active, epoch, .. } = self.collection();
-        // An epoch is never 0, which means that no collection is active.
-        let now = epoch.load(Ordering::Relaxed).wrapping_add(1).max(1);
+        let now = match epoch.load(Ordering::Relaxed) {
+            u32::MAX => {
+                self.clear_stamps()?;
+                // Never 0, which means that no collection is active.
+                1
+            }
+            last => last + 1,
+        };
         epoch.store(now, Ordering::Relaxed);
         moves::begin(active, now);
         crash::point("collect.active");
-        let high = self.objects.high();
+        let high = self.objects_high();
         let mut marks = Marks { arena: self, epoch: now, flags: vec![0; high as usize], work: Vec::new() };
         for slot in 0..self.slots_high() {
             let s = self.slot(slot)?;

@@ -316,19 +316,21 @@ impl Held {
         if place.as_ref().is_some_and(|w| ptr::eq(w.as_ptr(), self)) {
             *place = None;
         }
-        // Roles first: the hold keeps the object alive while its end is announced.
-        for (part, table) in CHANNEL_ROLES {
-            if self.role.includes(part) && !local.any(part) {
-                crash::point("held.before_role");
-                arena.holds.clear(&arena.memory, arena.my_slot(), table, object.index)?;
-                crash::point("held.role_cleared");
-                collect |= !arena.role_cleared(object, part, table)?;
-                crash::point("held.role_told");
-            }
-        }
-        if local.held.iter().all(Option::is_none) {
-            let (shared, forks) = (local.shared, local.forks);
+        let going = CHANNEL_ROLES.map(|(part, table)| (part, table, self.role.includes(part) && !local.any(part)));
+        let (shared, forks, last) = (local.shared, local.forks, local.held.iter().all(Option::is_none));
+        if last {
+            // Whatever comes of the rest: in corrupted memory the next object at this index would be taken for this one.
             shard.remove(&object.index);
+        }
+        // Roles first: the hold keeps the object alive while its end is announced.
+        for (part, table, _) in going.into_iter().filter(|(.., goes)| *goes) {
+            crash::point("held.before_role");
+            arena.holds.clear(&arena.memory, arena.my_slot(), table, object.index)?;
+            crash::point("held.role_cleared");
+            collect |= !arena.role_cleared(object, part, table)?;
+            crash::point("held.role_told");
+        }
+        if last {
             let awaited = shared && !LENT.get() && (arena.kind_of(object.index)?.awaited)(arena, object)?;
             let told = awaited || arena.carries_references(object)?;
             arena.holds.clear(&arena.memory, arena.my_slot(), Table::Hold, object.index)?;

@@ -48,14 +48,14 @@ pub(crate) mod atomics {
     pub(crate) use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 }
 
-/// What [`raw`]'s wait word stands on; its models are made of others.
+/// What [`raw`]'s words stand on; their models are made of others.
 pub(crate) mod beneath {
     pub(crate) use multiproc_sys::clock::Deadline;
     pub(crate) use multiproc_sys::futex::{self, Wait};
     pub(crate) use multiproc_sys::futex_waitv::{Word, wait_any};
-    pub(crate) use multiproc_sys::robust::{OWNER_DIED, Thread, WAITERS};
-    pub(crate) use multiproc_sys::{crash, membarrier};
-    pub(crate) use std::sync::atomic::{AtomicU32, Ordering, fence};
+    pub(crate) use multiproc_sys::robust::{OWNER_DIED, TID_MASK, Thread, Unusable, WAITERS};
+    pub(crate) use multiproc_sys::{crash, membarrier, robust, spin};
+    pub(crate) use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
 }
 
 pub use arena::{Arena, Options};

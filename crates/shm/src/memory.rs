@@ -168,6 +168,11 @@ impl Memory {
         Ok(())
     }
 
+    /// How many bytes from `offset` on are backed without a gap, by what the kernel says.
+    pub fn backed_from(&self, offset: u64) -> Result<u64, Error> {
+        memfd::backed_from(self.fd()?, offset).map_err(|e| Error::system(&"lseek(SEEK_HOLE)", &e))
+    }
+
     /// Bytes that the kernel keeps for the arena: its own figure, not our account.
     pub fn backed(&self) -> Result<u64, Error> {
         memfd::backed(self.fd()?).map_err(|e| Error::system(&"fstat", &e))
@@ -324,7 +329,7 @@ pub fn back_up_to(
     }
     let before = backed.fetch_max(target, Ordering::Relaxed);
     // Another process counted the same pages meanwhile.
-    let counted_twice = before.min(target) - have;
+    let counted_twice = before.min(target).saturating_sub(have);
     if counted_twice > 0 {
         account.credit(counted_twice);
     }

@@ -50,8 +50,11 @@ pub fn bits(word: &AtomicU64) -> u64 {
     word.load(Ordering::SeqCst)
 }
 
-/// The collector: whether a reference to the object has moved in this collection.
+/// The collector: whether a reference to the object may have moved in this collection.
+///
+/// A stamp of a later epoch is one from before the epochs began anew, by a mover that was held up since. It hides this collection's: the object counts as
+/// stamped as long as it lives.
 #[inline]
 pub fn is_stamped(stamp: &AtomicU32, epoch: u32) -> bool {
-    stamp.load(Ordering::Acquire) == epoch
+    stamp.load(Ordering::Acquire) >= epoch
 }

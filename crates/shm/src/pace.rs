@@ -118,7 +118,7 @@ impl Arena {
     /// After a handle was dropped that leaves something for a collection to find out. At once among few objects; among many it is left to the keeper, where many
     /// wishes become one collection: a thousand queues dropped one after the other must not look at all objects a thousand times.
     pub(crate) fn collect_soon(&self) {
-        if self.objects.high() <= FEW_OBJECTS || self.pace.keeper.get().is_none() {
+        if self.objects_high() <= FEW_OBJECTS || self.pace.keeper.get().is_none() {
             // An error means corrupted shared memory, of which the next operation tells.
             let _ = self.collect_and(false);
         } else {

@@ -158,7 +158,7 @@ impl Arena {
     fn forget_holds(&self) -> Result<(), Error> {
         for table in [Table::Sender, Table::Receiver, Table::Hold] {
             let mut set = Vec::new();
-            self.each_bit(self.my_slot(), table, self.objects.high(), |index| {
+            self.each_bit(self.my_slot(), table, self.objects_high(), |index| {
                 set.push(index);
                 Ok(())
             })?;

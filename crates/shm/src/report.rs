@@ -258,7 +258,7 @@ impl Arena {
                 _ => None,
             })
             .collect();
-        for index in 0..self.objects.high() as u32 {
+        for index in 0..self.objects_high() as u32 {
             match self.survey_object(index, awaited.contains(&index)) {
                 Ok(Some(described)) => _ = survey.objects.insert(index, described),
                 Ok(None) => {}

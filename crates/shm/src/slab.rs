@@ -48,12 +48,14 @@ pub struct Slab {
     max: u64,
     /// Where this process looks first: the last entry it freed or found. Private.
     cursor: AtomicU64,
+    /// So many entries have a state word that is backed, as far as this process has asked the kernel. Private.
+    known: AtomicU64,
 }
 
 impl Slab {
     /// The table whose state words lie at `states` and free bits at `bits`.
     pub fn new(control: &'static SlabControl, states: u64, bits: u64, max: u64) -> Slab {
-        Slab { control, states, bits, max, cursor: AtomicU64::new(0) }
+        Slab { control, states, bits, max, cursor: AtomicU64::new(0), known: AtomicU64::new(0) }
     }
 
     /// Its shared words.
@@ -62,9 +64,25 @@ impl Slab {
     }
 
     /// Entries below this index have been handed out at some time.
-    pub fn high(&self) -> u64 {
-        // Acquire pairs with the AcqRel CAS in `bump`; the bound is checked, as a peer wrote it.
-        self.control.high.load(Ordering::Acquire).min(self.max)
+    pub fn high(&self, memory: &Memory) -> u64 {
+        // Acquire pairs with the AcqRel CAS in `bump`.
+        self.bounded(memory, self.control.high.load(Ordering::Acquire))
+    }
+
+    /// At most as many entries as have a state word: who believed a peer's number would look at gigabytes of nothing, and have the kernel fill them.
+    #[inline]
+    fn bounded(&self, memory: &Memory, high: u64) -> u64 {
+        // Relaxed: what was backed once stays so.
+        if high <= self.known.load(Ordering::Relaxed) { high } else { self.ask(memory, high) }
+    }
+
+    #[cold]
+    fn ask(&self, memory: &Memory, high: u64) -> u64 {
+        // Without the descriptor, what the other word says must do.
+        let said = || self.control.states_backed.load(Ordering::Relaxed);
+        let backed = (memory.backed_from(self.states).unwrap_or_else(|_| said()) / 8).min(self.max);
+        self.known.fetch_max(backed, Ordering::Relaxed);
+        high.min(backed)
     }
 
     /// The state word of an entry.
@@ -95,7 +113,7 @@ impl Slab {
     }
 
     fn reuse(&self, memory: &Memory, claim: &impl Fn(u64) -> u64) -> Result<Option<u64>, Error> {
-        let words = self.high().div_ceil(64);
+        let words = self.high(memory).div_ceil(64);
         let start = self.cursor.load(Ordering::Relaxed) / 64;
         for i in 0..words {
             let word = (start + i) % words;
@@ -130,7 +148,8 @@ impl Slab {
 
     fn bump(&self, memory: &Memory, account: &Account, claim: &impl Fn(u64) -> u64) -> Result<Option<u64>, Error> {
         loop {
-            let index = self.control.high.load(Ordering::Acquire);
+            let seen = self.control.high.load(Ordering::Acquire);
+            let index = self.bounded(memory, seen);
             if index >= self.max {
                 return Ok(None);
             }
@@ -138,7 +157,7 @@ impl Slab {
             let bit_bytes = self.max.div_ceil(64) * 8;
             back_up_to(memory, account, &self.control.bits_backed, self.bits, (index / 64 + 1) * 8, 4096, bit_bytes)?;
             // AcqRel pairs with the loads of `high`: its tables are backed.
-            if self.control.high.compare_exchange(index, index + 1, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+            if self.control.high.compare_exchange(seen, index + 1, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
                 crash::point("slab.bumped");
                 if self.claim_at(memory, index, claim)? {
                     return Ok(Some(index));
@@ -172,7 +191,7 @@ impl Slab {
 
     /// Offers free entries that a process died over. Safe at any time: the state word decides who gets one.
     pub fn repair(&self, memory: &Memory) -> Result<(), Error> {
-        for index in 0..self.high() {
+        for index in 0..self.high(memory) {
             let free = self.state(memory, index)?.load(Ordering::Relaxed) >> TAG_SHIFT == 0;
             if free && self.bit_word(memory, index / 64)?.load(Ordering::Relaxed) & (1 << (index % 64)) == 0 {
                 self.offer(memory, index)?;

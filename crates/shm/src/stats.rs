@@ -89,8 +89,8 @@ impl Arena {
             thread::sleep(LOOK_AGAIN);
         }
         let mut kinds: BTreeMap<&'static str, KindStats> = BTreeMap::new();
-        let mut of_object = Vec::with_capacity(self.objects.high() as usize);
-        for index in 0..self.objects.high() as u32 {
+        let mut of_object = Vec::with_capacity(self.objects_high() as usize);
+        for index in 0..self.objects_high() as u32 {
             let name = if self.object(index)?.is_some() { Some(self.kind_of(index)?.name) } else { None };
             if let Some(name) = name {
                 kinds.entry(name).or_insert(KindStats { name, objects: 0, blocks: 0, bytes: 0 }).objects += 1;
@@ -136,7 +136,7 @@ impl Arena {
                 continue;
             }
             let mut objects = 0;
-            self.each_bit(index, Table::Hold, self.objects.high(), |_| {
+            self.each_bit(index, Table::Hold, self.objects_high(), |_| {
                 objects += 1;
                 Ok(())
             })?;

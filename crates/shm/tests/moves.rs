@@ -100,3 +100,16 @@ fn each_order_left_out_loses_it() {
         assert!(loses(without), "{without:?} is not missed");
     }
 }
+
+/// Epochs begin anew after 2^32, and a stamp of before stands higher than all that come.
+#[test]
+fn a_stamp_of_before_the_epochs_began_anew_hides_no_move() {
+    loom::model(|| {
+        let words: &'static Words = Box::leak(Box::default());
+        words.active.store(u32::MAX, Ordering::Relaxed);
+        stamp(words);
+        words.active.store(1, Ordering::Relaxed);
+        stamp(words);
+        assert!(moves::is_stamped(&words.stamp, 1));
+    });
+}

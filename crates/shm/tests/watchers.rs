@@ -3,21 +3,20 @@
 //!
 //! Loom ends a model in which all threads wait: that is how a lost wake shows.
 
-#[path = "../../sync/tests/model/beneath.rs"]
-#[allow(dead_code)]
-mod beneath;
+use loom as checker;
+
+mod world;
+pub(crate) use world as beneath;
 
 #[allow(dead_code, unreachable_pub)]
 #[path = "../src/raw/wait_word.rs"]
 mod wait_word;
 
-use beneath::{AtomicU32, Ordering, Thread, WaitWord, Without, Word, crash, wait_any};
 use loom::thread;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Mutex;
-
-/// The world's rules are statics.
-static ONE: Mutex<()> = Mutex::new(());
+use wait_word::WaitWord;
+use world::check::{BOTH, ONE_ORDER, holds};
+use world::shared::shared;
+use world::{AtomicU32, Ordering, Thread, Without, Word, crash, wait_any};
 
 /// More crash points than an operation here has.
 const STEPS: u32 = 8;
@@ -84,42 +83,36 @@ impl Watched {
         thread::spawn(move || self.watch(me, until, habits))
     }
 
+    /// As the one that waits does it, beside watchers.
+    fn wait(&'static self, until: u32) {
+        let ready = || self.news.load(Ordering::Acquire) >= until;
+        loop {
+            self.word.prepare();
+            if ready() {
+                break;
+            }
+            let _ = self.word.sleep(None, false);
+            if ready() {
+                self.word.pass_on_if_owed();
+                break;
+            }
+        }
+        self.word.finish();
+    }
+
     fn put(&'static self, news: u32) {
         self.word.commit_and_kick_lightly(Thread, || self.news.store(news, Ordering::Release));
     }
 }
 
-/// What is shared: leaked, as the code takes what lies in an arena.
-fn shared() -> &'static Watched {
-    Box::leak(Box::default())
-}
-
-/// Whether all outcomes of `scene` are as they must be, in a world without that rule, where the kernel wakes sleepers in these orders.
-fn holds(orders: &[bool], without: Without, loud: bool, scene: impl Fn() + Sync + Send + Copy + 'static) -> bool {
-    let _one = ONE.lock().unwrap_or_else(|e| e.into_inner());
-    orders.iter().all(|&newest_first| {
-        beneath::set_world(without, newest_first);
-        let mut model = loom::model::Builder::new();
-        model.preemption_bound = Some(2);
-        // Loom tells of a failure by a panic; its text is of no use for failures that are meant.
-        let hook = std::panic::take_hook();
-        if !loud {
-            std::panic::set_hook(Box::new(|_| {}));
-        }
-        let fine = catch_unwind(AssertUnwindSafe(|| model.check(scene))).is_ok();
-        std::panic::set_hook(hook);
-        fine
-    })
-}
-
 /// Where all are woken together, if at all.
 fn always(scene: impl Fn() + Sync + Send + Copy + 'static) {
-    assert!(holds(&[false], Without::Nothing, true, scene));
+    assert!(holds(ONE_ORDER, Without::Nothing, true, scene));
 }
 
 /// Where a death wakes one of two.
 fn in_both_orders(without: Without, loud: bool, scene: impl Fn() + Sync + Send + Copy + 'static) -> bool {
-    holds(&[false, true], without, loud, scene)
+    holds(BOTH, without, loud, scene)
 }
 
 fn missed(what: &str, without: Without, scene: impl Fn() + Sync + Send + Copy + 'static) {
@@ -128,7 +121,7 @@ fn missed(what: &str, without: Without, scene: impl Fn() + Sync + Send + Copy + 
 
 /// Two watch, and something comes.
 fn both_are_told(habits: Habits) {
-    let watched = shared();
+    let watched: &Watched = shared();
     let watchers = [watched.watcher(1, 1, habits), watched.watcher(2, 1, habits)];
     watched.put(1);
     watchers.into_iter().for_each(|w| w.join().unwrap());
@@ -155,9 +148,20 @@ fn one_comes_back_to_several(habits: Habits) {
     comes_back(of_several(), habits);
 }
 
+/// While this watcher is about to sleep and somebody tells of something, another announces itself, who has nothing of it.
+fn another_comes_meanwhile(habits: Habits) {
+    let watched = of_several();
+    let watcher = watched.watcher(1, 1, habits);
+    let putter = thread::spawn(move || watched.put(1));
+    let other = thread::spawn(move || _ = watched.word.announce(2, &watched.seconds));
+    watcher.join().unwrap();
+    putter.join().unwrap();
+    other.join().unwrap();
+}
+
 /// Watched by others before, so that each compares the count from the first time on.
 fn of_several() -> &'static Watched {
-    let watched = shared();
+    let watched: &Watched = shared();
     for me in [3, 4] {
         let _ = watched.word.announce(me, &watched.seconds);
     }
@@ -166,7 +170,7 @@ fn of_several() -> &'static Watched {
 
 /// A watcher dies at each step, and with it the wake that it may have.
 fn watcher_dies(k: u32, habits: Habits) {
-    let watched = shared();
+    let watched: &Watched = shared();
     let mortal = thread::spawn(move || crash::dies_at(k, || watched.watch(1, 1, habits)));
     let other = watched.watcher(2, 1, habits);
     watched.put(1);
@@ -176,7 +180,7 @@ fn watcher_dies(k: u32, habits: Habits) {
 
 /// Who puts dies at each step, with both asleep or about to be; the cleaner wakes who was about to sleep.
 fn putter_dies(k: u32, habits: Habits) {
-    let watched = shared();
+    let watched: &Watched = shared();
     let watchers = [watched.watcher(1, 1, habits), watched.watcher(2, 1, habits)];
     if crash::dies_at(k, || watched.put(1)) {
         if watched.news.load(Ordering::Acquire) == 0 {
@@ -212,6 +216,28 @@ fn both_die(k: u32, habits: Habits) {
     other.join().unwrap();
 }
 
+/// The one that waits beside a watcher gives up.
+fn waiter_leaves() {
+    let watched: &Watched = shared();
+    let watcher = watched.watcher(1, 1, GOOD);
+    watched.word.prepare();
+    watched.word.finish();
+    watched.put(1);
+    watcher.join().unwrap();
+}
+
+/// A watcher that waits for more comes while the one that waits is woken.
+fn waiter_is_woken() {
+    let watched: &Watched = shared();
+    let waiter = thread::spawn(move || watched.wait(1));
+    watched.word.watch().0.await_asleep(1);
+    let watcher = watched.watcher(1, 2, GOOD);
+    watched.put(1);
+    watched.put(2);
+    waiter.join().unwrap();
+    watcher.join().unwrap();
+}
+
 /// The first step after a sleep.
 const WOKEN: u32 = 3;
 
@@ -224,6 +250,13 @@ fn all_watchers_are_told() {
 fn nobody_hides_a_wake_from_another() {
     always(|| one_comes_back(GOOD));
     always(|| one_comes_back_to_several(GOOD));
+    always(|| another_comes_meanwhile(GOOD));
+}
+
+#[test]
+fn who_waits_beside_a_watcher_leaves_it_its_wake() {
+    always(waiter_leaves);
+    always(waiter_is_woken);
 }
 
 #[test]

@@ -43,6 +43,8 @@ use std::time::{Duration, Instant};
 const MAX_OWNED: usize = 1024;
 /// How often who would not wait looks again, about a microsecond.
 const LOOKS: u32 = 64;
+/// So often a permit seems free and is none only where a peer has written over the count.
+const MOST_LOOKS: u32 = 1 << 20;
 
 /// See the module head.
 #[derive(Debug)]
@@ -356,6 +358,10 @@ impl Semaphore {
                 // From before the gate was taken; each of them either has the permit or is about to take itself out. One that is stopped in between does not
                 // hold up who would not wait.
                 Ok(None) if matches!(patience, Patience::None) && looks == LOOKS => break Err(AcquireError::WouldBlock),
+                Ok(None) if matches!(patience, Patience::Until(Some(deadline)) if deadline.passed()) => {
+                    break Err(AcquireError::TimedOut);
+                }
+                Ok(None) if looks == MOST_LOOKS => break Err(Error::Corrupted(&"a semaphore's permits").into()),
                 Ok(None) => looks += 1,
             }
         };

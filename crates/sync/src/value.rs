@@ -19,7 +19,7 @@ use multiproc_shm::objects::{Kind, Object, type_hash};
 use multiproc_shm::raw::{LockFailed, RawLock};
 use multiproc_shm::{Arena, Error, Held, Role, report, waiting};
 use multiproc_sys::clock::Deadline;
-use multiproc_sys::{crash, robust};
+use multiproc_sys::{age, crash, robust};
 use std::fmt;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
@@ -125,7 +125,10 @@ impl<T: NoUninit + CheckedBitPattern> Value<T> {
     pub fn new_in(arena: &'static Arena, initial: T) -> Result<Value<T>, Error> {
         let size = COPIES + 2 * words::<T>() * 8;
         let value = Value::<T>::from_held(arena.new_object(&VALUE, type_hash::<Value<T>>(), size, Role::Plain, |_| Ok(()))?)?;
-        value.write_copy(0, &initial)?;
+        let version = age::first(64);
+        value.write_copy(version, &initial)?;
+        // Relaxed: nobody else has a handle.
+        value.cell.version.store(version, Ordering::Relaxed);
         Ok(value)
     }
 

@@ -3,10 +3,18 @@
 //!
 //! Loom ends a model in which all threads wait: that is how a lost wake shows.
 
-mod model {
-    pub(crate) mod beneath;
+use loom as checker;
+
+mod handles;
+#[path = "../../shm/tests/world/mod.rs"]
+mod world;
+
+/// What the modelled files call `crate::beneath`.
+mod beneath {
+    pub(crate) use crate::wait_word::WaitWord;
+    pub(crate) use crate::world::gate::{LockFailed, RawLock, Who};
+    pub(crate) use crate::world::*;
 }
-pub(crate) use model::beneath;
 
 #[allow(dead_code, unreachable_pub)]
 #[path = "../../shm/src/raw/wait_word.rs"]
@@ -21,58 +29,26 @@ mod raw {
     pub(crate) mod signals;
 }
 
-use beneath::{AtomicU32, Ordering, RawLock, Thread, WaitWord, Who, Without, crash};
+use beneath::{Thread, Without, crash};
+use handles::{Books, Counted, nests, take};
 use loom::thread;
 use raw::event::RawEvent;
-use raw::hold::{Hold, Left};
 use raw::ledger;
 use raw::signals::RawSignals;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Mutex;
-use std::sync::atomic::Ordering::SeqCst;
-
-/// The world's rules are statics.
-static ONE: Mutex<()> = Mutex::new(());
-
-/// What is shared: leaked, as the code takes what lies in an arena.
-fn shared<T: Default>() -> &'static T {
-    Box::leak(Box::default())
-}
-
-/// Whether all outcomes of `scene` are as they must be, in a world without that rule.
-fn holds(without: Without, loud: bool, scene: impl Fn() + Sync + Send + Copy + 'static) -> bool {
-    in_orders(&[false, true], without, loud, scene)
-}
-
-/// As [`holds`], with the kernel waking sleepers in these orders.
-fn in_orders(orders: &[bool], without: Without, loud: bool, scene: impl Fn() + Sync + Send + Copy + 'static) -> bool {
-    let _one = ONE.lock().unwrap_or_else(|e| e.into_inner());
-    orders.iter().all(|&newest_first| {
-        beneath::set_world(without, newest_first);
-        let mut model = loom::model::Builder::new();
-        model.preemption_bound = Some(2);
-        // Loom tells of a failure by a panic; its text is of no use for failures that are meant.
-        let hook = std::panic::take_hook();
-        if !loud {
-            std::panic::set_hook(Box::new(|_| {}));
-        }
-        let fine = catch_unwind(AssertUnwindSafe(|| model.check(scene))).is_ok();
-        std::panic::set_hook(hook);
-        fine
-    })
-}
+use world::check::{BOTH, ONE_ORDER, holds};
+use world::shared::shared;
 
 fn always(scene: impl Fn() + Sync + Send + Copy + 'static) {
-    assert!(holds(Without::Nothing, true, scene));
+    assert!(holds(BOTH, Without::Nothing, true, scene));
 }
 
 /// Where at most one thread sleeps on a word.
 fn always_alone(scene: impl Fn() + Sync + Send + Copy + 'static) {
-    assert!(in_orders(&[false], Without::Nothing, true, scene));
+    assert!(holds(ONE_ORDER, Without::Nothing, true, scene));
 }
 
 fn missed(without: Without, scene: impl Fn() + Sync + Send + Copy + 'static) {
-    assert!(!holds(without, false, scene), "{without:?} is not missed");
+    assert!(!holds(BOTH, without, false, scene), "{without:?} is not missed");
 }
 
 /// More crash points than any operation here has.
@@ -173,7 +149,7 @@ fn each_rule_of_an_event_is_needed() {
     // Its fences are the kernel's, which compares the state when the sleeper is in its queue.
     missed(Without::OtherWord, event_pulse);
     for without in [Without::Baton, Without::PassingOn] {
-        assert!((1..=STEPS).any(|k| !holds(without, false, move || event_setter_dies(k))), "{without:?} is not missed");
+        assert!((1..=STEPS).any(|k| !holds(BOTH, without, false, move || event_setter_dies(k))), "{without:?} is not missed");
     }
 }
 
@@ -183,27 +159,6 @@ fn signals() -> &'static RawSignals {
     let signals: &RawSignals = shared();
     signals.init(0, 2);
     signals
-}
-
-/// As the handle does it.
-fn take(signals: &'static RawSignals) {
-    if signals.try_take() {
-        return;
-    }
-    signals.gate.lock();
-    let took = signals.take_in_turn(|word, ready| {
-        loop {
-            word.prepare();
-            if ready() {
-                break;
-            }
-            let _ = word.sleep(None, false);
-        }
-        word.finish();
-        true
-    });
-    assert!(took);
-    signals.open(Who { thread: Thread });
 }
 
 fn two_takers() {
@@ -279,71 +234,17 @@ fn a_releaser_that_dies_strands_nobody() {
 fn each_rule_of_a_signal_semaphore_is_needed() {
     missed(Without::SleepersFence, two_takers);
     missed(Without::Order, two_takers);
-    assert!((1..=STEPS).any(|k| !holds(Without::Nothing, false, move || releaser_dies(k, false))), "the cleaner is not missed");
+    assert!(
+        (1..=STEPS).any(|k| !holds(BOTH, Without::Nothing, false, move || releaser_dies(k, false))),
+        "the cleaner is not missed"
+    );
 }
 
 // --- Semaphore ------------------------------------------------------------------------------------
 
-#[derive(Default)]
-struct Books {
-    entries: [AtomicU32; 2],
-    freed: WaitWord,
-    gate: RawLock,
-    /// Outside of loom's reckoning.
-    holders: std::sync::atomic::AtomicU32,
-}
-
-impl Books {
-    fn enter(&'static self, slot: usize) -> bool {
-        let taken = || ledger::sum(&self.entries);
-        if !ledger::enter(&self.entries[slot], 1, taken) {
-            self.freed.commit_and_kick_in_order(Thread, 1, || ledger::leave(&self.entries[slot]));
-            return false;
-        }
-        assert_eq!(self.holders.fetch_add(1, SeqCst), 0, "two have the one permit");
-        thread::yield_now();
-        true
-    }
-
-    fn give_back(&'static self, slot: usize) {
-        self.holders.fetch_sub(1, SeqCst);
-        self.freed.commit_and_kick_in_order(Thread, 1, || ledger::leave(&self.entries[slot]));
-    }
-
-    /// As the handle does it, in the gate.
-    fn enter_in_turn(&'static self, slot: usize) {
-        self.gate.lock();
-        loop {
-            loop {
-                self.freed.prepare();
-                if ledger::sum(&self.entries) == 0 {
-                    break;
-                }
-                let _ = self.freed.sleep(None, false);
-            }
-            self.freed.finish();
-            if self.enter(slot) {
-                break;
-            }
-        }
-        self.gate.unlock(Thread);
-    }
-
-    /// The cleaner of a dead slot.
-    fn clean(&'static self, slot: usize, had: bool) {
-        if had {
-            self.holders.fetch_sub(1, SeqCst);
-        }
-        self.freed.commit_and_kick_in_order(Thread, 1, || {
-            self.entries[slot].swap(0, Ordering::SeqCst);
-        });
-        self.freed.pass_on_to_all();
-    }
-}
-
 /// Two of different processes take the one permit without a lock, or see that they cannot.
 fn two_enter() {
-    let books: &Books = shared();
+    let books: &Books<2> = shared();
     let other = thread::spawn(|| {
         if books.enter(1) {
             books.give_back(1);
@@ -358,7 +259,7 @@ fn two_enter() {
 
 /// One waits in the gate while another comes and goes past it.
 fn one_waits() {
-    let books: &Books = shared();
+    let books: &Books<2> = shared();
     let waiter = thread::spawn(|| {
         books.enter_in_turn(1);
         books.give_back(1);
@@ -371,7 +272,7 @@ fn one_waits() {
 
 /// Who takes or gives back dies at each step, and is cleaned up after.
 fn holder_dies(k: u32) {
-    let books: &Books = shared();
+    let books: &Books<2> = shared();
     let waiter = thread::spawn(|| {
         books.enter_in_turn(1);
         books.give_back(1);
@@ -411,24 +312,6 @@ fn each_rule_of_a_semaphore_is_needed() {
 }
 
 // --- RLock ----------------------------------------------------------------------------------------
-
-#[derive(Default)]
-struct Counted {
-    lock: RawLock,
-    hold: Hold,
-}
-
-fn nests(counted: &'static Counted, me: u64) {
-    assert_eq!(counted.hold.again(me), Some(false), "somebody else's count");
-    counted.lock.lock();
-    counted.hold.begin(me, true);
-    assert_eq!(counted.hold.again(me), Some(true));
-    assert_eq!(counted.hold.leave(), Left::Held);
-    assert!(counted.hold.is_vouched_for());
-    assert_eq!(counted.hold.leave(), Left::Nothing { vouched_for: true });
-    counted.lock.unlock(Thread);
-    assert_eq!(counted.hold.again(me), Some(false));
-}
 
 fn two_nest() {
     let counted: &Counted = shared();

@@ -59,13 +59,16 @@ pub fn wait_sliced(word: &AtomicU32, expected: u32, deadline: Option<Deadline>, 
             u32::MAX,
         )
     };
-    if r < 0 && errno() == libc::ETIMEDOUT {
-        match deadline {
-            Some(d) if slice_end.is_none() || d.passed() => return Wait::TimedOut,
-            _ => {}
-        }
+    if r < 0 { after_no_wake(deadline, slice_end) } else { Wait::LookAgain }
+}
+
+/// A sleep ended, or did not begin, without a wake. A word that is changed again and again must not keep its sleeper beyond the deadline.
+pub(crate) fn after_no_wake(deadline: Option<Deadline>, slice_end: Option<Deadline>) -> Wait {
+    match deadline {
+        Some(_) if errno() == libc::ETIMEDOUT && slice_end.is_none() => Wait::TimedOut,
+        Some(d) if d.passed() => Wait::TimedOut,
+        _ => Wait::LookAgain,
     }
-    Wait::LookAgain
 }
 
 /// Wakes up to `count` sleepers of `word` and says how many that were.

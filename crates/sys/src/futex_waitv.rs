@@ -60,7 +60,7 @@ pub fn wait_any(words: &[Word<'_>], deadline: Option<Deadline>, sliced: bool) ->
     let nothing = AtomicU32::new(0);
     let first = words.first().copied().unwrap_or(Word { word: &nothing, expected: 0 });
     if words.iter().any(|w| w.word.load(Relaxed) != w.expected) {
-        return Wait::LookAgain;
+        return if deadline.is_some_and(Deadline::passed) { Wait::TimedOut } else { Wait::LookAgain };
     }
     futex::wait_sliced(first.word, first.expected, deadline, true)
 }
@@ -98,14 +98,11 @@ fn wait_all_at_once(words: &[Word<'_>], deadline: Option<Deadline>, sliced: bool
             libc::CLOCK_MONOTONIC,
         )
     };
-    if r < 0 {
-        match futex::errno() {
-            libc::ENOSYS | libc::EPERM => return None,
-            libc::ETIMEDOUT if slice_end.is_none() || deadline.is_some_and(Deadline::passed) => return Some(Wait::TimedOut),
-            _ => {}
-        }
+    match r {
+        0.. => Some(Wait::LookAgain),
+        _ if matches!(futex::errno(), libc::ENOSYS | libc::EPERM) => None,
+        _ => Some(futex::after_no_wake(deadline, slice_end)),
     }
-    Some(Wait::LookAgain)
 }
 
 #[cfg(test)]

@@ -6,9 +6,10 @@
 //!
 //! Reading order: [`probe`] (what kernels differ in) -> [`clock`] -> [`futex`] -> [`futex_waitv`] -> [`membarrier`] -> [`robust`] (what the kernel does
 //! when a thread dies) ->
-//! [`memfd`] -> [`own_fd`] -> [`named`] (files in `/dev/shm`) -> [`pidfd`] -> [`tie`] -> [`presence`] -> [`spawn`] -> [`image`] -> [`signal`] -> [`bell`] -> [`caught`] -> [`thread`] -> [`poll`] -> [`stream`] ->
-//! [`signal_watch`] -> [`limits`] -> [`crash`] -> [`task`] and [`debugger`] (for reports and for who debugs).
+//! [`memfd`] -> [`own_fd`] -> [`named`] (files in `/dev/shm`) -> [`pidfd`] -> [`tie`] -> [`presence`] -> [`spawn`] -> [`image`] -> [`seal`] -> [`signal`] -> [`bell`] -> [`caught`] -> [`thread`] -> [`poll`] -> [`stream`] ->
+//! [`signal_watch`] -> [`limits`] -> [`crash`] and [`age`] (for tests) -> [`task`] and [`debugger`] (for reports and for who debugs).
 
+pub mod age;
 pub mod bell;
 pub mod cache;
 pub mod caught;
@@ -30,6 +31,7 @@ pub mod poll;
 pub mod presence;
 pub mod probe;
 pub mod robust;
+pub mod seal;
 pub mod signal;
 pub mod signal_watch;
 pub mod spawn;

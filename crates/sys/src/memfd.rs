@@ -191,6 +191,15 @@ pub fn backed(fd: BorrowedFd<'_>) -> io::Result<u64> {
     Ok(fstat(fd)?.st_blocks as u64 * 512)
 }
 
+/// How many bytes from `offset` on have pages, up to the first that has none (lseek(2), SEEK_HOLE). Moves the file's position, which nobody uses.
+pub fn backed_from(fd: BorrowedFd<'_>, offset: u64) -> io::Result<u64> {
+    let at = i64::try_from(offset).map_err(|_| Errno::EFBIG)?;
+    // SAFETY: an open descriptor; only its position changes.
+    let hole = unsafe { libc::lseek(fd.as_raw_fd(), at, libc::SEEK_HOLE) };
+    let hole = u64::try_from(hole).map_err(|_| io::Error::last_os_error())?;
+    Ok(hole.saturating_sub(offset))
+}
+
 fn change_range(fd: BorrowedFd<'_>, mode: FallocateFlags, offset: u64, len: u64) -> io::Result<()> {
     let offset = i64::try_from(offset).map_err(|_| Errno::EFBIG)?;
     let len = i64::try_from(len).map_err(|_| Errno::EFBIG)?;

@@ -406,6 +406,13 @@ impl Thread {
         self.local().count.get()
     }
 
+    /// Whether `word` is one of those that this thread has entered, whatever stands in it.
+    #[inline]
+    pub fn has(self, word: &AtomicU32) -> bool {
+        let count = self.local().count.get();
+        count > 0 && (1..=count).any(|i| ptr::eq(self.place(i).get(), word))
+    }
+
     /// Makes room for one more held word; to be called before the word is taken, since it may allocate.
     #[inline]
     pub fn reserve(self) -> Result<(), Unusable> {

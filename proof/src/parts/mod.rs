@@ -1,7 +1,15 @@
 //! The parts of the proof, in the order in which they run.
 
+pub mod ageing;
+mod hostile;
 mod models;
+mod mutants;
+pub mod peers;
+mod single_step;
 pub mod storms;
+mod timeouts;
+
+pub use hostile::begin_if_asked;
 
 use crate::plan::Plan;
 use crate::tally::Tally;
@@ -17,4 +25,14 @@ pub struct Part {
 }
 
 /// All of them.
-pub const ALL: &[Part] = &[models::PART, storms::PART, storms::leaks::PART];
+pub const ALL: &[Part] = &[
+    models::PART,
+    single_step::PART,
+    storms::PART,
+    storms::leaks::PART,
+    mutants::PART,
+    hostile::PART,
+    timeouts::PART,
+    ageing::PART,
+    peers::PART,
+];

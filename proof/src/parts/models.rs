@@ -7,10 +7,17 @@ use crate::tests;
 
 pub const PART: Part = Part { name: "models", what: "the shipping code under a model checker, with deaths at every step", run };
 
-const MODELS: [(&str, &str); 5] = [
+const MODELS: &[(&str, &str)] = &[
+    ("multiproc-shm", "lock_model"),
+    ("multiproc-shm", "lock_schedules"),
+    ("multiproc-shm", "moves"),
     ("multiproc-shm", "protocol_t"),
     ("multiproc-shm", "watchers"),
+    ("multiproc-channel", "ring_model"),
+    ("multiproc-channel", "queue_schedules"),
+    ("multiproc-channel", "pipe_model"),
     ("multiproc-sync", "models"),
+    ("multiproc-sync", "schedules"),
     ("multiproc-sync", "condition_model"),
     ("multiproc-sync", "barrier_model"),
 ];

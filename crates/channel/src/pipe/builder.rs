@@ -9,6 +9,7 @@ use super::local::Local;
 use crate::codec::Bincode;
 use crate::queue::DEFAULT_MAX_MESSAGE;
 use multiproc_shm::{Arena, Error, Role};
+use multiproc_sys::age;
 use std::any::TypeId;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::marker::PhantomData;
@@ -17,8 +18,8 @@ use std::sync::atomic::Ordering;
 
 /// Bytes of each way's ring: 64 KiB, as a pipe of the kernel.
 const DEFAULT_RING: u64 = 64 << 10;
-const MIN_RING: u64 = 16 << 10;
-const MAX_RING: u64 = 1 << 30;
+pub(super) const MIN_RING: u64 = 16 << 10;
+pub(super) const MAX_RING: u64 = 1 << 30;
 
 /// What an end carries in one direction: the type and its codec, as a number. Never 0, which stands for nothing.
 pub(super) fn carries<T: 'static, C: 'static>() -> u64 {
@@ -189,7 +190,13 @@ impl<C: 'static> PipeBuilder<C> {
             for (side, carries) in cell.sides.iter().zip(ways) {
                 side.end.carries.store(carries, Ordering::Relaxed);
                 side.end.max_message.store(self.max_message, Ordering::Relaxed);
-                side.end.ring_bytes.store(self.ring.next_power_of_two(), Ordering::Relaxed);
+                let ring = self.ring.next_power_of_two();
+                side.end.ring_bytes.store(ring, Ordering::Relaxed);
+                // The way from this end begins here, at a lap's beginning, and so does that to it. A position never wraps: of all that a pipe could carry in
+                // centuries, half has been.
+                let first = age::first(63 - ring.trailing_zeros()) * ring;
+                side.sent.tail.store(first, Ordering::Relaxed);
+                side.received.head.store(first, Ordering::Relaxed);
             }
             Ok(())
         })?;

@@ -4,7 +4,7 @@
 //! cleaner repairs without a lock.
 
 use super::cell::{End, GONE, PipeCell};
-use super::record::{Head, Ring, seq};
+use super::record::{Head, Ring, position, seq};
 use multiproc_shm::blocks::{BlockId, BlockState};
 use multiproc_shm::notes::Op;
 use multiproc_shm::objects::{Kind, Object, RawRef};
@@ -33,7 +33,7 @@ fn each_record(
     // Acquire pairs with the Release in `make_ring`.
     let Some(ring) = Ring::in_block(arena, cell.sent(way).ring.load(Ordering::Acquire))? else { return Ok(()) };
     let received = &cell.received(way).head;
-    let start = received.load(Ordering::Acquire);
+    let start = position(received.load(Ordering::Acquire))?;
     let mut at = start;
     while at.wrapping_sub(start) < ring.len {
         let head = ring.head(at);
@@ -43,7 +43,7 @@ fn each_record(
         // The record was what it seemed only if the receiver has not passed it meanwhile. Pairs with the Release of the head: who has read
         // bytes of a later lap sees the head that let them be written.
         fence(Ordering::Acquire);
-        let now = received.load(Ordering::Acquire);
+        let now = position(received.load(Ordering::Acquire))?;
         if now > at {
             at = now;
             continue;
@@ -109,7 +109,7 @@ fn free_uncommitted(arena: &Arena, object: Object, cell: &PipeCell, i: usize) ->
     let Some(block) = BlockId::from_word(sent.putting.load(Ordering::Relaxed)) else { return Ok(()) };
     match arena.block_state(block)? {
         state @ BlockState::Queue { queue, seq: number } if queue == object.index => {
-            let tail = sent.tail.load(Ordering::Relaxed);
+            let tail = position(sent.tail.load(Ordering::Relaxed))?;
             let committed = match Ring::in_block(arena, sent.ring.load(Ordering::Acquire))? {
                 Some(ring) => number != seq(i, tail) || ring.is_committed(tail)?,
                 None => false,
@@ -137,7 +137,7 @@ fn block_orphaned(arena: &Arena, object: Object, block: BlockId, slot: u32) -> R
     let state = BlockState::Taken { slot: by, queue, seq: number };
     let mut in_ring = false;
     for way in 0..2 {
-        let at = cell.received(way).head.load(Ordering::Acquire);
+        let at = position(cell.received(way).head.load(Ordering::Acquire))?;
         if let Some(ring) = Ring::in_block(arena, cell.sent(way).ring.load(Ordering::Acquire))?
             && seq(way, at) == number
             && matches!(ring.head(at), Ok(Some(head)) if head.form().is_block())

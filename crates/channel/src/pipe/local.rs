@@ -12,10 +12,11 @@
 //! | using the end | the same | those who sleep there watch its life word; the cleaner makes the owner a grave |
 //! | having let go, before it has told | an end without a user | the kernel wakes who sleeps at the other end |
 
-use super::cell::{CLOSED, End, GONE, Owner, PipeCell, Received, Sent};
+use super::cell::{CLOSED, End, GONE, Owner, PipeCell};
 use super::error::Refused;
-use super::record::{Form, Head, Ring, WORD_RECORD};
+use super::record::{Form, Head, Ring, WORD_RECORD, position};
 use super::turn::{NotMine, Turn};
+use super::way::{Received, Sent};
 use crate::ring::Patience;
 use multiproc_shm::raw::Who;
 use multiproc_shm::roster::SlotState;
@@ -305,7 +306,7 @@ impl Local {
         let sent = self.sent();
         if let Some(ring) = self.find_sending_ring()? {
             // It may have died between a commit and its note.
-            let tail = ring.end_from(sent.tail.load(Ordering::Relaxed))?;
+            let tail = ring.end_from(position(sent.tail.load(Ordering::Relaxed))?)?;
             sent.tail.store(tail, Ordering::Relaxed);
         }
         let Some(pid) = died.filter(|_| own_way_is_used(self.own())) else { return Ok(()) };
@@ -313,7 +314,7 @@ impl Local {
             Some(ring) => ring,
             None => self.make_ring()?,
         };
-        let tail = sent.tail.load(Ordering::Relaxed);
+        let tail = position(sent.tail.load(Ordering::Relaxed))?;
         let head = self.cell.received(self.end).head.load(Ordering::Acquire);
         // Without room for it nothing was sent since the last mark.
         if ring.len.saturating_sub(tail.wrapping_sub(head)) >= WORD_RECORD + 8 {

@@ -6,11 +6,7 @@
 //!
 //! Nothing here is trusted: a head with another check than its position asks for, or with a size that no sender may use, is corruption.
 
-use multiproc_shm::blocks::BlockId;
-use multiproc_shm::objects::RawRef;
-use multiproc_shm::{Arena, Error};
-use multiproc_sys::cache;
-use std::sync::atomic::{AtomicU64, Ordering};
+use crate::beneath::{Arena, AtomicU64, BlockId, Error, Ordering, RawRef, cache};
 
 const HEAD: u64 = 8;
 /// A payload of so many bytes is copied by words, as it was written a moment ago: a wider load of them would wait until they, and all that was stored
@@ -113,6 +109,13 @@ impl Head {
 #[inline]
 fn check(at: u64) -> u64 {
     at >> 3 & 0xff
+}
+
+/// A position that a peer may have written: a multiple of 8, and so far from the last one that adding to it is safe.
+#[inline]
+pub(crate) fn position(word: u64) -> Result<u64, Error> {
+    const FAR: u64 = 1 << 62;
+    if word.is_multiple_of(8) && word < FAR { Ok(word) } else { Err(Error::Corrupted(&"a pipe's ends")) }
 }
 
 /// The number of a record's block: its position, counted round, and the way.

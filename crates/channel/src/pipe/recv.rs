@@ -13,7 +13,7 @@
 use super::cell::CLOSED;
 use super::error::{RecvError, Refused};
 use super::local::{Local, Peer};
-use super::record::{Form, Head, Ring, seq};
+use super::record::{Form, Head, Ring, position, seq};
 use super::turn::NotMine;
 use crate::codec::CodecError;
 use crate::message::Arrival;
@@ -24,9 +24,6 @@ use multiproc_shm::raw::Who;
 use multiproc_shm::{Error, record};
 use multiproc_sys::{crash, spin};
 use std::sync::atomic::Ordering;
-
-/// Parts of a ring after each of which the receiver looks whether the sender sleeps.
-const LOOKS: u64 = 4;
 
 const LINE: u64 = 64;
 
@@ -102,7 +99,7 @@ impl Local {
         loop {
             // Acquire pairs with the Release in `commit_taking`.
             let at = head.load(Ordering::Acquire);
-            let first = ring.head(at);
+            let first = position(at).and_then(|at| ring.head(at));
             // Else it may have been read when the message was gone.
             if head.load(Ordering::Acquire) == at {
                 return first.map(|first| first.is_some());
@@ -120,7 +117,7 @@ impl Local {
             },
         };
         // Relaxed: written by the receivers of this process, by turns; an earlier user's was seen with the owner word.
-        let at = self.received().head.load(Ordering::Relaxed);
+        let at = position(self.received().head.load(Ordering::Relaxed))?;
         Ok(ring.head(at)?.map(|head| First { ring, at, head }))
     }
 
@@ -161,7 +158,7 @@ impl Local {
     pub(super) fn ask_for_second_line(&self) {
         if let Some(ring) = self.receiving.ring.get() {
             // Relaxed: written by the receivers of this process, by turns.
-            ring.will_read(self.received().head.load(Ordering::Relaxed) + LINE);
+            ring.will_read(self.received().head.load(Ordering::Relaxed).wrapping_add(LINE));
         }
     }
 
@@ -224,17 +221,7 @@ impl Local {
 
     #[inline]
     fn commit_taking(&self, who: Who, first: First<'_>, tell: bool) {
-        let received = self.received();
-        let next = first.at + first.head.size();
-        // A power of two, as the ring is.
-        let part = first.ring.len / LOOKS;
-        // Release pairs with the Acquire of the sender: the record has been read.
-        if tell || (first.at ^ next) & part.wrapping_neg() != 0 {
-            received.pw.commit_and_kick_lightly(who.thread, || received.head.store(next, Ordering::Release));
-        } else {
-            received.head.store(next, Ordering::Release);
-        }
-        crash::point("pipe.taken");
+        self.received().commit_taking(who.thread, first.ring, first.at, first.head, tell);
     }
 }
 

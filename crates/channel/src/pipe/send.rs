@@ -9,10 +9,11 @@
 //! | after the commit, before the wake | a message, a sleeping receiver | the kernel wakes it: `cw` is pending |
 //! | before `tail` is noted | a `tail` one record too low | the next user of the end looks for itself |
 
+use super::builder::{MAX_RING, MIN_RING};
 use super::cell::CLOSED;
 use super::error::{Refused, SendFailed};
 use super::local::{Local, Peer};
-use super::record::{Form, Head, RESERVE, Ring, seq};
+use super::record::{Form, Head, RESERVE, Ring, position, seq};
 use super::turn::NotMine;
 use crate::message::Parcel;
 use crate::ring::Patience;
@@ -52,7 +53,7 @@ impl Local {
             Some(_) => Head::new(form.as_block(), 8, 0),
         };
         // Relaxed: written by the senders of this process, by turns.
-        let tail = self.sent().tail.load(Ordering::Relaxed);
+        let tail = position(self.sent().tail.load(Ordering::Relaxed))?;
         let need = head.size() + RESERVE;
         let mut head_needed = (tail + need).saturating_sub(ring.len);
         if let Some(block) = block {
@@ -180,14 +181,7 @@ impl Local {
     /// Commits the record at `tail` and wakes the receiver if it sleeps.
     #[inline]
     pub(super) fn commit(&self, who: Who, ring: &Ring, tail: u64, head: Head) -> Result<(), Error> {
-        let sent = self.sent();
-        let (word, value) = ring.commit_word(tail, head)?;
-        // Release pairs with the Acquire in `Ring::head`.
-        sent.cw.commit_and_kick_lightly(who.thread, || word.store(value, Ordering::Release));
-        crash::point("pipe.kicked");
-        // Relaxed: for this process, and for the next user of the end, who has it with the owner word.
-        sent.tail.store(tail + head.size(), Ordering::Relaxed);
-        Ok(())
+        self.sent().commit(who.thread, ring, tail, head)
     }
 
     /// The ring of the way from this end, if there is one.
@@ -201,7 +195,12 @@ impl Local {
     pub(super) fn make_ring(&self) -> Result<&Ring, Error> {
         let arena = self.arena();
         let sent = self.sent();
-        let block = arena.allocate_range(self.own().ring_bytes.load(Ordering::Relaxed).next_power_of_two(), FIRST_BACKING)?;
+        // A constant that a peer may have written over.
+        let ring_bytes = self.own().ring_bytes.load(Ordering::Relaxed);
+        if !ring_bytes.is_power_of_two() || !(MIN_RING..=MAX_RING).contains(&ring_bytes) {
+            return Err(Error::Corrupted(&"a pipe's ring"));
+        }
+        let block = arena.allocate_range(ring_bytes, FIRST_BACKING)?;
         crash::point("pipe.ring_allocated");
         let ring = Ring::new(arena, block)?;
         ring.clear(0)?;
@@ -228,7 +227,7 @@ impl Local {
     fn back_more(&self, ring: &Ring, position: u64, backed: u64) -> Result<(), Error> {
         let sent = self.sent();
         let Some(block) = BlockId::from_word(sent.ring.load(Ordering::Relaxed)) else { return Ok(()) };
-        let target = position.max(backed.saturating_mul(2)).next_multiple_of(FIRST_BACKING).min(ring.len);
+        let target = position.max(backed.saturating_mul(2)).min(ring.len).next_multiple_of(FIRST_BACKING);
         self.arena().extend(block, target)?;
         crash::point("pipe.ring_extended");
         // A ring that is backed whole needs no look any more.

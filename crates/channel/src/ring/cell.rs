@@ -23,10 +23,7 @@
 
 use super::dead::DeadCell;
 use super::volume::Volume;
-use multiproc_shm::blocks::BlockId;
-use multiproc_shm::memory::Shared;
-use multiproc_shm::raw::{RawLock, WaitWord};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use crate::beneath::{AtomicU32, AtomicU64, BlockId, Error, Ordering, RawLock, Shared, WaitWord, age};
 
 /// Most items a queue can be bounded to: item numbers have 24 bits.
 pub const MAX_CAPACITY: usize = (1 << 23) - 1;
@@ -94,10 +91,47 @@ pub(crate) struct Consumed {
 }
 
 impl QueueCell {
+    /// The constant of that name, of which a peer may have made something else.
+    pub(crate) fn segment_bits(&self) -> Result<u32, Error> {
+        match self.segment_bits.load(Ordering::Relaxed) {
+            bits @ (0 | 13..=18) => Ok(bits),
+            _ => Err(Error::Corrupted(&"a queue's segments")),
+        }
+    }
+
+    /// Items that may wait.
+    #[inline]
+    pub(crate) fn capacity(&self) -> u32 {
+        // A constant that a peer may have written over: bounded where it is used.
+        self.capacity.load(Ordering::Relaxed).min(MAX_CAPACITY as u64) as u32
+    }
+
     /// Bytes put up to the tail and got up to `head`; `None` when an end has moved on.
     pub(crate) fn put_and_got(&self, head: End) -> Option<(End, End)> {
         let got = self.consumed.got_bytes.at(head)?;
         Some((self.produced.put_bytes.at(End::load(&self.produced.tail))?, got))
+    }
+}
+
+impl QueueCell {
+    /// Both ends are here before the first put. 0 is what memory holds anyhow.
+    pub(crate) fn begin_at(&self, first: End, segment_bits: u32) {
+        if first.0 == 0 {
+            return;
+        }
+        let Produced { tail, head_seen, put_bytes, got_seen, .. } = &self.produced;
+        let Consumed { head, tail_seen, got_bytes, .. } = &self.consumed;
+        for word in [tail, head_seen, head, tail_seen] {
+            first.note(word);
+        }
+        // The totals count round as the positions do.
+        for word in [put_bytes.first_word(), got_seen, got_bytes.first_word()] {
+            first.note(word);
+        }
+        if segment_bits != 0 {
+            // Of the ring there is nothing before the first put.
+            self.segments_low.store((first.position() >> segment_bits) as u32, Ordering::Relaxed);
+        }
     }
 }
 
@@ -123,11 +157,8 @@ impl Consumed {
 // SAFETY: `repr(C)` of atomics and types that are `Shared`.
 unsafe impl Shared for QueueCell {}
 
-const _: () = assert!(size_of::<QueueCell>() <= 512);
-const _: () = assert!(size_of::<Produced>() == 64 && size_of::<Consumed>() == 64);
-
 pub(crate) const POSITION_BITS: u32 = 40;
-const POSITION_MASK: u64 = (1 << POSITION_BITS) - 1;
+pub(crate) const POSITION_MASK: u64 = (1 << POSITION_BITS) - 1;
 const SEQ_MASK: u32 = (1 << 24) - 1;
 
 /// A head or tail: item number and byte position, both counted round.
@@ -139,6 +170,12 @@ impl End {
     #[inline]
     pub(crate) fn new(seq: u32, position: u64) -> End {
         End(u64::from(seq & SEQ_MASK) << POSITION_BITS | position & POSITION_MASK)
+    }
+
+    /// Where a queue begins, at the start of a segment if it has such.
+    pub(crate) fn first(segment_bits: u32) -> End {
+        let unit = segment_bits.max(10);
+        End::new(age::first(24) as u32, age::first(POSITION_BITS - unit) << unit)
     }
 
     #[inline]

@@ -31,9 +31,11 @@ fn cell(arena: &Arena, object: Object) -> Result<&'static QueueCell, Error> {
 fn each_record(
     arena: &Arena,
     cell: &QueueCell,
+    queue: u32,
     mut visit: impl FnMut(Bytes, End, super::bytes::Head) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    let Some(bytes) = bytes_of(arena, cell)? else { return Ok(()) };
+    // As in `each_segment`.
+    let Ok(Some(bytes)) = bytes_of(arena, cell, queue) else { return Ok(()) };
     let (mut at, tail) = (End::load(&cell.consumed.head), End::load(&cell.produced.tail));
     while at != tail && tail.bytes_since(at) <= bytes.size() {
         let head = bytes.read_head(arena, at, tail);
@@ -74,7 +76,7 @@ fn each_lease(arena: &Arena, cell: &QueueCell, mut visit: impl FnMut(BlockId) ->
 /// References in the records and leases. What is read while it moves is stamped by its mover, so reading it wrong frees nothing.
 fn trace(arena: &Arena, object: Object, visit: &mut dyn FnMut(RawRef)) -> Result<(), Error> {
     let cell = cell(arena, object)?;
-    each_record(arena, cell, |bytes, at, head| match head.form() {
+    each_record(arena, cell, object.index, |bytes, at, head| match head.form() {
         Form::Inline => bytes.references(arena, at, head, visit),
         Form::Block => {
             if let Some(block) = BlockId::from_word(bytes.payload_word(arena, at)?) {
@@ -106,10 +108,9 @@ fn slot_died(arena: &Arena, object: Object, slot: u32) -> Result<(), Error> {
         let lost = if returned {
             u32::from(!is_in_lease_table(arena, cell, object, seq)?)
         } else {
-            // Committed as far as the head is past them: the note is written before the commit, and what was not committed is taken back by the
-            // next getter.
-            let taken = age(now, seq);
-            if taken < 1 << 23 { taken.min(count) } else { 0 }
+            // Committed as far as the head is past them, however far: the note is written before the commit, names what the head is at, and what was not
+            // committed is taken back by the next getter.
+            age(now, seq).min(count)
         };
         if lost > 0 {
             let pid = dead.pid.load(Ordering::Relaxed);
@@ -118,12 +119,7 @@ fn slot_died(arena: &Arena, object: Object, slot: u32) -> Result<(), Error> {
     }
     // It may have died between returning a lease and saying so.
     raise_attention(arena, cell)?;
-    // Or between a commit, or ending the queue, and telling the other side.
-    cell.consumed.pw.commit_and_kick(arena.who()?.thread, || {});
-    cell.consumed.pw.pass_on_to_all();
-    cell.produced.cw.pass_on_to_all();
-    // Or having cleared one of these words, before the wake.
-    cell.consumed.join.pass_on_to_all();
+    cell.wake_the_others(arena.who()?.thread);
     cell.dead.wake.pass_on_to_all();
     Ok(())
 }
@@ -148,13 +144,7 @@ fn is_in_lease_table(arena: &Arena, cell: &QueueCell, object: Object, wanted: u3
 }
 
 fn raise_attention(arena: &Arena, cell: &QueueCell) -> Result<(), Error> {
-    let me = arena.who()?.thread;
-    let produced = &cell.produced;
-    produced.cw.commit_and_kick(me, || {
-        if cell.leases.load(Ordering::Acquire) != 0 {
-            cell.attention.store(1, Ordering::SeqCst);
-        }
-    });
+    cell.raise_attention(arena.who()?.thread);
     dead::raise(cell, arena.who()?, || {});
     // It may have died between finishing the last message and saying so, or asleep as the last of the joiners.
     join::wake(arena, cell, || {})
@@ -231,7 +221,7 @@ fn end(arena: &Arena, object: Object) -> Result<(), Error> {
         }
         Ok(())
     };
-    each_record(arena, cell, |bytes, at, head| match (head.form(), bytes.payload_word(arena, at)?) {
+    each_record(arena, cell, object.index, |bytes, at, head| match (head.form(), bytes.payload_word(arena, at)?) {
         (Form::Block, word) => BlockId::from_word(word).map_or(Ok(()), free_message),
         _ => Ok(()),
     })?;
@@ -315,4 +305,33 @@ fn report(arena: &Arena, object: Object, standing: &mut Standing) -> Result<(), 
         standing.share(slot, what, &[]);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Queue;
+    use multiproc_shm::Options;
+
+    /// A note of three items, of a process that was held up before it could hand them over, while so many more were taken.
+    fn lost_after(taken: u32, first: u32) -> u32 {
+        let arena = Arena::create(&Options { size: 16 << 20, ..Options::new(0, crate::KINDS) }).unwrap();
+        let queue = Queue::<u8>::builder().capacity(4).build_in(arena).unwrap();
+        let object = arena.object(queue.id()).unwrap().unwrap();
+        let cell = cell(arena, object).unwrap();
+        let hand = Hand { queue: object.index, seq: first, count: 3, returned: false };
+        arena.slot(5).unwrap().hands[2].store(hand.to_word(), Ordering::Relaxed);
+        End::new(first.wrapping_add(taken), 0).store(&cell.consumed.head);
+        slot_died(arena, object, 5).unwrap();
+        queue.take_losses()
+    }
+
+    #[test]
+    fn what_was_in_hand_is_lost_however_many_were_taken_since() {
+        for first in [0, (1 << 24) - 2] {
+            for (taken, lost) in [(0, 0), (2, 2), (3, 3), (1000, 3), ((1 << 23) + 5, 3), ((1 << 24) - 1, 3)] {
+                assert_eq!(lost_after(taken, first), lost, "{taken} since {first}");
+            }
+        }
+    }
 }

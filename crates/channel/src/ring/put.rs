@@ -11,7 +11,7 @@
 //! | after the commit, before the wake | a message, or all of a run, and a sleeping getter | the kernel wakes it: `cw` is pending |
 //! | after the wake | `plock` with a dead owner | the kernel wakes the next |
 
-use super::bytes::{BLOCK_RECORD, Form, Head, write_plain};
+use super::bytes::{BLOCK_RECORD, Form, Head};
 use super::cell::{CLOSED, End, NO_RECEIVER};
 use super::segments::FIRST_BACKING;
 use super::{Bytes, GaveUp, Patience, Ring, Usual, segments};
@@ -19,7 +19,6 @@ use crate::batch::Batch;
 use crate::error::PutFailed;
 use crate::message::{Load, Parcel};
 use multiproc_shm::blocks::{BlockId, BlockState};
-use multiproc_shm::memory::Round;
 use multiproc_shm::notes::Op;
 use multiproc_shm::raw::{Acquired, Who};
 use multiproc_shm::{Error, Held, record};
@@ -67,34 +66,7 @@ impl Ring {
         let (Some(payload), Some(ring)) = (parcel.plain(), self.place.get().and_then(|bytes| bytes.piece())) else {
             return Usual::Not;
         };
-        if !self.cell.plock.lock_free(who) {
-            return Usual::Not;
-        }
-        let (tail, record) = (self.tail(), inline_head(payload, &[]));
-        if !self.has_usual_room(ring, tail, record.size()) {
-            return Usual::Locked;
-        }
-        write_plain(ring, tail, record, payload);
-        crash::point("put.written_usual");
-        let produced = &self.cell.produced;
-        produced.cw.commit_and_kick_lightly(who.thread, || tail.after(record.size()).store(&produced.tail));
-        crash::point("put.kicked_usual");
-        self.cell.plock.unlock_held(who.thread);
-        Usual::Done(())
-    }
-
-    /// Whether an inline record of `size` bytes may be put and there is room for it, by what was seen last of the getters' end.
-    #[inline]
-    fn has_usual_room(&self, ring: Round, tail: End, size: u64) -> bool {
-        let produced = &self.cell.produced;
-        let seen = End::noted(&produced.head_seen);
-        let (items, capacity) = (tail.items_since(seen), self.capacity());
-        let left = u64::from(capacity.wrapping_sub(items + 1)) * BLOCK_RECORD;
-        items < capacity
-            && tail.bytes_since(seen) + size + left <= ring.size()
-            && tail.position() + size <= produced.ring_backed.load(Ordering::Relaxed)
-            && self.max_bytes() == 0
-            && self.ended() & (CLOSED | NO_RECEIVER) == 0
+        self.cell.put_usual(who, ring, payload)
     }
 
     /// Puts whatever message, with or without having `plock`.
@@ -202,7 +174,6 @@ impl Ring {
     fn with_putter<R>(&self, who: Who, found: Acquired, body: impl FnOnce(Who) -> Result<R, PutFailed>) -> Result<R, PutFailed> {
         let repaired = if found == Acquired::OwnerDied { self.repair_put() } else { Ok(()) };
         let done = repaired.map_err(PutFailed::from).and_then(|()| body(who));
-        debug_assert!(done.is_err() || self.cell.produced.putting.load(Ordering::Relaxed) == 0);
         self.cell.plock.unlock(who.thread);
         done
     }
@@ -395,7 +366,7 @@ impl Ring {
     #[cold]
     fn make_ring(&self) -> Result<Bytes, Error> {
         let capacity = u64::from(self.capacity());
-        let segment_bits = self.cell.segment_bits.load(Ordering::Relaxed);
+        let segment_bits = self.cell.segment_bits()?;
         let wanted = match segment_bits {
             0 => (capacity * BYTES_PER_ITEM).min(MAX_USUAL_RING).max(capacity * BLOCK_RECORD * 2).max(MIN_RING),
             bits => segments::table_size(capacity, self.max_bytes(), bits),
@@ -406,7 +377,8 @@ impl Ring {
         self.cell.produced.putting.store(block.raw(), Ordering::Relaxed);
         self.arena().set_block_state(block, BlockState::Object(self.index()))?;
         crash::point("put.ring_owned");
-        self.cell.produced.ring_backed.store(if segment_bits == 0 { FIRST_BACKING } else { 0 }, Ordering::Relaxed);
+        let backed = if segment_bits == 0 { FIRST_BACKING } else { self.tail().position() };
+        self.cell.produced.ring_backed.store(backed, Ordering::Relaxed);
         // Release pairs with the Acquire in `bytes_of`.
         self.cell.ring.store(block.raw(), Ordering::Release);
         crash::point("put.ring_named");
@@ -428,7 +400,7 @@ impl Ring {
     fn back_more(&self, position: u64, backed: u64) -> Result<(), Error> {
         let Some(block) = BlockId::from_word(self.cell.ring.load(Ordering::Relaxed)) else { return Ok(()) };
         let (_, len) = self.arena().range(block)?;
-        let target = position.max(backed.saturating_mul(2)).next_multiple_of(FIRST_BACKING).min(len);
+        let target = position.max(backed.saturating_mul(2)).min(len).next_multiple_of(FIRST_BACKING);
         self.arena().extend(block, target)?;
         // A ring that is backed whole needs no look any more.
         self.cell.produced.ring_backed.store(if target == len { u64::MAX } else { target }, Ordering::Relaxed);

@@ -14,7 +14,7 @@
 //! | after a get's commit, before a segment is freed, or `segments_low` says so | segments behind the head | the next getter frees them: that they are free already by their state is no harm; a putter that needs their place in the table waits |
 
 use super::bytes::{BLOCK_RECORD, Bytes};
-use super::cell::{End, POSITION_BITS, QueueCell};
+use super::cell::{End, POSITION_BITS, POSITION_MASK, QueueCell};
 use super::{Ring, bytes_of};
 use multiproc_shm::blocks::{BlockId, BlockState};
 use multiproc_shm::{Arena, Error};
@@ -43,7 +43,7 @@ fn number_mask(bits: u32) -> u32 {
 
 /// The first number whose segment is not there.
 fn next_number(backed: u64, bits: u32) -> u32 {
-    (backed.next_multiple_of(1 << bits) >> bits) as u32 & number_mask(bits)
+    ((backed & POSITION_MASK).next_multiple_of(1 << bits) >> bits) as u32 & number_mask(bits)
 }
 
 /// Calls `visit` with the block and the state of each segment that may be there. What a death left is among them.
@@ -53,7 +53,8 @@ pub(crate) fn each_segment(
     queue: u32,
     mut visit: impl FnMut(BlockId, BlockState) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    let Some(bytes) = bytes_of(arena, cell)?.filter(|bytes| bytes.segment_bits != 0) else { return Ok(()) };
+    // At a queue's end that is repeated, or in corrupted memory, the table may be another's.
+    let Ok(Some(bytes @ Bytes { segment_bits: 1.., .. })) = bytes_of(arena, cell, queue) else { return Ok(()) };
     let bits = bytes.segment_bits;
     let low = cell.segments_low.load(Ordering::Acquire) & number_mask(bits);
     let high = next_number(cell.produced.ring_backed.load(Ordering::Acquire), bits);
@@ -97,7 +98,11 @@ impl Ring {
         let size = 1u64 << bytes.segment_bits;
         let backed = &self.cell.produced.ring_backed;
         while self.lacks_segments(position) {
-            let have = backed.load(Ordering::Relaxed);
+            let have = backed.load(Ordering::Relaxed) & POSITION_MASK;
+            // Up to the tail everything was there when it was written.
+            if (1..MAX_LEN).contains(&self.tail().bytes_since(End::new(0, have))) {
+                return Err(Error::Corrupted(&"a queue's segments"));
+            }
             let part = have & (size - 1);
             if part == 0 {
                 self.make_segment(bytes, have)?;
@@ -133,7 +138,7 @@ impl Ring {
         bytes.entry(number).store(block.raw(), Ordering::Relaxed);
         crash::point("put.segment_named");
         // Release pairs with the Acquire of who ends the queue after this process's death.
-        produced.ring_backed.store((start + backing) & ((1 << POSITION_BITS) - 1), Ordering::Release);
+        produced.ring_backed.store((start + backing) & POSITION_MASK, Ordering::Release);
         crash::point("put.segment_made");
         produced.putting.store(0, Ordering::Relaxed);
         Ok(())
@@ -141,15 +146,16 @@ impl Ring {
 
     /// What `putting` names is a segment: whether it is none of the ring's yet.
     pub(crate) fn is_unmade(&self, number: u32) -> bool {
-        let bits = self.cell.segment_bits.load(Ordering::Relaxed);
-        number == next_number(self.cell.produced.ring_backed.load(Ordering::Relaxed), bits.clamp(1, POSITION_BITS - 1))
+        let Ok(bits @ 1..) = self.cell.segment_bits() else { return false };
+        number == next_number(self.cell.produced.ring_backed.load(Ordering::Relaxed), bits)
     }
 
     /// After the head has gone from one place to another, under `clock`.
     #[inline]
     pub(crate) fn left_behind(&self, from: End, to: End) {
-        let bits = self.cell.segment_bits.load(Ordering::Relaxed);
-        if bits != 0 && (from.position() ^ to.position()) >> bits != 0 {
+        if let Ok(bits @ 1..) = self.cell.segment_bits()
+            && (from.position() ^ to.position()) >> bits != 0
+        {
             // Fails only in corrupted memory, of which the next operation tells.
             let _ = self.free_segments();
         }
@@ -206,13 +212,14 @@ mod tests {
     /// Bytes of a message in the ring, or a little more: each handle has four in the payload, and its reference.
     const RECORD: u64 = HANDLES as u64 * (4 + 8);
 
-    fn ring_of(arena: &Arena, cell: &QueueCell) -> u64 {
-        bytes_of(arena, cell).unwrap().unwrap().size()
+    fn ring_of(queue: &Queue<Handles>) -> u64 {
+        let ring = &queue.ring;
+        bytes_of(ring.arena(), ring.cell, ring.index()).unwrap().unwrap().size()
     }
 
     #[test]
     fn references_that_fill_the_table_go_into_blocks() {
-        let (queue, cell, message) = narrow();
+        let (queue, _, message) = narrow();
         // The head is somewhere in a segment.
         queue.put(message.clone()).unwrap();
         queue.get().unwrap();
@@ -224,7 +231,7 @@ mod tests {
             }
         };
         assert!(refused.is_full(), "{refused}");
-        let ring = ring_of(queue.ring.arena(), cell);
+        let ring = ring_of(&queue);
         assert!(count * RECORD > ring, "{count} messages do not fill {ring} bytes");
         (0..count).for_each(|_| assert_eq!(queue.get().unwrap().len(), HANDLES));
     }
@@ -233,7 +240,7 @@ mod tests {
     fn who_needs_what_a_getter_has_left_waits_until_it_is_free() {
         let (queue, cell, message) = narrow();
         let mut count = 0;
-        let full = |count: u64| count * RECORD > ring_of(queue.ring.arena(), cell) * 9 / 10;
+        let full = |count: u64| count * RECORD > ring_of(&queue) * 9 / 10;
         queue.put(message.clone()).unwrap();
         while !full(count) {
             queue.put(message.clone()).unwrap();

@@ -23,6 +23,11 @@ impl Volume {
         words.into_iter().find(|(_, total)| total.seq() == end.seq())
     }
 
+    /// Where the total as of the first end stands.
+    pub(crate) fn first_word(&self) -> &AtomicU64 {
+        &self.0[0]
+    }
+
     /// The total as of `end`; `None` when the end has moved on.
     pub(crate) fn at(&self, end: End) -> Option<End> {
         self.valid(end).map(|(_, total)| total)

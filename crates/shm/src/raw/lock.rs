@@ -22,29 +22,22 @@
 //! After Drepper, "Futexes Are Tricky" (2011), and the kernel's robust-futex-ABI document.
 #![allow(unsafe_code)]
 
-use multiproc_sys::clock::Deadline;
-use multiproc_sys::crash;
-use multiproc_sys::futex::{self, Wait};
-use multiproc_sys::robust::{self, OWNER_DIED, TID_MASK, Thread, Unusable, WAITERS};
-use multiproc_sys::spin;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use crate::beneath::{AtomicU32, AtomicU64, AtomicUsize, Deadline, OWNER_DIED, Ordering, TID_MASK, Thread, Unusable, WAITERS};
+use crate::beneath::{Wait, crash, futex, robust, spin};
 
 /// See the module head. All-zero memory is a free lock.
 #[derive(Debug, Default)]
 #[repr(C, align(64))]
 pub struct RawLock {
-    word: AtomicU32,
+    pub(super) word: AtomicU32,
     idle_wakes: AtomicU32,
-    owner: AtomicU64,
+    pub(super) owner: AtomicU64,
     died: AtomicU64,
     deaths: AtomicU32,
     told: AtomicU32,
-    link: AtomicUsize,
+    pub(super) link: AtomicUsize,
     _rest: [AtomicU64; 3],
 }
-
-const _: () = assert!(std::mem::offset_of!(RawLock, link) == multiproc_sys::robust::NODE_OFFSET);
-const _: () = assert!(size_of::<RawLock>() == 64);
 
 /// Who locks: the thread, and what reports shall say of it.
 #[derive(Clone, Copy, Debug)]
@@ -56,7 +49,7 @@ pub struct Who {
 
 // An owner word: slot:12 | TID:30 | pid:22. The kernel's pids end below 2^22.
 const SLOT_SHIFT: u32 = 52;
-const TID_SHIFT: u32 = 22;
+pub(super) const TID_SHIFT: u32 = 22;
 const PID_MASK: u64 = (1 << TID_SHIFT) - 1;
 
 impl Who {
@@ -166,7 +159,9 @@ impl RawLock {
         let pending = me.set_pending(&self.word);
         crash::point("lock.pending");
         // Acquire pairs with the Release stores in `unlock`.
-        let taken = self.word.compare_exchange(0, me.tid(), Ordering::Acquire, Ordering::Relaxed).is_ok();
+        let free = self.word.compare_exchange(0, me.tid(), Ordering::Acquire, Ordering::Relaxed).is_ok();
+        // Entered twice, the kernel's list would go round in a circle.
+        let taken = free && !me.has(&self.word);
         if taken {
             self.enter(who);
         }
@@ -181,7 +176,7 @@ impl RawLock {
         // Relaxed: read by reports and by the repair after the owner's end.
         self.owner.store(who.owner_word(), Ordering::Relaxed);
         crash::point("lock.owner_named");
-        // SAFETY: `link` lies at NODE_OFFSET (checked above) and a held lock's memory is not freed.
+        // SAFETY: `link` lies at NODE_OFFSET (checked in `raw`) and a held lock's memory is not freed.
         unsafe { who.thread.link(&self.word) };
         crash::point("lock.linked");
     }
@@ -253,6 +248,10 @@ impl RawLock {
                 // Keeps WAITERS; Acquire pairs with the Release stores in `unlock` and with the kernel's mark, Release with the Acquire in `owner_died`.
                 let mine = me.tid() | (seen & WAITERS);
                 if self.word.compare_exchange(seen, mine, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+                    if me.has(&self.word) {
+                        // As in `lock_free`: a peer has written over a word that this thread holds.
+                        return Err(LockFailed::WouldDeadlock);
+                    }
                     return Ok(if seen & OWNER_DIED == 0 { Acquired::Clean } else { Acquired::OwnerDied });
                 }
                 continue;
@@ -296,13 +295,15 @@ impl RawLock {
     fn release(&self, me: Thread, mark: u32) {
         if self.held_by(me) {
             self.release_held(me, mark);
+        } else if me.holds() > 0 {
+            // A peer may have written over the word; in the kernel's list it stays no longer than it is held.
+            me.unlink(&self.word);
         }
     }
 
     /// As [`unlock`](RawLock::unlock), for who is sure to hold it.
     #[inline]
     pub fn unlock_held(&self, me: Thread) {
-        debug_assert!(self.held_by(me));
         self.release_held(me, 0);
     }
 
@@ -447,127 +448,5 @@ impl RawLock {
                 return false;
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use multiproc_sys::robust::current;
-    use std::time::Duration;
-
-    fn who() -> Who {
-        Who::new(current().unwrap(), Who::process(7, 9))
-    }
-
-    #[test]
-    fn locks_exclude_and_count_right() {
-        struct Shared(RawLock, std::cell::UnsafeCell<u64>);
-        // SAFETY: the cell is only touched under the lock.
-        unsafe impl Sync for Shared {}
-        let shared = Shared(RawLock::new(), std::cell::UnsafeCell::new(0));
-        let shared = &shared;
-        std::thread::scope(|s| {
-            for _ in 0..4 {
-                s.spawn(|| {
-                    for _ in 0..20_000 {
-                        let _ = shared.0.lock(who()).unwrap();
-                        // SAFETY: under the lock.
-                        unsafe { *shared.1.get() += 1 };
-                        shared.0.unlock(who().thread);
-                    }
-                });
-            }
-        });
-        // SAFETY: all threads have ended.
-        assert_eq!(unsafe { *shared.1.get() }, 80_000);
-    }
-
-    #[test]
-    fn a_dead_owner_is_reported_until_somebody_vouches() {
-        let lock: &'static RawLock = Box::leak(Box::new(RawLock::new()));
-        std::thread::spawn(|| {
-            let _ = lock.lock(who()).unwrap();
-        })
-        .join()
-        .unwrap();
-        assert!(lock.owner_died());
-        assert_eq!(lock.last_owner(), (7, 9));
-        for _ in 0..3 {
-            assert_eq!(lock.lock(who()), Ok(Acquired::OwnerDied));
-            lock.unlock_inconsistent(who().thread);
-        }
-        assert_eq!(lock.lock(who()), Ok(Acquired::OwnerDied));
-        lock.unlock(who().thread);
-        assert_eq!(lock.lock(who()), Ok(Acquired::Clean));
-        assert_eq!(lock.lock(who()), Err(LockFailed::WouldDeadlock));
-        lock.unlock(who().thread);
-    }
-
-    #[test]
-    fn who_died_before_it_named_itself_is_not_taken_for_its_predecessor() {
-        let lock: &'static RawLock = Box::leak(Box::new(RawLock::new()));
-        let _ = lock.lock(who()).unwrap();
-        lock.unlock(who().thread);
-        // What the kernel leaves of an owner that was killed right after its CAS.
-        lock.word.store(OWNER_DIED, Ordering::Relaxed);
-        assert_eq!(lock.lock(who()), Ok(Acquired::OwnerDied));
-        assert_eq!(lock.dead_owner(), (0, 0));
-        lock.unlock(who().thread);
-    }
-
-    #[test]
-    fn the_repair_for_a_dead_slot_leaves_a_new_owner_alone() {
-        let lock: &'static RawLock = Box::leak(Box::new(RawLock::new()));
-        std::thread::spawn(|| {
-            let _ = lock.lock(who()).unwrap();
-        })
-        .join()
-        .unwrap();
-        // Another thread has taken over and not named itself yet; the owner word is the dead one's.
-        let me = who().thread.tid();
-        let taken = me | WAITERS;
-        lock.word.store(taken, Ordering::Relaxed);
-        lock.mark_dead(7);
-        assert_eq!(lock.word.load(Ordering::Relaxed), taken);
-        // A dead owner whose list the kernel did not walk.
-        let owner = Who::process(7, 9) | u64::from(me) << TID_SHIFT;
-        lock.owner.store(owner, Ordering::Relaxed);
-        lock.mark_dead(8);
-        assert_eq!(lock.word.load(Ordering::Relaxed), taken);
-        lock.mark_dead(7);
-        assert_eq!(lock.lock(who()), Ok(Acquired::OwnerDied));
-        assert_eq!(lock.dead_owner(), (7, 9));
-        lock.unlock(who().thread);
-    }
-
-    #[test]
-    fn a_lock_of_a_thread_that_is_gone_is_marked_by_hand() {
-        let lock: &'static RawLock = Box::leak(Box::new(RawLock::new()));
-        let gone = std::thread::spawn(|| who().thread.tid()).join().unwrap();
-        // The kernel lets `join` return a moment before the thread is gone.
-        while !robust::is_gone(gone) {
-            std::thread::yield_now();
-        }
-        // It died before it named itself, and its list was lost.
-        lock.word.store(gone, Ordering::Relaxed);
-        lock.mark_dead(7);
-        assert!(lock.owner_died());
-    }
-
-    #[test]
-    fn waiting_ends_at_the_deadline_and_not_before() {
-        let lock = RawLock::new();
-        let _ = lock.lock(who()).unwrap();
-        std::thread::scope(|s| {
-            s.spawn(|| {
-                let start = std::time::Instant::now();
-                let deadline = Deadline::after(Duration::from_millis(30));
-                assert_eq!(lock.lock_until(who(), deadline), Err(LockFailed::TimedOut));
-                assert!(start.elapsed() >= Duration::from_millis(30));
-                assert_eq!(lock.try_lock(who()), Err(LockFailed::Held));
-            });
-        });
-        lock.unlock(who().thread);
     }
 }

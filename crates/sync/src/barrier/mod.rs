@@ -12,7 +12,7 @@ use multiproc_shm::objects::{Kind, Object, type_hash};
 use multiproc_shm::report::Standing;
 use multiproc_shm::{Arena, Error, Held, Role, scope, waiting};
 use multiproc_sys::clock::Deadline;
-use multiproc_sys::robust;
+use multiproc_sys::{age, robust};
 use raw::{Arrival, Ended, MAX_PARTIES, RawBarrier};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
@@ -204,6 +204,7 @@ impl Barrier {
             // Relaxed: published with the object.
             cell.raw.parties.store(parties, Ordering::Relaxed);
             cell.timeout.store(nanos, Ordering::Relaxed);
+            cell.raw.begin_at(age::first(32) as u32);
             Ok(())
         })?;
         Barrier::from_held(held)

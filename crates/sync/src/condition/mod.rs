@@ -14,7 +14,7 @@ use multiproc_shm::raw::RawLock;
 use multiproc_shm::report::Standing;
 use multiproc_shm::{Arena, Error, Held, Role, scope, waiting};
 use multiproc_sys::clock::Deadline;
-use multiproc_sys::crash;
+use multiproc_sys::{age, crash};
 use raw::RawCondition;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
@@ -151,8 +151,10 @@ impl Condition {
     pub fn with_lock(lock: &Lock) -> Result<Condition, Error> {
         let (arena, size) = (lock.held().arena(), size_of::<ConditionCell>() as u64);
         let held = arena.new_object(&CONDITION, type_hash::<Condition>(), size, Role::Plain, |object| {
+            let cell = cell_of(arena, object)?;
             // Relaxed: published with the object.
-            cell_of(arena, object)?.lock.store(lock.held().reference().0, Ordering::Relaxed);
+            cell.lock.store(lock.held().reference().0, Ordering::Relaxed);
+            cell.raw.begin_at(age::first(32) as u32);
             Ok(())
         })?;
         Condition::from_parts(held, lock.clone())

@@ -47,6 +47,13 @@ impl RawCondition {
         RawCondition { seq: word(), asleep: word(), told: word(), _unused: word(), waiting: std::array::from_fn(|_| word()) }
     }
 
+    /// So many notifications before the first wait.
+    #[allow(dead_code)]
+    pub(crate) fn begin_at(&self, seq: u32) {
+        // Relaxed: published with the object.
+        self.seq.store(seq, Ordering::Relaxed);
+    }
+
     /// Under the lock: a thread of the process in `slot` begins to wait.
     pub(crate) fn begin(&self, slot: u32) -> Began {
         // Relaxed, here and in `leave`: ordered by the lock; the cleaner comes after the end of the process.

@@ -168,3 +168,16 @@ fn hand_over(plan: &Plan, random: &mut fastrand::Rng, tally: &mut Tally) {
             .check(p50 <= HANDOVER_P50_US && p99 <= HANDOVER_P99_US, || format!("a lock's hand-over took {p50} us and {p99} us"));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn getters_and_putters_are_killed() {
+        for scene in ["get", "lease"] {
+            let report = storm::run(&Order::new(scene, 1, 300));
+            assert!(report.broken.is_empty(), "{:?}", report.broken);
+        }
+    }
+}

@@ -1,19 +1,26 @@
-//! What the words of `src/raw` stand on, as loom has it: atomics, the kernel's futex, its robust list with the pending slot, and deaths.
+//! What the words of `src/raw` stand on, as a model checker has it: atomics and the kernel's futex here, its robust list with the pending slot in [`robust`],
+//! deaths in [`crash`]. `crate::checker` is loom, or shuttle.
 //!
 //! Loom knows SeqCst accesses only as AcqRel. So a SeqCst read-modify-write has a fence behind it here, by which the SeqCst loads that follow come after it in the
 //! one order of them all. And a store is a swap, since loom does not know that a store comes after one that its thread has read. The kernel wakes sleepers in the order in which they came, or the newest first: both are played.
 
-pub(crate) use crate::wait_word::WaitWord;
-pub(crate) use loom::sync::atomic::Ordering;
-use loom::sync::{Condvar, Mutex};
-use std::cell::Cell;
+#![allow(dead_code, unused_imports)]
+
+pub(crate) mod check;
+pub(crate) mod crash;
+pub(crate) mod gate;
+pub(crate) mod robust;
+pub(crate) mod schedules;
+pub(crate) mod shared;
+mod told;
+
+pub(crate) use crate::checker::sync::atomic::Ordering;
+use crate::checker::sync::{self, Condvar, Mutex};
+use crate::checker::thread;
+pub(crate) use robust::{OWNER_DIED, TID_MASK, Thread, Unusable, WAITERS};
 use std::sync::OnceLock;
-#[allow(unused_imports)]
 pub(crate) use std::sync::atomic::compiler_fence;
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
-
-pub(crate) const WAITERS: u32 = 0x8000_0000;
-pub(crate) const OWNER_DIED: u32 = 0x4000_0000;
 
 /// Sleeping until a time: it has come when there is one.
 pub(crate) type Deadline = ();
@@ -35,6 +42,18 @@ pub(crate) enum Without {
     Order,
     /// The kernel's wake for the dead.
     Baton,
+    /// The same where the word is not all zero: kernels before 6.1 have none there.
+    BatonOfMarked,
+    /// The kernel's walk along the list of the dead.
+    List,
+    /// The waiters' bit in a lock that is let go.
+    Sticky,
+    /// The waiters' bit of a free lock in the hands of who takes it.
+    Inherited,
+    /// What a Release store of a long word publishes.
+    Publication,
+    /// The wake in the same step as the removal of the bit that asks for one.
+    OneStep,
     /// The wake that a woken sleeper passes on.
     PassingOn,
     /// The look at the second word of a sleep.
@@ -60,14 +79,14 @@ fn lacks(rule: Without) -> bool {
 
 pub(crate) fn fence(order: Ordering) {
     if !lacks(Without::SleepersFence) {
-        loom::sync::atomic::fence(order);
+        sync::atomic::fence(order);
     }
 }
 
 /// After a read-modify-write.
 fn ordered<R>(order: Ordering, result: R) -> R {
     if order == Ordering::SeqCst && !lacks(Without::Order) {
-        loom::sync::atomic::fence(Ordering::SeqCst);
+        sync::atomic::fence(Ordering::SeqCst);
     }
     result
 }
@@ -76,10 +95,14 @@ fn ordered<R>(order: Ordering, result: R) -> R {
 #[derive(Debug)]
 pub(crate) struct AtomicU32(OnceLock<Inner>);
 
+/// One who sleeps on a word, and with what it is woken if that is one of several.
+#[derive(Debug)]
+struct Sleeper(thread::ThreadId, Option<&'static (Mutex<bool>, Condvar)>);
+
 #[derive(Debug)]
 struct Inner {
-    value: loom::sync::atomic::AtomicU32,
-    asleep: Mutex<Vec<loom::thread::ThreadId>>,
+    value: sync::atomic::AtomicU32,
+    asleep: Mutex<Vec<Sleeper>>,
     woken: Condvar,
     /// One more sleeps.
     came: Condvar,
@@ -93,14 +116,13 @@ impl Default for AtomicU32 {
     }
 }
 
-#[allow(dead_code)]
 impl AtomicU32 {
     pub(crate) const fn new(_zero: u32) -> Self {
         AtomicU32(OnceLock::new())
     }
     fn inner(&self) -> &Inner {
         self.0.get_or_init(|| Inner {
-            value: loom::sync::atomic::AtomicU32::new(0),
+            value: sync::atomic::AtomicU32::new(0),
             asleep: Mutex::new(Vec::new()),
             woken: Condvar::new(),
             came: Condvar::new(),
@@ -110,6 +132,8 @@ impl AtomicU32 {
         self.inner().value.load(order)
     }
     pub(crate) fn store(&self, new: u32, order: Ordering) {
+        crash::step();
+        let new = if lacks(Without::Sticky) { new & !WAITERS } else { new };
         self.inner().value.swap(new, order);
     }
     /// Returns when so many sleep here.
@@ -119,29 +143,41 @@ impl AtomicU32 {
             asleep = self.inner().came.wait(asleep).unwrap();
         }
     }
+    /// What the kernel changes, which does not die.
+    fn kernel_exchange(&self, old: u32, new: u32) -> bool {
+        self.inner().value.compare_exchange(old, new, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
     /// The newest value, as the kernel reads it.
     fn newest(&self) -> u32 {
         self.inner().value.fetch_or(0, Ordering::AcqRel)
     }
     pub(crate) fn fetch_add(&self, n: u32, order: Ordering) -> u32 {
+        crash::step();
         if lacks(Without::Announcement) {
             return self.load(order);
         }
         ordered(order, self.inner().value.fetch_add(n, order))
     }
     pub(crate) fn fetch_sub(&self, n: u32, order: Ordering) -> u32 {
+        crash::step();
         ordered(order, self.inner().value.fetch_sub(n, order))
     }
     pub(crate) fn fetch_and(&self, n: u32, order: Ordering) -> u32 {
+        crash::step();
         ordered(order, self.inner().value.fetch_and(n, order))
     }
     pub(crate) fn fetch_or(&self, n: u32, order: Ordering) -> u32 {
+        crash::step();
         ordered(order, self.inner().value.fetch_or(n, order))
     }
     pub(crate) fn swap(&self, n: u32, order: Ordering) -> u32 {
+        crash::step();
         ordered(order, self.inner().value.swap(n, order))
     }
     pub(crate) fn compare_exchange(&self, old: u32, new: u32, set: Ordering, fetch: Ordering) -> Result<u32, u32> {
+        crash::step();
+        let takes = old & TID_MASK == 0 && new & TID_MASK != 0;
+        let new = if takes && lacks(Without::Inherited) { new & !WAITERS } else { new };
         let found = self.inner().value.compare_exchange(old, new, set, fetch);
         if found.is_ok() { ordered(set, found) } else { found }
     }
@@ -154,27 +190,47 @@ impl AtomicU32 {
     }
 }
 
-/// A word that only its owner believes in.
-#[derive(Debug)]
-pub(crate) struct AtomicU64(loom::sync::atomic::AtomicU64);
+macro_rules! plain {
+    ($name:ident, $of:ty) => {
+        /// A word on which nobody sleeps.
+        #[derive(Debug)]
+        pub(crate) struct $name(OnceLock<sync::atomic::$name>);
 
-impl Default for AtomicU64 {
-    fn default() -> Self {
-        AtomicU64(loom::sync::atomic::AtomicU64::new(0))
-    }
+        impl Default for $name {
+            fn default() -> Self {
+                let word = $name::new(0);
+                let _exists = word.inner();
+                word
+            }
+        }
+
+        impl $name {
+            pub(crate) const fn new(_zero: $of) -> Self {
+                $name(OnceLock::new())
+            }
+            fn inner(&self) -> &sync::atomic::$name {
+                self.0.get_or_init(|| sync::atomic::$name::new(0))
+            }
+            pub(crate) fn load(&self, order: Ordering) -> $of {
+                self.inner().load(order)
+            }
+            pub(crate) fn store(&self, new: $of, order: Ordering) {
+                crash::step();
+                self.inner().store(new, if lacks(Without::Publication) { Ordering::Relaxed } else { order });
+            }
+        }
+    };
 }
 
-impl AtomicU64 {
-    pub(crate) fn load(&self, order: Ordering) -> u64 {
-        self.0.load(order)
-    }
-    pub(crate) fn store(&self, new: u64, order: Ordering) {
-        self.0.store(new, order);
-    }
-}
+plain!(AtomicU64, u64);
+plain!(AtomicUsize, usize);
 
 pub(crate) mod futex {
     use super::*;
+
+    pub(crate) fn wait(word: &AtomicU32, expected: u32, deadline: Option<Deadline>) -> Wait {
+        wait_sliced(word, expected, deadline, false)
+    }
 
     pub(crate) fn wait_sliced(word: &AtomicU32, expected: u32, deadline: Option<Deadline>, sliced: bool) -> Wait {
         wait_any(&[Word { word, expected }], deadline, sliced)
@@ -182,23 +238,39 @@ pub(crate) mod futex {
 
     pub(crate) fn set_bits_and_wake_all(word: &AtomicU32, bits: u32, sleepers: &AtomicU32) {
         word.fetch_or(bits, Ordering::SeqCst);
-        wake_all(sleepers);
+        wake_now(sleepers, u32::MAX);
     }
 
     pub(crate) fn clear_and_wake_all(word: &AtomicU32) {
         word.swap(0, Ordering::AcqRel);
-        wake_all(word);
+        wake_now(word, u32::MAX);
+    }
+
+    pub(crate) fn clear_top_bit_and_wake_all(word: &AtomicU32) {
+        word.fetch_and(!WAITERS, Ordering::AcqRel);
+        if lacks(Without::OneStep) {
+            crash::step();
+        }
+        wake_now(word, u32::MAX);
     }
 
     pub(crate) fn wake(word: &AtomicU32, count: u32) -> usize {
+        crash::step();
+        if lacks(Without::PassingOn) && count == 1 { 0 } else { wake_now(word, count) }
+    }
+
+    /// Whoever asks for it, the kernel too.
+    pub(crate) fn wake_now(word: &AtomicU32, count: u32) -> usize {
         let mut asleep = word.inner().asleep.lock().unwrap();
-        if lacks(Without::PassingOn) && !KERNEL.with(Cell::get) && count == 1 {
-            return 0;
-        }
+        told::note("wakes");
         let mut woken = 0;
         while woken < count as usize && !asleep.is_empty() {
             let newest = asleep.len() - 1;
-            asleep.remove(if NEWEST_FIRST.load(Relaxed) == 0 { 0 } else { newest });
+            let Sleeper(_, of_several) = asleep.remove(if NEWEST_FIRST.load(Relaxed) == 0 { 0 } else { newest });
+            if let Some((is_woken, bell)) = of_several {
+                *is_woken.lock().unwrap() = true;
+                bell.notify_one();
+            }
             woken += 1;
         }
         if woken > 0 {
@@ -220,14 +292,16 @@ pub(crate) struct Word<'a> {
 
 /// Sleeps on the first word; the others are looked at, as nobody wakes for them.
 pub(crate) fn wait_any(words: &[Word<'_>], deadline: Option<Deadline>, _sliced: bool) -> Wait {
-    let me = loom::thread::current().id();
+    crash::step();
+    told::note("sleeps");
+    let me = thread::current().id();
     let (first, others) = words.split_first().unwrap();
     {
         let mut asleep = first.word.inner().asleep.lock().unwrap();
         if first.word.newest() != first.expected {
             return Wait::LookAgain;
         }
-        asleep.push(me);
+        asleep.push(Sleeper(me, None));
         first.word.inner().came.notify_all();
     }
     let has_changed = |other: &Word<'_>| !lacks(Without::OtherWord) && other.word.newest() != other.expected;
@@ -235,131 +309,61 @@ pub(crate) fn wait_any(words: &[Word<'_>], deadline: Option<Deadline>, _sliced: 
     let mut asleep = first.word.inner().asleep.lock().unwrap();
     if changed || deadline.is_some() {
         // Woken meanwhile it has a wake in hand, and says so.
-        let woken = !asleep.contains(&me);
-        asleep.retain(|other| *other != me);
+        let woken = asleep.iter().all(|other| other.0 != me);
+        asleep.retain(|other| other.0 != me);
         return if woken || changed { Wait::LookAgain } else { Wait::TimedOut };
     }
-    while asleep.contains(&me) {
+    while asleep.iter().any(|other| other.0 == me) {
         asleep = first.word.inner().woken.wait(asleep).unwrap();
     }
+    drop(asleep);
+    crash::woken();
     Wait::LookAgain
 }
 
+/// Sleeps on all words, each of which somebody wakes for.
+pub(crate) fn wait_all(words: &[Word<'_>]) {
+    crash::step();
+    told::note("sleeps");
+    let me = thread::current().id();
+    let alarm: &'static (Mutex<bool>, Condvar) = Box::leak(Box::new((Mutex::new(false), Condvar::new())));
+    let mut changed = false;
+    for Word { word, expected } in words {
+        let mut asleep = word.inner().asleep.lock().unwrap();
+        changed = word.newest() != *expected;
+        if changed {
+            break;
+        }
+        asleep.push(Sleeper(me, Some(alarm)));
+        word.inner().came.notify_all();
+    }
+    let mut is_woken = alarm.0.lock().unwrap();
+    while !*is_woken && !changed {
+        is_woken = alarm.1.wait(is_woken).unwrap();
+    }
+    drop(is_woken);
+    for Word { word, .. } in words {
+        word.inner().asleep.lock().unwrap().retain(|other| other.0 != me);
+    }
+    crash::woken();
+}
+
+/// Nobody spins: looking once more is an order of steps like any other.
+pub(crate) mod spin {
+    pub(crate) fn limit() -> u32 {
+        0
+    }
+    pub(crate) fn until(mut done: impl FnMut() -> bool) -> bool {
+        done()
+    }
+}
+
 pub(crate) mod membarrier {
-    pub(crate) fn light() {
-        loom::sync::atomic::fence(loom::sync::atomic::Ordering::SeqCst);
-    }
-}
-
-loom::thread_local! {
-    static PENDING: Cell<Option<&'static AtomicU32>> = Cell::new(None);
-    static KERNEL: Cell<bool> = Cell::new(false);
-    static STEPS_LEFT: Cell<u32> = Cell::new(0);
-    static GATE: Cell<Option<&'static RawLock>> = Cell::new(None);
-}
-
-/// The calling thread.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Thread;
-
-#[must_use]
-pub(crate) struct Pending(Option<&'static AtomicU32>);
-
-impl Thread {
-    #[allow(unsafe_code)]
-    pub(crate) fn set_baton(self, word: &AtomicU32) -> Pending {
-        // SAFETY: all words of the models are leaked.
-        let word = unsafe { &*std::ptr::from_ref(word) };
-        let new = if lacks(Without::Baton) { None } else { Some(word) };
-        PENDING.with(|pending| Pending(pending.replace(new)))
-    }
-
-    pub(crate) fn restore_pending(self, Pending(old): Pending) {
-        PENDING.with(|pending| pending.set(old));
-    }
-}
-
-pub(crate) mod crash {
-    use super::*;
-
-    struct Died;
-
-    pub(crate) fn point(_id: &'static str) {
-        let died = STEPS_LEFT.with(|left| {
-            left.set(left.get().saturating_sub(1));
-            left.get() == 0
-        });
-        if died && ARMED.with(Cell::get) {
-            ARMED.with(|armed| armed.set(false));
-            // Past the panic hook, which would print each death.
-            std::panic::resume_unwind(Box::new(Died));
-        }
-    }
-
-    loom::thread_local! {
-        static ARMED: Cell<bool> = Cell::new(false);
-    }
-
-    /// Runs `body` with its `k`-th crash point deadly. Whether it died; then the kernel has done its part.
-    pub(crate) fn dies_at(k: u32, body: impl FnOnce()) -> bool {
-        STEPS_LEFT.with(|left| left.set(k));
-        ARMED.with(|armed| armed.set(k != 0));
-        let end = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body));
-        ARMED.with(|armed| armed.set(false));
-        let Err(why) = end else { return false };
-        if !why.is::<Died>() {
-            std::panic::resume_unwind(why);
-        }
-        if let Some(gate) = GATE.with(Cell::take) {
-            gate.free();
-        }
-        if let Some(word) = PENDING.with(Cell::take) {
-            KERNEL.with(|kernel| kernel.set(true));
-            futex::wake(word, 1);
-            KERNEL.with(|kernel| kernel.set(false));
-        }
+    pub(crate) fn heavy() -> bool {
+        super::fence(super::Ordering::SeqCst);
         true
     }
-}
-
-/// What the models need of the robust lock: it is let go when its owner dies.
-#[derive(Debug, Default)]
-pub(crate) struct RawLock {
-    held: Mutex<bool>,
-    freed: Condvar,
-}
-
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Who {
-    pub(crate) thread: Thread,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum LockFailed {
-    Held,
-}
-
-impl RawLock {
-    pub(crate) fn lock(&'static self) {
-        let mut held = self.held.lock().unwrap();
-        while *held {
-            held = self.freed.wait(held).unwrap();
-        }
-        *held = true;
-        GATE.with(|gate| gate.set(Some(self)));
-    }
-
-    pub(crate) fn try_lock(&self, _who: Who) -> Result<(), LockFailed> {
-        Err(LockFailed::Held)
-    }
-
-    pub(crate) fn unlock(&self, _me: Thread) {
-        GATE.with(|gate| gate.set(None));
-        self.free();
-    }
-
-    fn free(&self) {
-        *self.held.lock().unwrap() = false;
-        self.freed.notify_one();
+    pub(crate) fn light() {
+        super::sync::atomic::fence(super::sync::atomic::Ordering::SeqCst);
     }
 }

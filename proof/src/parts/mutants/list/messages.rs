@@ -1,0 +1,212 @@
+//! Of leases, dead letters, and joining.
+
+use crate::parts::mutants::Mutant;
+use crate::parts::mutants::trial::Test;
+
+const LEASE: &str = "channel/src/ring/lease.rs";
+const KIND: &str = "channel/src/ring/kind.rs";
+const JOIN: &str = "channel/src/ring/join.rs";
+
+const fn dies_in(only: &'static str) -> Test {
+    Test::steps("crash_queue", "one_dies_at_each_step").only(only)
+}
+
+pub const ALL: &[Mutant] = &[
+    Mutant {
+        name: "a lease is entered after the commit",
+        file: LEASE,
+        rows: &[("lease.rs", "before the head's commit")],
+        from: "        // Release: the block's content is there before the table names it.\n        \
+               self.entry(entry)?.store(block.raw(), Ordering::Release);\n        crash::point(\"lease.entered\");\n        \
+               self.arena().set_block_state(block, self.leased_by_me(seq))?;\n        crash::point(\"lease.owned\");\n        \
+               self.commit_get(who, first.at, first.end(), self.volume_of(first));\n",
+        to: "        self.arena().set_block_state(block, self.leased_by_me(seq))?;\n        crash::point(\"lease.owned\");\n        \
+             self.commit_get(who, first.at, first.end(), self.volume_of(first));\n        \
+             crash::point(\"lease.entered\");\n        self.entry(entry)?.store(block.raw(), Ordering::Release);\n",
+        by: &[dies_in("Lease(Inline), Alone")],
+    },
+    Mutant {
+        name: "the entry of a lease that was not committed stays",
+        file: LEASE,
+        rows: &[("lease.rs", "before the head's commit")],
+        from: "        self.clear_entries_of(block)?;\n        crash::point(\"lease.entries_cleared\");\n",
+        to: "",
+        by: &[dies_in("Lease(Inline), "), dies_in("Lease(Block), ")],
+    },
+    Mutant {
+        name: "a lease that was not committed is not undone",
+        file: LEASE,
+        rows: &[("lease.rs", "before the head's commit"), ("ring/cell.rs", "`putting`, `taking` (with `taking_seq`)")],
+        from: "            state @ BlockState::Leased { queue, seq, .. } if queue == self.index() && seq == head.seq() => {\n",
+        to: "            state @ BlockState::Leased { queue, seq, .. } if queue == self.index() && seq != head.seq() => {\n",
+        by: &[dies_in("Lease(Inline), "), dies_in("Lease(Block), ")],
+    },
+    Mutant {
+        name: "the lease of a dead process is not delivered again",
+        file: KIND,
+        rows: &[
+            ("lease.rs", "with the lease"),
+            ("ring/get.rs", "taking a returned lease, before it is acknowledged"),
+            ("blocks.rs", "`Leased(slot, queue, seq)`"),
+            ("pool/src/worker.rs", "having leased it, before the desk names it"),
+        ],
+        from: "                if arena.change_block_state(block, state, BlockState::Returned { queue, seq })? {\n",
+        to: "                if arena.free_if(block, state)? {\n",
+        by: &[dies_in("Lease(Inline), Alone")],
+    },
+    Mutant {
+        name: "the lease of a dead process comes back and nobody looks",
+        file: KIND,
+        rows: &[("lease.rs", "with the lease"), ("blocks.rs", "`Returned(queue, seq)`")],
+        from: "                    arena.tell_later(Notice { tell: tell_of_return, object: object.index, seq, count: 1, pid });\n                \
+               }\n                raise_attention(arena, cell)?;\n",
+        to: "                    arena.tell_later(Notice { tell: tell_of_return, object: object.index, seq, count: 1, pid });\n                }\n",
+        by: &[dies_in("Lease(Inline), ")],
+    },
+    Mutant {
+        name: "an acknowledged lease of a dead process keeps its block",
+        file: KIND,
+        rows: &[("lease.rs", "having stored 0 into the entry")],
+        from: "            } else {\n                arena.free_if(block, state)?;\n            }\n        }\n        _ => {}\n",
+        to: "            }\n        }\n        _ => {}\n",
+        by: &[dies_in("Ack(Inline), Alone")],
+    },
+    Mutant {
+        name: "a lease is freed before it is acknowledged",
+        file: LEASE,
+        rows: &[("lease.rs", "having stored 0 into the entry")],
+        from: "        self.clear_entry(leased.entry)?;\n        crash::point(\"lease.acked\");\n        \
+               record::arrived_with(self.arena(), leased.block)?;\n        crash::point(\"lease.arrived\");\n        self.arena().free(leased.block)\n",
+        to: "        record::arrived_with(self.arena(), leased.block)?;\n        self.arena().free(leased.block)?;\n        \
+             crash::point(\"lease.arrived\");\n        self.clear_entry(leased.entry)\n",
+        by: &[dies_in("Ack(Inline), ")],
+    },
+    Mutant {
+        name: "a lease that comes back is told of before it is there",
+        file: LEASE,
+        rows: &[("lease.rs", "returning it, before `attention`")],
+        from: "        self.arena().set_block_state(leased.block, BlockState::Returned { queue: self.index(), seq: leased.seq })?;\n        \
+               crash::point(\"lease.returned\");\n        self.raise_attention(who);\n        Ok(())\n",
+        to: "        self.raise_attention(who);\n        crash::point(\"lease.returned\");\n        \
+             self.arena().set_block_state(leased.block, BlockState::Returned { queue: self.index(), seq: leased.seq })\n",
+        by: &[dies_in("Requeue(Inline), ")],
+    },
+    Mutant {
+        name: "the cleaner does not look for leases that came back",
+        file: KIND,
+        rows: &[
+            ("lease.rs", "returning it, before `attention`"),
+            ("lease.rs", "having cleared `attention`, with more of them there"),
+        ],
+        from: "    // It may have died between returning a lease and saying so.\n    raise_attention(arena, cell)?;\n",
+        to: "",
+        by: &[dies_in("Requeue(Inline), ")],
+    },
+    Mutant {
+        name: "of several leases that came back the first is the last",
+        file: LEASE,
+        rows: &[("lease.rs", "having cleared `attention`, with more of them there"), ("ring/cell.rs", "`attention`")],
+        from: "        if count > 1 {\n",
+        to: "        if count == u32::MAX {\n",
+        by: &[dies_in("Retake(Inline), Alone"), Test::steps("queue", "")],
+    },
+    Mutant {
+        name: "a lease is counted before it is taken",
+        file: LEASE,
+        rows: &[("lease.rs", "taking a returned one, after the state's store")],
+        from: "        self.arena().set_block_state(leased.block, self.leased_by_me(leased.seq))?;\n        crash::point(\"lease.retaken\");\n        // After \
+               the state's store: of a returned message the count says whether it is dead, and must not change.\n        \
+               record::attempt(self.arena(), leased.block)?.store(leased.attempt, Ordering::Release);\n        crash::point(\"lease.attempt_counted\");\n",
+        to: "        record::attempt(self.arena(), leased.block)?.store(leased.attempt, Ordering::Release);\n        \
+             crash::point(\"lease.attempt_counted\");\n        \
+             self.arena().set_block_state(leased.block, self.leased_by_me(leased.seq))?;\n        crash::point(\"lease.retaken\");\n",
+        by: &[dies_in("Retake(Inline), "), Test::steps("queue", "")],
+    },
+    Mutant {
+        name: "a message that had been leased is in hand unnoted",
+        file: LEASE,
+        rows: &[("ring/get.rs", "after the commit, before the caller has it")],
+        from: "                self.note_returned(seq);\n                crash::point(\"get.returned_in_hand\");\n                self.clear_entry_of(block)\n",
+        to: "                self.clear_entry_of(block)?;\n                crash::point(\"get.returned_in_hand\");\n                self.note_returned(seq);\n                Ok(())\n",
+        by: &[dies_in("GetReturned(Inline), Alone")],
+    },
+    Mutant {
+        name: "the block of a dead getter is freed though its message is in the ring",
+        file: KIND,
+        rows: &[("ring/get.rs", "copying, before the commit"), ("ring/cell.rs", "`putting`, `taking` (with `taking_seq`)")],
+        from: "if cell.consumed.is_taking(block) && is_first(seq) => {}",
+        to: "if cell.consumed.is_taking(block) && !is_first(seq) => {}",
+        by: &[dies_in("Get(Block), A")],
+    },
+    Mutant {
+        name: "the block of a lost message is not freed",
+        file: KIND,
+        rows: &[("ring/get.rs", "after the commit, before the caller has it"), ("blocks.rs", "`Taken(slot, queue, seq)`")],
+        from: "        state @ BlockState::Taken { slot: s, .. } if s == slot => {\n            arena.free_if(block, state)?;\n        }\n",
+        to: "        BlockState::Taken { slot: s, .. } if s == slot => {}\n",
+        by: &[dies_in("Get(Block), A")],
+    },
+    Mutant {
+        name: "the end of a queue leaves what was about to be put",
+        file: KIND,
+        rows: &[("blocks.rs", "`Queue(queue, seq)`")],
+        from: "    for word in [&cell.produced.putting, &cell.consumed.taking, &cell.ring, &cell.leases] {\n",
+        to: "    for word in [&cell.consumed.taking, &cell.ring, &cell.leases] {\n",
+        by: &[dies_in("Put(Block), Abandoned")],
+    },
+    Mutant {
+        name: "the cleaner does not wake joiners",
+        file: KIND,
+        rows: &[
+            ("ring/get.rs", "after the commit of the last message, before the wake"),
+            (
+                "join.rs",
+                "the same, where attempts are bounded; or having taken the last message by a plain get, given back for the last time, or been the last receiver",
+            ),
+            ("ring/cell.rs", "`join`"),
+        ],
+        from: "    join::wake(arena, cell, || {})\n}\n\n/// A block of a message was the dead process's",
+        to: "    Ok(())\n}\n\n/// A block of a message was the dead process's",
+        by: &[dies_in("Get(Inline), Joiners")],
+    },
+    Mutant {
+        name: "a joiner takes the wake into its grave",
+        file: JOIN,
+        rows: &[("join.rs", "a joiner, with the wake in hand")],
+        from: "        words.push_shared(join.watch());\n",
+        to: "        words.push(join.watch());\n",
+        by: &[Test::steps("crash_queue", "a_joiner_dies_with_the_wake_in_hand")],
+    },
+    Mutant {
+        name: "a joiner that was woken tells the others later",
+        file: JOIN,
+        rows: &[("join.rs", "a joiner, with the wake in hand"), ("join.rs", "having cleared `join`, before the wake")],
+        from: "        if self.ready() {\n            self.finish();\n        }\n",
+        to: "        let _ = self.ready();\n",
+        by: &[Test::steps("crash_queue", "a_joiner_dies_with_the_wake_in_hand")],
+    },
+    Mutant {
+        name: "who finishes the last message tells one joiner",
+        file: JOIN,
+        rows: &[("join.rs", "having acknowledged, before the wake")],
+        from: "            self.cell.consumed.join.commit_and_kick_all(who.thread, || {});\n            crash::point(\"join.told\");\n",
+        to: "            let _ = who;\n            crash::point(\"join.told\");\n",
+        by: &[dies_in("Ack(Inline), Joiners"), Test::steps("queue_join", "")],
+    },
+    Mutant {
+        name: "who waits for dead letters is not told of a death",
+        file: KIND,
+        rows: &[("dead.rs", "`wake`"), ("dead.rs", "`attention`"), ("ring/cell.rs", "`dead`")],
+        from: "    dead::raise(cell, arena.who()?, || {});\n    // It may have died between finishing the last message",
+        to: "    // It may have died between finishing the last message",
+        by: &[Test::steps("queue", "dead"), Test::steps("queue", "")],
+    },
+    Mutant {
+        name: "a dead letter stays where it was",
+        file: "channel/src/ring/dead.rs",
+        rows: &[("dead.rs", "`lock`")],
+        from: "                self.arena().set_block_state(leased.block, self.leased_by_me(leased.seq))?;\n                crash::point(\"dead.owned\");\n",
+        to: "                crash::point(\"dead.owned\");\n",
+        by: &[dies_in("GetDead(Inline), Alone")],
+    },
+];

@@ -1,0 +1,18 @@
+//! The mutants, crate by crate: those of lower crates first, as more is built after them.
+
+mod arena;
+mod conditions;
+mod locks;
+mod messages;
+mod pipes;
+mod processes;
+mod rings;
+mod waits;
+
+use super::Mutant;
+
+/// All of them.
+pub fn all() -> Vec<&'static Mutant> {
+    let of = [waits::ALL, locks::ALL, conditions::ALL, arena::ALL, rings::ALL, messages::ALL, pipes::ALL, processes::ALL];
+    of.into_iter().flatten().collect()
+}
