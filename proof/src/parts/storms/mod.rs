@@ -176,7 +176,8 @@ mod tests {
     #[test]
     fn getters_and_putters_are_killed() {
         for scene in ["get", "lease"] {
-            let report = storm::run(&Order::new(scene, 1, 300));
+            // One round: what else this process does meanwhile is no leak.
+            let report = storm::run(&Order { first: 300, ..Order::new(scene, 1, 300) });
             assert!(report.broken.is_empty(), "{:?}", report.broken);
         }
     }

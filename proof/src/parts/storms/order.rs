@@ -15,7 +15,9 @@ pub struct Order {
     pub by_spawn: u64,
     /// At most so long from one kill to the next.
     pub pause_us: u64,
-    /// Kills of a round.
+    /// Kills of the first round, which is there to have made what is made once.
+    pub first: u64,
+    /// Kills of each other round.
     pub round: u64,
     /// How many times half a second without progress is a stall.
     pub patience: u32,
@@ -32,6 +34,7 @@ impl Order {
             stops: true,
             by_spawn: 10,
             pause_us: 1500,
+            first: 50,
             round: 1000,
             patience: 1,
         }
@@ -42,9 +45,9 @@ impl Order {
         [8, 4, 16, 32][round as usize % 4]
     }
 
-    /// The first round is there to have made what is made once.
+    /// Kills of that round.
     pub fn per_round(&self, round: u64) -> u64 {
-        if round == 0 { 50 } else { self.round }
+        if round == 0 { self.first } else { self.round }
     }
 
     /// What [`fmt::Display`] has written.
@@ -62,6 +65,7 @@ impl Order {
                 "stops" => order.stops = number()? != 0,
                 "by-spawn" => order.by_spawn = number()?,
                 "pause" => order.pause_us = number()?,
+                "first" => order.first = number()?,
                 "round" => order.round = number()?,
                 "patience" => order.patience = number()? as u32,
                 _ => return None,
@@ -73,12 +77,12 @@ impl Order {
 
 impl fmt::Display for Order {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Order { scene, seed, kills, one_core, idle, stops, by_spawn, pause_us, round, patience } = self;
+        let Order { scene, seed, kills, one_core, idle, stops, by_spawn, pause_us, first, round, patience } = self;
         let [one_core, idle, stops] = [one_core, idle, stops].map(|&b| u64::from(b));
         write!(
             f,
             "scene={scene} seed={seed} kills={kills} one-core={one_core} idle={idle} stops={stops} by-spawn={by_spawn} pause={pause_us} \
-             round={round} patience={patience}"
+             first={first} round={round} patience={patience}"
         )
     }
 }
