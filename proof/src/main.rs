@@ -25,6 +25,9 @@ struct Arguments {
     /// Repeats the choices of an earlier run.
     #[arg(long)]
     seed: Option<u64>,
+    /// Plays one storm, in the process that is its coordinator.
+    #[arg(long, hide = true)]
+    storm: Option<String>,
     /// Names the parts.
     #[arg(long)]
     list: bool,
@@ -35,6 +38,9 @@ fn main() -> ExitCode {
     parts::ageing::run_if_asked();
     parts::begin_if_asked();
     let arguments = Arguments::parse();
+    if let Some(order) = &arguments.storm {
+        return parts::storms::play(order);
+    }
     if arguments.list {
         for part in parts::ALL {
             println!("{:<14}{}", part.name, part.what);

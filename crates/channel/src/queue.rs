@@ -292,8 +292,17 @@ macro_rules! handle {
                 if robust::forked() {
                     return 0;
                 }
-                // Relaxed: a counter.
-                self.ring.cell.lost.swap(0, Ordering::Relaxed)
+                let cell = &self.ring.cell;
+                let mut told = cell.told.load(Ordering::Acquire);
+                loop {
+                    // Read after `told`, which never gets past it.
+                    let lost = cell.lost.load(Ordering::Relaxed);
+                    // AcqRel: who sees what was told sees no less lost.
+                    match cell.told.compare_exchange(told, lost, Ordering::AcqRel, Ordering::Acquire) {
+                        Ok(_) => return lost.wrapping_sub(told),
+                        Err(now) => told = now,
+                    }
+                }
             }
         }
     };

@@ -8,6 +8,7 @@ use crate::error::Error;
 use crate::held::{Registry, Role};
 use crate::holds::{Holds, Table};
 use crate::layout::{CLASSES, DEFAULT_SIZE, Layout, MIN_SIZE, PAGE, SLOT_SIZE};
+use crate::losses::Losses;
 use crate::memory::{Account, Memory, Shared};
 use crate::moves;
 use crate::objects::{Entry, Kind, Object, ObjectState, RawRef};
@@ -52,6 +53,7 @@ struct Header {
     forks: AtomicU32,
     /// How many wait words have got a second watcher: see [`crate::raw::WaitWord`].
     seconds: AtomicU32,
+    losses: Losses,
 }
 
 #[allow(unsafe_code)]
@@ -690,6 +692,15 @@ impl Arena {
     /// Where second watchers of a [`WaitWord`](crate::raw::WaitWord) are announced.
     pub(crate) fn seconds(&self) -> &'static AtomicU32 {
         &self.header.seconds
+    }
+
+    /// The kind of that number.
+    pub(crate) fn kind_with(&self, id: u32) -> Option<&'static Kind> {
+        self.kinds.iter().find(|kind| kind.id == id).copied()
+    }
+
+    pub(crate) fn losses(&self) -> &Losses {
+        &self.header.losses
     }
 
     pub(crate) fn collection(&self) -> Collection {

@@ -10,7 +10,7 @@
 //! and, again and again until a pass adds nothing, the objects stamped with this epoch; edges are the references in records. What is neither
 //! reached nor stamped is freed. A collector that dies is followed by the next with a new epoch: nothing was freed that was referenced.
 
-use crate::arena::{Arena, Collection, is_free};
+use crate::arena::{Arena, Collection, SlotId, is_free};
 use crate::blocks::{BlockId, BlockState};
 use crate::error::Error;
 use crate::held::Role;
@@ -101,6 +101,7 @@ impl Arena {
 
     pub(crate) fn collect_locked(&self) -> Result<Collected, Error> {
         let mut done = Collected::default();
+        self.finish_counting()?;
         for slot in 0..self.slots_high() {
             match self.condition_of(slot)? {
                 Condition::Dead => {
@@ -190,6 +191,7 @@ impl Arena {
             self.abandon_slot(slot, generation)?;
             return Ok(());
         }
+        self.inherit_losses(SlotId { index: slot, generation });
         // The kernel has woken one of those who sleep until its death, and that one may have died as well.
         s.life.tell_of_death();
         let kept = !s.is_released() && !self.parent_gone(s)?;

@@ -17,6 +17,7 @@ use crate::blocks::BlockId;
 use crate::error::Error;
 use crate::held::Role;
 use crate::memory::Shared;
+use crate::pace::Notice;
 use crate::report::Standing;
 use crate::slab::TAG_SHIFT;
 use std::any::TypeId;
@@ -59,6 +60,8 @@ pub struct Kind {
     pub awaited: fn(&Arena, Object) -> Result<bool, Error>,
     /// The object ends: free the blocks it owns besides its cell. May be called again after a death in the middle.
     pub end: fn(&Arena, Object) -> Result<(), Error>,
+    /// Tells that messages were lost; of the object itself, which may be gone, only the index is known.
+    pub tell_of_loss: fn(&Notice),
     /// Says for a report how the object stands, and who has what of it.
     pub report: fn(&Arena, Object, &mut Standing) -> Result<(), Error>,
 }
@@ -84,6 +87,7 @@ impl Kind {
             in_use: |_, _| Ok(false),
             awaited: |_, _| Ok(false),
             end: |_, _| Ok(()),
+            tell_of_loss: |_| {},
             report: |_, _, _| Ok(()),
         }
     }

@@ -44,7 +44,34 @@ pub struct Pace {
     allocated: AtomicU64,
     wished: AtomicBool,
     keeper: OnceLock<fn()>,
-    notices: Mutex<Vec<Notice>>,
+    notices: Notices,
+}
+
+/// What is to be told. In a process that a plain fork made the last one counts: what lies in those before is its parent's to tell, and another thread of the parent
+/// may have had one locked when it forked.
+#[derive(Debug, Default)]
+struct Notices {
+    list: Mutex<Vec<Notice>>,
+    after_fork: OnceLock<Box<Notices>>,
+}
+
+impl Notices {
+    fn last(&self) -> &Notices {
+        let mut notices = self;
+        while let Some(next) = notices.after_fork.get() {
+            notices = next;
+        }
+        notices
+    }
+}
+
+impl Pace {
+    /// In a process that a plain fork made: nothing was wished for here, and nothing is to be told.
+    pub(crate) fn begin_after_fork(&self) {
+        let _ = self.notices.last().after_fork.set(Box::default());
+        // Relaxed: before the process has another thread that asks.
+        self.wished.store(false, Ordering::Relaxed);
+    }
 }
 
 impl Arena {
@@ -122,16 +149,20 @@ impl Arena {
     }
 
     fn notices(&self) -> std::sync::MutexGuard<'_, Vec<Notice>> {
-        self.pace.notices.lock().unwrap_or_else(PoisonError::into_inner)
+        self.pace.notices.last().list.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Tells what was found. To be called without any lock.
     pub fn tell(&self) {
         // By a statement of its own, so that the list is free while they are told.
         let notices = std::mem::take(&mut *self.notices());
+        let any = !notices.is_empty();
         for notice in notices {
             // A subscriber that panics must not end the keeper.
             let _ = catch_unwind(AssertUnwindSafe(|| (notice.tell)(&notice)));
+        }
+        if any {
+            self.tell_losses();
         }
     }
 

@@ -74,6 +74,7 @@ impl Arena {
             crash::point("rejoin.live");
             self.become_another(id, std::process::id());
             self.holds.forget_backed();
+            self.pace.begin_after_fork();
             return Ok(());
         }
         Err(Error::Full(&"processes"))

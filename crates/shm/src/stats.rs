@@ -30,6 +30,8 @@ pub struct Stats {
     pub idle: u64,
     /// Bytes that the kernel has given to the arena: its own figure. Above `used` by what the arena needs to keep its books.
     pub backed: u64,
+    /// Messages lost since the tree began, of all queues: each died with a process between its taking and the return of `get`. The sum of what the queues' `take_losses` tell.
+    pub lost: u64,
     /// Live objects by kind, those with most bytes first.
     pub kinds: Vec<KindStats>,
     /// The tree's processes, the coordinator first.
@@ -115,7 +117,15 @@ impl Arena {
         let mut kinds: Vec<_> = kinds.into_values().collect();
         kinds.sort_by_key(|kind| std::cmp::Reverse(kind.bytes));
         let (used, limit) = self.usage();
-        Ok(Stats { used, limit, idle: self.blocks.warm(), backed: self.memory.backed()?, kinds, holders: self.holders()? })
+        Ok(Stats {
+            used,
+            limit,
+            idle: self.blocks.warm(),
+            backed: self.memory.backed()?,
+            lost: self.lost(),
+            kinds,
+            holders: self.holders()?,
+        })
     }
 
     fn holders(&self) -> Result<Vec<HolderStats>, Error> {
@@ -155,9 +165,12 @@ impl fmt::Display for Bytes {
 
 impl fmt::Display for Stats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Stats { used, limit, idle, backed, .. } = *self;
+        let Stats { used, limit, idle, backed, lost, .. } = *self;
         let [used, limit, idle, backed] = [used, limit, idle, backed].map(Bytes);
         writeln!(f, "memory: {used} of {limit} in use, {idle} of it idle; {backed} given by the kernel")?;
+        if lost > 0 {
+            writeln!(f, "messages lost with a process that had just taken them: {lost}")?;
+        }
         writeln!(f, "{:<24} {:>10} {:>10} {:>10}", "kind", "objects", "blocks", "memory")?;
         for KindStats { name, objects, blocks, bytes } in &self.kinds {
             writeln!(f, "{name:<24} {objects:>10} {blocks:>10} {:>10}", Bytes(*bytes))?;

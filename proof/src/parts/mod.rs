@@ -10,6 +10,7 @@ pub mod peers;
 mod single_step;
 mod start;
 mod steps;
+pub mod storms;
 mod timeouts;
 
 pub use hostile::begin_if_asked;
@@ -32,6 +33,8 @@ pub const ALL: &[Part] = &[
     models::PART,
     steps::PART,
     single_step::PART,
+    storms::PART,
+    storms::leaks::PART,
     mutants::PART,
     hostile::PART,
     fuzz::PART,

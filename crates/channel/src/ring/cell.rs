@@ -16,7 +16,8 @@
 //! | `join` | joiners sleep there, any number ([`WaitWord`]) | see [`super::join`] | see there |
 //! | `join_cursor` | where in the lease table a live one was found last | who finishes a message while somebody joins | a hint |
 //! | `attention` | a lease has come back, or may have | who returns it; cleared by the getter that looks | the getter's successor sets it |
-//! | `lost` | messages that died in a dead process's hands | cleaner | one report less |
+//! | `lost` | messages that died in a dead process's hands, since the queue was made | cleaner | the next cleaner goes on: see `multiproc_shm::losses` |
+//! | `told` | how many of them were told by `take_losses` | who asks | told, or told to the next |
 //! | `capacity`, `max_message`, `max_bytes`, `max_attempts`, `segment_bits`, `fails_when_full` | constants; 0 bytes, 0 attempts: no limit; 0 bits: no segments | creator | - |
 //! | `dead` | see [`super::dead`] | | |
 
@@ -54,6 +55,7 @@ pub(crate) struct QueueCell {
     pub(crate) ended: AtomicU32,
     pub(crate) attention: AtomicU32,
     pub(crate) lost: AtomicU32,
+    pub(crate) told: AtomicU32,
     pub(crate) fails_when_full: AtomicU32,
     pub(crate) segments_low: AtomicU32,
     pub(crate) lease_high: AtomicU32,

@@ -13,11 +13,12 @@ use multiproc_shm::pace::Notice;
 use multiproc_shm::report::Standing;
 use multiproc_shm::{Arena, Error, Role, record};
 use std::collections::BTreeMap;
+use std::mem::offset_of;
 use std::sync::atomic::{Ordering, fence};
 
 /// Queues in the object table.
 pub(crate) static QUEUE: Kind =
-    Kind { channel: true, trace, slot_died, block_orphaned, role_gone, end, report, ..Kind::plain(16, "Queue") };
+    Kind { channel: true, trace, slot_died, block_orphaned, role_gone, end, tell_of_loss, report, ..Kind::plain(16, "Queue") };
 
 fn cell(arena: &Arena, object: Object) -> Result<&'static QueueCell, Error> {
     if object.size < size_of::<QueueCell>() as u64 {
@@ -98,7 +99,8 @@ fn slot_died(arena: &Arena, object: Object, slot: u32) -> Result<(), Error> {
     cell.clock.mark_dead(slot);
     cell.dead.lock.mark_dead(slot);
     let now = End::load(&cell.consumed.head).seq();
-    for hand in &dead.hands {
+    let counter = object.offset + offset_of!(QueueCell, lost) as u64;
+    for (i, hand) in dead.hands.iter().enumerate() {
         let Some(Hand { queue, seq, count, returned }) = Hand::from_word(hand.load(Ordering::Acquire)) else { continue };
         if queue != object.index {
             continue;
@@ -111,10 +113,8 @@ fn slot_died(arena: &Arena, object: Object, slot: u32) -> Result<(), Error> {
             age(now, seq).min(count)
         };
         if lost > 0 {
-            hand.store(0, Ordering::Relaxed);
-            cell.lost.fetch_add(lost, Ordering::Relaxed);
             let pid = dead.pid.load(Ordering::Relaxed);
-            arena.tell_later(Notice { tell: tell_of_loss, object: object.index, seq, count: lost, pid });
+            arena.count_loss(slot, i, counter, Notice { tell: tell_of_loss, object: object.index, seq, count: lost, pid })?;
         }
     }
     // It may have died between returning a lease and saying so.

@@ -79,6 +79,7 @@ impl Shared {
             ended: AtomicU32::default(),
             attention: AtomicU32::default(),
             lost: AtomicU32::default(),
+            told: AtomicU32::default(),
             fails_when_full: AtomicU32::default(),
             segments_low: AtomicU32::default(),
             lease_high: AtomicU32::default(),

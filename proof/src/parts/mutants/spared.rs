@@ -40,6 +40,7 @@ pub const ALL: &[(&str, &[Spared])] = &[
     ),
     ("arena.rs", &[("`settled`", "a collection early or late"), ("`given_back`", "idle memory is given back later")]),
     ("blocks.rs", &[("`Free`", "nobody's")]),
+    ("losses.rs", &[("`counter`, `target`, `sum_target`, `pending`", "nobody reads them before `note` is stored")]),
     ("memory.rs", &[("`limit`", "a constant")]),
     ("notes.rs", &[("`since`", "for reports"), ("`unnoted`", "for reports")]),
     ("objects.rs", &[("`block`, `kind`, `type_hash`", "constants while others see them")]),

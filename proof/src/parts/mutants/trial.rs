@@ -37,6 +37,11 @@ impl Test {
         Test { package: "multiproc-tests", file, filter, only: "" }
     }
 
+    /// One of the small storms of the proof itself.
+    pub const fn storm(filter: &'static str) -> Test {
+        Test { package: "multiproc-proof", file: "", filter, only: "" }
+    }
+
     /// Of these only the scenes whose name contains this.
     pub const fn only(self, only: &'static str) -> Test {
         Test { only, ..self }
@@ -44,7 +49,7 @@ impl Test {
 
     /// Whether it neither starts processes nor takes long.
     pub fn is_cheap(&self) -> bool {
-        self.package != "multiproc-tests"
+        !matches!(self.package, "multiproc-tests" | "multiproc-proof")
     }
 
     fn arguments(&self) -> Vec<&'static str> {
@@ -53,6 +58,7 @@ impl Test {
             arguments.extend(["--features", "crash-points"]);
         }
         match self.file {
+            "" if self.package == "multiproc-proof" => arguments.extend(["--bin", "proof"]),
             "" => arguments.push("--lib"),
             file => arguments.extend(["--test", file]),
         }

@@ -8,6 +8,9 @@ const GET: &str = "channel/src/ring/get.rs";
 const USUAL: &str = "channel/src/ring/usual.rs";
 const SEGMENTS: &str = "channel/src/ring/segments.rs";
 
+const LOSSES: &str = "shm/src/losses.rs";
+const COUNTING: Test = Test::steps("crash_losses", "a_loss_is_counted_once");
+
 const fn dies_in(only: &'static str) -> Test {
     Test::steps("crash_queue", "one_dies_at_each_step").only(only)
 }
@@ -24,7 +27,7 @@ pub const ALL: &[Mutant] = &[
              write_plain(ring, tail, record, payload);\n",
         by: &[
             Test::steps("crash_wait", "a_waiting_getter_and_watchers_wake_each_other"),
-            Test::steps("storm_queue", "getters_and_putters_are_killed"),
+            Test::storm("getters_and_putters_are_killed"),
         ],
     },
     Mutant {
@@ -181,7 +184,7 @@ pub const ALL: &[Mutant] = &[
                consumed.pw.commit_and_kick_lightly(who.thread, || first.end().store(&consumed.head));\n",
         to: "        consumed.pw.commit_and_kick_lightly(who.thread, || first.end().store(&consumed.head));\n        \
              crash::point(\"get.in_hand_usual\");\n        let hand = note(first.at.seq());\n",
-        by: &[dies_in("Get(Inline), Alone"), Test::steps("storm_queue", "getters_and_putters_are_killed")],
+        by: &[dies_in("Get(Inline), Alone"), Test::storm("getters_and_putters_are_killed")],
     },
     Mutant {
         name: "the notes of the dead are not taken back",
@@ -225,11 +228,35 @@ pub const ALL: &[Mutant] = &[
     },
     Mutant {
         name: "losses are not counted",
-        file: "channel/src/ring/kind.rs",
+        file: LOSSES,
         rows: &[("ring/cell.rs", "`lost`"), ("ring/get.rs", "after the commit, before the caller has it")],
-        from: "            cell.lost.fetch_add(lost, Ordering::Relaxed);\n",
-        to: "",
+        from: "        counter.store(words.target.load(Ordering::Relaxed), Ordering::Relaxed);\n",
+        to: "        let _ = counter;\n",
         by: &[dies_in("Get(Inline), Alone")],
+    },
+    Mutant {
+        name: "what a dead cleaner has begun to count is counted anew",
+        file: "shm/src/collect.rs",
+        rows: &[("losses.rs", "`note`"), ("losses.rs", "`sum`")],
+        from: "        self.finish_counting()?;\n",
+        to: "",
+        by: &[COUNTING],
+    },
+    Mutant {
+        name: "nobody tells what a dead process was to tell",
+        file: "shm/src/collect.rs",
+        rows: &[("losses.rs", "an entry's `owner`")],
+        from: "        self.inherit_losses(SlotId { index: slot, generation });\n",
+        to: "",
+        by: &[COUNTING],
+    },
+    Mutant {
+        name: "losses are told again and again",
+        file: "channel/src/queue.rs",
+        rows: &[("ring/cell.rs", "`told`")],
+        from: "Ok(_) => return lost.wrapping_sub(told),",
+        to: "Ok(_) => return lost,",
+        by: &[COUNTING],
     },
     Mutant {
         name: "what was not committed counts as lost",

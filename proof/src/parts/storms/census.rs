@@ -1,0 +1,132 @@
+//! What a process has, and the machine: for a look before and after.
+
+use multiproc::testing;
+use multiproc::testing::Audit;
+use std::collections::BTreeSet;
+use std::fs;
+use std::time::{Duration, Instant};
+
+/// See the module head.
+#[derive(Clone, Debug)]
+pub struct Census {
+    pub descriptors: usize,
+    pub maps: usize,
+    pub threads: usize,
+    /// Private memory.
+    pub resident_kib: u64,
+    /// The arena's, as the kernel counts it.
+    pub backed_kib: u64,
+    pub segments: BTreeSet<String>,
+    pub audit: Audit,
+}
+
+fn entries(dir: &str) -> usize {
+    fs::read_dir(dir).map_or(0, Iterator::count)
+}
+
+/// Names in /dev/shm.
+pub fn segments() -> BTreeSet<String> {
+    fs::read_dir("/dev/shm").into_iter().flatten().flatten().map(|e| e.file_name().to_string_lossy().into_owned()).collect()
+}
+
+/// A figure of /proc/self/status or /proc/meminfo, in KiB.
+pub fn kib(file: &str, name: &str) -> u64 {
+    let text = fs::read_to_string(file).unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix(name));
+    line.and_then(|line| line.trim_matches([':', ' ', '\t']).split(' ').next()?.parse().ok()).unwrap_or(0)
+}
+
+impl Census {
+    /// Of this process, after a collection.
+    pub fn take() -> Result<Census, String> {
+        testing::collect().map_err(|e| e.to_string())?;
+        Ok(Census {
+            descriptors: entries("/proc/self/fd"),
+            maps: fs::read_to_string("/proc/self/maps")
+                .map_or(0, |text| text.lines().filter(|line| !line.contains("[heap]")).count()),
+            threads: entries("/proc/self/task"),
+            resident_kib: kib("/proc/self/status", "RssAnon"),
+            backed_kib: multiproc::stats().map_err(|e| e.to_string())?.backed >> 10,
+            segments: segments(),
+            audit: testing::audit().map_err(|e| e.to_string())?,
+        })
+    }
+
+    /// Waits until there is no more than before; says what is left if that does not come true.
+    pub fn back_to(before: &Census) -> Result<Census, String> {
+        let limit = Instant::now() + Duration::from_secs(5);
+        loop {
+            let now = Census::take()?;
+            let left = now.left_over(before);
+            if left.is_empty() {
+                return Ok(now);
+            }
+            if Instant::now() > limit {
+                return Err(left.join(", "));
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    fn left_over(&self, before: &Census) -> Vec<String> {
+        let mut left = Vec::new();
+        let mut more = |what: &str, now: u64, then: u64, slack: u64| {
+            if now > then + slack {
+                left.push(format!("{what}: {then} became {now}"));
+            }
+        };
+        more("descriptors", self.descriptors as u64, before.descriptors as u64, 0);
+        // The allocator maps as it likes.
+        more("maps", self.maps as u64, before.maps as u64, 3);
+        more("threads", self.threads as u64, before.threads as u64, 0);
+        more("KiB resident", self.resident_kib, before.resident_kib, (before.resident_kib / 20).max(2048));
+        // Memory of small objects stays with its size.
+        more("KiB of the arena", self.backed_kib, before.backed_kib, 4096);
+        if self.audit != before.audit {
+            left.push(format!("in the arena: {:?} became {:?}", before.audit, self.audit));
+        }
+        let ours = |name: &&String| name.contains("multiproc");
+        let new: Vec<_> = self.segments.difference(&before.segments).filter(ours).collect();
+        if !new.is_empty() {
+            left.push(format!("in /dev/shm: {new:?}"));
+        }
+        left
+    }
+}
+
+/// How much of the machine others used meanwhile.
+#[derive(Clone, Copy, Debug)]
+pub struct Load {
+    all: u64,
+    own: u64,
+    began: Instant,
+}
+
+impl Load {
+    pub fn begin() -> Load {
+        Load { all: busy(), own: own(), began: Instant::now() }
+    }
+
+    /// In percent of all cores.
+    pub fn of_others(&self) -> u64 {
+        let others = (busy() - self.all).saturating_sub(own() - self.own);
+        let cores = std::thread::available_parallelism().map_or(1, usize::from) as u64;
+        // Ticks of ten milliseconds.
+        others * 1000 / (cores * self.began.elapsed().as_millis().max(1) as u64)
+    }
+}
+
+/// Ticks in which any core did something, or was taken away.
+fn busy() -> u64 {
+    let text = fs::read_to_string("/proc/stat").unwrap_or_default();
+    let fields: Vec<u64> =
+        text.lines().next().unwrap_or_default().split_whitespace().skip(1).filter_map(|f| f.parse().ok()).collect();
+    fields.iter().enumerate().filter(|(i, _)| matches!(i, 0 | 1 | 2 | 5 | 6 | 7)).map(|(_, ticks)| ticks).sum()
+}
+
+/// Ticks of this process and of those that it has waited for.
+fn own() -> u64 {
+    let text = fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let rest: Vec<&str> = text.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace().collect();
+    rest[11.min(rest.len())..15.min(rest.len())].iter().filter_map(|f| f.parse::<u64>().ok()).sum()
+}

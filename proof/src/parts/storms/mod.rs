@@ -1,0 +1,184 @@
+//! Storms: processes under load die at random moments, in five ways, and are replaced; what they share is counted.
+//!
+//! Reading order: [`page`] (what a victim was doing, outside of the arena), [`victim`] (how it is made and dies), [`scene`] (what it plays: [`queue`], [`pipe`], [`lock`], [`permits`],
+//! [`barrier`], [`condition`], [`event`]), [`storm`] (who kills and counts), [`pool`], [`handover`], then the process that has all of this done by others: [`order`], [`stage`], [`report`],
+//! [`coordinator`]. [`leaks`] is a part of its own.
+
+mod barrier;
+mod census;
+mod condition;
+mod coordinator;
+mod event;
+mod handover;
+mod item;
+pub mod leaks;
+mod lock;
+mod losses_heard;
+mod order;
+mod page;
+mod permits;
+mod pipe;
+mod pool;
+mod queue;
+mod report;
+mod scene;
+mod stage;
+mod storm;
+mod victim;
+
+use super::Part;
+use crate::plan::Plan;
+use crate::tally::Tally;
+use order::Order;
+use report::Report;
+pub use stage::play;
+use std::time::Instant;
+
+pub const PART: Part = Part { name: "storms", what: "random deaths under load, in five ways, by the thousand", run };
+
+/// What a family of scenes is called, the scenes, and the kills in the short form and in the long one.
+type Family = (&'static str, &'static [(&'static str, u64, u64)]);
+
+const FAMILIES: [Family; 8] = [
+    (
+        "queues",
+        &[
+            ("get", 1500, 75_000),
+            ("lease", 1500, 75_000),
+            ("mixed", 600, 25_000),
+            ("unbounded", 700, 40_000),
+            ("unbounded-lease", 700, 25_000),
+        ],
+    ),
+    ("pipes", &[("pipe", 1000, 50_000)]),
+    ("locks", &[("lock", 1000, 70_000)]),
+    ("semaphores", &[("permits", 1000, 40_000)]),
+    ("barriers", &[("barrier", 1000, 20_000)]),
+    ("conditions", &[("condition", 1000, 60_000)]),
+    ("events", &[("event", 1000, 20_000)]),
+    ("pools", &[("pool", 1000, 20_000)]),
+];
+
+/// Of a hundred kills of each scene so many on one core, and beside a hog with every other seat at idle priority.
+const ON_ONE_CORE: u64 = 15;
+const BESIDE_A_HOG: u64 = 10;
+
+/// Half a second is a stall where each process gets its turn within that time; beside a hog one of idle priority may not.
+const PATIENCE_BESIDE_A_HOG: u32 = 10;
+
+/// Bars, and how much others may use of the machine for them to count, in percent.
+const LONGEST_GAP_US: u64 = 50_000;
+const HANDOVER_P50_US: u64 = 200;
+const HANDOVER_P99_US: u64 = 2000;
+const QUIET: u64 = 10;
+const INSIDE_AT_LEAST: u64 = 30;
+const INSIDE_EACH_IN_THE_LONG_FORM: u64 = 2000;
+
+fn run(plan: &Plan) -> Tally {
+    let mut tally =
+        Tally::new(&["kills", "kills/s", "inside", "operations", "lost", "redelivered", "reported", "gap ms", "others"]);
+    let mut random = plan.random("storms");
+    let began = Instant::now();
+    let mut all = 0;
+    for (family, scenes) in FAMILIES {
+        let mut sum = Report::default();
+        let mut gap: Option<u64> = None;
+        for &(scene, short, long) in scenes {
+            let kills = plan.count(short, long);
+            let (one_core, hog) = (kills * ON_ONE_CORE / 100, kills * BESIDE_A_HOG / 100);
+            let plain = Order::new(scene, random.u64(..), kills - one_core - hog);
+            let on_one_core = Order { one_core: true, kills: one_core, seed: random.u64(..), ..plain.clone() };
+            let beside_a_hog =
+                Order { idle: true, kills: hog, seed: random.u64(..), patience: PATIENCE_BESIDE_A_HOG, ..plain.clone() };
+            for order in [plain, on_one_core, beside_a_hog] {
+                let report = stage::watch(&order);
+                let undisturbed = !order.one_core && !order.idle && report.others <= QUIET;
+                if undisturbed {
+                    gap = gap.max(Some(report.longest_gap_us));
+                }
+                sum.add(&report);
+            }
+        }
+        all += sum.kills;
+        add(&mut tally, family, &sum, plan);
+        // A pool's tasks may wait for a worker to be started.
+        match gap.filter(|_| family != "pools") {
+            Some(gap) => {
+                tally.check(gap <= LONGEST_GAP_US, || format!("{family}: nothing went on for {:.1} ms", gap as f64 / 1e3))
+            }
+            None => tally.note(format!("{family}: the longest gap was not judged, since others used the machine")),
+        }
+    }
+    hand_over(plan, &mut random, &mut tally);
+    coordinator::run(plan.count(18, 300), &mut random, &mut tally);
+    tally.note(format!("{all} kills in {:.0} s", began.elapsed().as_secs_f64()));
+    tally
+}
+
+fn add(tally: &mut Tally, family: &str, sum: &Report, plan: &Plan) {
+    let (inside, of) = sum.inside_of();
+    let percent = inside * 100 / of.max(1);
+    let rate = sum.kills as f64 / sum.seconds.max(0.001);
+    tally.row(
+        family,
+        [
+            sum.kills.to_string(),
+            format!("{rate:.0}"),
+            format!("{percent} %"),
+            sum.operations.to_string(),
+            sum.lost.to_string(),
+            sum.redelivered.to_string(),
+            sum.reported.to_string(),
+            format!("{:.1}", sum.longest_gap_us as f64 / 1e3),
+            format!("{} %", sum.others),
+        ],
+    );
+    tally.note(format!("{family}: died in {}", sum.distribution()));
+    eprintln!("{family}: {} kills, {rate:.0} a second, {percent} % inside, {} broken", sum.kills, sum.broken.len());
+    sum.broken.iter().for_each(|what| tally.broken(what.clone()));
+    tally.check(percent >= INSIDE_AT_LEAST, || format!("{family}: only {percent} % died inside an operation"));
+    if plan.long {
+        let few = sum
+            .inside
+            .iter()
+            .filter(|(name, n)| **n < INSIDE_EACH_IN_THE_LONG_FORM && !matches!(name.as_str(), "starting" | "between two"));
+        few.for_each(|(name, n)| tally.broken(format!("{family}: only {n} died in {name}")));
+    }
+}
+
+fn hand_over(plan: &Plan, random: &mut fastrand::Rng, tally: &mut Tally) {
+    let order = Order::new("handover", random.u64(..), plan.count(1000, 5000));
+    let report = stage::watch(&order);
+    report.broken.iter().for_each(|what| tally.broken(what.clone()));
+    let at = |percent: usize| {
+        report
+            .latencies
+            .get((report.latencies.len() * percent / 100).min(report.latencies.len().saturating_sub(1)))
+            .copied()
+            .unwrap_or(0)
+    };
+    let (p50, p99, most) = (at(50), at(99), at(100));
+    tally.note(format!(
+        "a lock is handed over after SIGKILL of its owner, {} times: p50 {p50} us, p99 {p99} us, at most {most} us; others used {} % of the machine",
+        report.latencies.len(),
+        report.others
+    ));
+    if report.others <= QUIET {
+        tally
+            .check(p50 <= HANDOVER_P50_US && p99 <= HANDOVER_P99_US, || format!("a lock's hand-over took {p50} us and {p99} us"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn getters_and_putters_are_killed() {
+        for scene in ["get", "lease"] {
+            // One round: what else this process does meanwhile is no leak.
+            let report = storm::run(&Order { first: 300, ..Order::new(scene, 1, 300) });
+            assert!(report.broken.is_empty(), "{:?}", report.broken);
+        }
+    }
+}
