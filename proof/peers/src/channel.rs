@@ -1,4 +1,4 @@
-//! ipc-channel.
+//! ipc-channel. Messages are text, which is encoded in one piece: of a large one, most of the time goes into sending.
 
 use crate::{end, kill, sleep, start};
 use ipc_channel::ipc::{self, IpcOneShotServer, IpcReceiverSet, IpcSelectionResult, IpcSender};
@@ -7,21 +7,21 @@ use std::time::Duration;
 
 /// The receiver is killed within a large message: the sender is told.
 pub fn receiver_killed() {
-    let (server, name) = IpcOneShotServer::<IpcSender<Vec<u8>>>::new().expect("a server");
+    let (server, name) = IpcOneShotServer::<IpcSender<String>>::new().expect("a server");
     let victim = start(&["receive", &name]);
     let (_, sender) = server.accept().expect("the receiver connects");
     thread::spawn(move || {
         thread::sleep(Duration::from_millis(40));
         kill(victim);
     });
-    let message = vec![7; 32 << 20];
+    let message = "7".repeat(32 << 20);
     while sender.send(message.clone()).is_ok() {}
     end("progress");
 }
 
 /// Receives until it is killed.
 pub fn receive(name: &str) {
-    let (sender, receiver) = ipc::channel::<Vec<u8>>().expect("a channel");
+    let (sender, receiver) = ipc::channel::<String>().expect("a channel");
     let server = IpcSender::connect(name.to_owned()).expect("the server is there");
     server.send(sender).expect("the server listens");
     while receiver.recv().is_ok() {}
@@ -29,7 +29,7 @@ pub fn receive(name: &str) {
 
 /// One of two senders is killed within a large message: the messages of the other one still come.
 pub fn sender_killed() {
-    let (sender, receiver) = ipc::channel::<Vec<u8>>().expect("a channel");
+    let (sender, receiver) = ipc::channel::<String>().expect("a channel");
     let other = connected(1, &sender);
     let victim = connected(8 << 20, &sender);
     drop(sender);
@@ -46,7 +46,7 @@ pub fn sender_killed() {
         for result in set.select().expect("the set is fit for use") {
             match result {
                 IpcSelectionResult::MessageReceived(_, message) => {
-                    let is_small = message.to::<Vec<u8>>().is_ok_and(|bytes| bytes.len() == 1);
+                    let is_small = message.to::<String>().is_ok_and(|text| text.len() == 1);
                     if is_small && KILLED.load(std::sync::atomic::Ordering::Acquire) {
                         drop(other);
                         end("progress");
@@ -61,8 +61,8 @@ pub fn sender_killed() {
 static KILLED: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
 
 /// A process that sends messages of this size by a clone of `sender`.
-fn connected(bytes: usize, sender: &IpcSender<Vec<u8>>) -> std::process::Child {
-    let (server, name) = IpcOneShotServer::<IpcSender<IpcSender<Vec<u8>>>>::new().expect("a server");
+fn connected(bytes: usize, sender: &IpcSender<String>) -> std::process::Child {
+    let (server, name) = IpcOneShotServer::<IpcSender<IpcSender<String>>>::new().expect("a server");
     let child = start(&["send", &name, &bytes.to_string()]);
     let (_, hand) = server.accept().expect("the sender connects");
     hand.send(sender.clone()).expect("the sender listens");
@@ -71,11 +71,11 @@ fn connected(bytes: usize, sender: &IpcSender<Vec<u8>>) -> std::process::Child {
 
 /// Sends until it is killed.
 pub fn send(name: &str, bytes: usize) {
-    let (hand, given) = ipc::channel::<IpcSender<Vec<u8>>>().expect("a channel");
+    let (hand, given) = ipc::channel::<IpcSender<String>>().expect("a channel");
     let server = IpcSender::connect(name.to_owned()).expect("the server is there");
     server.send(hand).expect("the server listens");
     let sender = given.recv().expect("a sender is handed over");
-    while sender.send(vec![7; bytes]).is_ok() {
+    while sender.send("7".repeat(bytes)).is_ok() {
         if bytes == 1 {
             thread::sleep(Duration::from_millis(1));
         }

@@ -23,6 +23,9 @@ pub const PART: Part = Part { name: "peers", what: "others' bugs: the same scena
 /// Tries at the same time. Those that hang only sleep.
 const AT_ONCE: usize = 6;
 
+/// What a program says of a case that it does not know, which is no result.
+const NO_SUCH_CASE: &str = "no such case";
+
 /// What is done, and to whom.
 struct Scenario {
     peer: Peer,
@@ -166,6 +169,9 @@ fn run(plan: &Plan) -> Tally {
                 let theirs = repeat(tries, at_once, |mark| theirs(&program, scenario.theirs, mark));
                 let cells = [tries, theirs.hangs, theirs.fails, our_hangs, our_fails];
                 tally.row(name(&program.version), cells);
+                tally.check(theirs.why.iter().all(|why| !why.contains(NO_SUCH_CASE)), || {
+                    format!("{}: {NO_SUCH_CASE}", scenario.theirs)
+                });
                 let line = markdown(scenario, &program, &theirs, tries, our_hangs + our_fails);
                 if plan.long {
                     // Progress, apart from what is kept.
@@ -207,7 +213,7 @@ fn markdown(scenario: &Scenario, program: &Program, theirs: &Counts, tries: u64,
 
 fn theirs(program: &Program, case: &str, mark: &str) -> Command {
     let mut command = Command::new(&program.command[0]);
-    command.args(&program.command[1..]).args([case, mark]).env(ours::MARK, mark);
+    command.args(&program.command[1..]).arg(case).env(ours::MARK, mark);
     command
 }
 

@@ -13,7 +13,7 @@ const LOOK: Duration = Duration::from_millis(1000);
 /// How long nobody may run, or wait for a processor or a disk, for it to be a hang.
 const STILL: Duration = Duration::from_millis(400);
 /// Ticks of processors' time, of 10 ms, after which it hangs though somebody runs: far more than any case needs.
-const BUSY: u64 = 250;
+const BUSY: u64 = 100;
 /// After which it hangs whatever it does.
 const AT_LAST: Duration = Duration::from_secs(120);
 

@@ -1,4 +1,4 @@
-// boost::interprocess, when a process is killed: `cases CASE NAME`, where NAME is for what needs a name.
+// boost::interprocess, when a process is killed: `cases CASE`. PROOF_MARK is for what needs a name.
 #include "common.h"
 #include <boost/interprocess/ipc/message_queue.hpp>
 #include <boost/interprocess/sync/interprocess_condition.hpp>
@@ -96,7 +96,8 @@ static void receiver_killed(const char *name) {
 
 int main(int argc, char **argv) {
     std::string which = argc > 1 ? argv[1] : "";
-    const char *name = argc > 2 ? argv[2] : "unnamed";
+    const char *mark = getenv("PROOF_MARK");
+    const char *name = mark ? mark : "unnamed";
     if (which == "version") {
         puts(BOOST_LIB_VERSION);
         return 0;
