@@ -2,25 +2,12 @@
 //! died at in which scene (`multiproc_sys::crash`).
 #![allow(dead_code, unreachable_pub)]
 
+use multiproc::testing::{named, note};
 use std::collections::BTreeSet;
 use std::io::{Read, Seek, SeekFrom};
 use std::process::Command;
 
 const NOTES: &str = "MULTIPROC_CRASH_NOTES";
-
-fn note(kind: &str, text: &str) {
-    #[cfg(feature = "crash-points")]
-    multiproc::testing::note(kind, text);
-    #[cfg(not(feature = "crash-points"))]
-    let _ = (kind, text);
-}
-
-fn named(point: &str) -> u64 {
-    #[cfg(feature = "crash-points")]
-    return multiproc::testing::named(point);
-    #[cfg(not(feature = "crash-points"))]
-    unreachable!("{point}")
-}
 
 /// A second process of a test notes into a file of its own, that of this one with `end` behind its name.
 pub fn notes_apart<'a>(command: &'a mut Command, end: &str) -> &'a mut Command {
