@@ -166,7 +166,7 @@ pub const ALL: &[Mutant] = &[
         rows: &[("condition/raw.rs", "`told`"), ("condition/raw.rs", "`waiting[slot]`")],
         from: "            // Release: who goes on because of it sees what the cleaner saw.\n",
         to: "            waiting.store(0, Ordering::Relaxed);\n            self.told.store(deaths, Ordering::Relaxed);\n            crash::point(\"condition.cleaner_cleared\");\n",
-        by: &[CONDITION, Test::steps("crash_cond", "waiting_and_notifying")],
+        by: &[CONDITION],
     },
     Mutant {
         name: "a condition's waiter is not registered",
