@@ -191,7 +191,7 @@ pub const ALL: &[Mutant] = &[
         rows: &[("slab.rs", "free bit"), ("slab.rs", "`high`")],
         from: "            if free && self.bit_word(memory, index / 64)?.load(Ordering::Relaxed) & (1 << (index % 64)) == 0 {\n",
         to: "            if free && self.bit_word(memory, index / 64)?.load(Ordering::Relaxed) & (1 << (index % 64)) == 1 {\n",
-        by: &[Test::unit("multiproc-shm", "slab"), SYNC],
+        by: &[Test::unit("multiproc-shm", "slab")],
     },
     Mutant {
         name: "a slot is freed before it is cleaned",

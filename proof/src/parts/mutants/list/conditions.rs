@@ -246,6 +246,6 @@ pub const ALL: &[Mutant] = &[
         rows: &[("barrier/raw.rs", "`died`")],
         from: "        ((died >> 32) as u32 == round && died as u32 != 0).then_some(died as u32)\n",
         to: "        (died as u32 != 0).then_some(died as u32)\n",
-        by: &[BARRIER, Test::steps("crash_cond", "at_a_barrier")],
+        by: &[Test::model(SYNC, "barrier_model", "a_death_is_told_of_in_its_own_round_only")],
     },
 ];
