@@ -39,6 +39,11 @@ impl Tally {
         }
     }
 
+    /// What is broken in another one is broken here.
+    pub fn take_broken(&mut self, other: Tally) {
+        self.broken.extend(other.broken);
+    }
+
     /// Whether everything held.
     pub fn holds(&self) -> bool {
         self.broken.is_empty()

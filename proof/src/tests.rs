@@ -7,10 +7,16 @@ use std::time::Instant;
 
 /// Runs `cargo test` with these arguments, with `PROOF_SEED` and, in the long form, `PROOF_LONG` in its environment, and adds a row.
 pub fn run(args: &[&str], plan: &Plan, tally: &mut Tally) -> String {
+    run_with(args, &[], plan, tally)
+}
+
+/// As [`run`], with more in the environment.
+pub fn run_with(args: &[&str], environment: &[(&str, &str)], plan: &Plan, tally: &mut Tally) -> String {
     let begin = Instant::now();
     let mut command = Command::new(env!("CARGO"));
     command.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).arg("test").args(args);
     command.env("PROOF_SEED", plan.seed.to_string()).stderr(Stdio::piped());
+    command.envs(environment.iter().copied());
     if plan.long {
         command.env("PROOF_LONG", "1");
     }

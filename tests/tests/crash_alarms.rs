@@ -2,6 +2,9 @@
 //! nobody may be left waiting, on either.
 #![cfg(feature = "crash-points")]
 
+#[path = "step_killer/table.rs"]
+mod steps;
+
 use multiproc::testing::{self, arm_signal, arm_step, disarm, passed};
 use multiproc::{Atomic, Event, Lock, LockError, Process, Queue, RLock, Semaphore, SignalSemaphore};
 use multiproc_tests::{eventually, watch};
@@ -10,6 +13,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::thread::{self, ScopedJoinHandle};
 use std::time::Duration;
+use steps::{Line, Table, each_step};
 
 const LONG: Duration = Duration::from_secs(60);
 
@@ -256,19 +260,17 @@ fn a_handler_at_every_step_killed_at_every_step() {
         Op::Put,
         Op::Get,
     ];
-    println!("\n{:<16}{:>8}{:>8}{:>8}", "interrupted", "steps", "runs", "deaths");
+    let mut table = Table(Vec::new());
     for op in all {
-        let (mut runs, mut deaths) = (0, 0);
+        let mut line = Line::new(format!("{op:?}, interrupted at each step"));
         let steps = 'outer: {
             for outer in 1..100 {
                 for inner in 0..100 {
                     let _watch = watch(60);
-                    runs += 1;
-                    match run(op, outer, inner) {
-                        None => {
-                            assert_ne!(inner, 0, "{op:?}: killed, though nobody did");
-                            deaths += 1;
-                        }
+                    let returned = run(op, outer, inner);
+                    line.ran(returned.is_none().into());
+                    match returned {
+                        None => assert_ne!(inner, 0, "{op:?}: killed, though nobody did"),
                         Some((false, _)) => break 'outer outer - 1,
                         // It has fewer steps than that.
                         Some((true, _)) if inner > 0 => break,
@@ -278,9 +280,11 @@ fn a_handler_at_every_step_killed_at_every_step() {
             }
             panic!("{op:?} has no end");
         };
-        assert!(steps >= 2 && deaths >= steps, "{op:?}: {steps} steps, {deaths} deaths");
-        println!("{:<16}{steps:>8}{runs:>8}{deaths:>8}", format!("{op:?}"));
+        line.steps = steps;
+        assert!(steps >= 2 && line.deaths >= steps, "{line:?}");
+        table.0.push(line);
     }
+    table.finish("A handler sets an event");
 }
 
 /// The handler runs in a thread that has used nothing of ours before.
@@ -297,11 +301,10 @@ fn strangers_victim(rings: Event, ready: Event, inner: u64) -> bool {
 
 #[test]
 fn a_handler_in_a_thread_of_others_killed_at_every_step() {
-    let mut deaths = 0;
-    for inner in 1..100 {
+    let line = each_step("SetFromSignal, in a thread of others", |inner| {
         let _watch = watch(60);
         let (rings, ready) = (Event::new().unwrap(), Event::new().unwrap());
-        let over = thread::scope(|s| {
+        let survived = thread::scope(|s| {
             let waiters = [0; 2].map(|_| sleeper(s, || rings.wait().unwrap()));
             // The kernel alone wakes.
             let hold = testing::hold_collections().unwrap();
@@ -315,10 +318,8 @@ fn a_handler_in_a_thread_of_others_killed_at_every_step() {
             drop(hold);
             child.join().is_ok_and(|rung| rung)
         });
-        if over {
-            break;
-        }
-        deaths += 1;
-    }
-    assert!(deaths > 1, "{deaths}");
+        Ok(!survived)
+    });
+    assert!(line.steps > 1, "{line:?}");
+    Table(vec![line]).finish("A thread of others");
 }

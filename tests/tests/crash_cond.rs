@@ -12,7 +12,9 @@ use serde::{Deserialize, Serialize};
 use std::sync::atomic::Ordering::SeqCst;
 use std::thread::{self, ScopedJoinHandle};
 use std::time::Duration;
-use step_killer::{Line, alone, asleep_or_dead, at_every_step, doing, eventually, id, is_dead, print, waiter};
+use step_killer::{
+    Rest, Table, alone, asleep_or_dead, at_every_step, doing, each_pair, eventually, id, is_dead, must_go_on, waiter,
+};
 
 /// What all play with.
 #[derive(Clone, Serialize, Deserialize)]
@@ -96,6 +98,8 @@ enum Op {
     NotifyOne,
     NotifyTwo,
     NotifyAll,
+    /// From before it has the lock until it has an item, whoever dies with the lock meanwhile.
+    Take,
     /// From before it has the lock; it means to notify.
     LockAndNotify,
     NewCondition,
@@ -131,6 +135,11 @@ fn victim(kit: Kit, op: Op, k: u64) -> u64 {
             let guard = kit.lock();
             kit.go(k);
             end(kit.condition.wait_timeout(guard, Duration::from_millis(2)).map(drop))
+        }
+        Op::Take => {
+            kit.go(k);
+            kit.take();
+            end(())
         }
         Op::NotifyOne | Op::NotifyTwo | Op::NotifyAll => {
             let (guard, count) = (kit.lock(), if op == Op::NotifyOne { 1 } else { 2 });
@@ -234,7 +243,7 @@ fn run(op: Op, k: u64) -> Result<u64, ()> {
                 kit.put();
                 kit.serve(others);
             }
-            Op::NotifyOne | Op::NotifyTwo | Op::NotifyAll => {
+            Op::NotifyOne | Op::NotifyTwo | Op::NotifyAll | Op::Take => {
                 // They have to sleep before the victim has the lock.
                 unreachable!("has a function of its own");
             }
@@ -298,6 +307,65 @@ fn run_notifier(op: Op, k: u64) -> Result<u64, ()> {
     ended
 }
 
+/// One waits and another behind it; who tells them dies at its step `k1`, the first of the two at its step `k2`.
+fn two(first: Op, second: Op, k1: u64, k2: u64) -> [bool; 2] {
+    doing(|| format!("{first:?} step {k1}, {second:?} step {k2}"));
+    let (kit, other) = (Kit::new(3), Atomic::new(0u32).unwrap());
+    let second_kit = Kit { stage: other.clone(), ..kit.clone() };
+    let b = Process::spawn((second_kit, second, k2), victim).unwrap();
+    eventually("the second is prepared", || other.get() == 1);
+    other.set(2);
+    asleep_or_dead(b.pid(), if second == Op::Take { id(&kit.condition) } else { id(&kit.barrier) });
+    let mut pids = vec![b.pid()];
+    let a = thread::scope(|s| {
+        let takes = (second == Op::Take).then(|| waiter(s, || kit.take()));
+        let party = (second == Op::First).then(|| waiter(s, || kit.barrier.wait().map(drop)));
+        let a = Process::spawn((kit.clone(), first, k1), victim).unwrap();
+        pids.push(a.pid());
+        eventually("the first is prepared", || kit.stage.get() == 1 || is_dead(a.pid()));
+        kit.stage.set(2);
+        eventually("the first ends", || is_dead(a.pid()));
+        // It may not have come to it.
+        if first == Op::Abort && !kit.barrier.is_broken() {
+            kit.barrier.abort().unwrap();
+        }
+        eventually("the second ends", || is_dead(b.pid()));
+        kit.serve(takes.into_iter().collect());
+        if let Some(party) = party {
+            match must_go_on(party) {
+                Ok(()) => {}
+                Err(BarrierError::Broken { died, .. }) => {
+                    assert!(died.is_none_or(|died| pids.contains(&died)), "{died:?}, {pids:?}")
+                }
+                Err(other) => panic!("{other}"),
+            }
+        }
+        a
+    });
+    let died = [a.join().is_err(), b.join().is_err()];
+    all_is_well(&kit, 3);
+    died
+}
+
+#[test]
+fn who_is_told_dies_as_well() {
+    let _alone = alone();
+    let pairs = [(Op::NotifyTwo, Op::Take), (Op::NotifyAll, Op::Take), (Op::Last, Op::First), (Op::Abort, Op::First)];
+    let lines = pairs.map(|(first, second)| {
+        let _ = two(first, second, 1, 1);
+        let rest = Rest::now();
+        each_pair(format!("{first:?} x {second:?}"), 1, |k1, k2| {
+            let died = two(first, second, k1, k2);
+            if k2 % 8 == 0 || !died[1] {
+                rest.leaves_nothing();
+            }
+            Ok(died)
+        })
+    });
+    Table(lines.into()).finish("Two deaths");
+    doing(String::new);
+}
+
 /// Everything works as if nobody had died.
 fn all_is_well(kit: &Kit, parties: usize) {
     testing::collect().unwrap();
@@ -315,7 +383,7 @@ fn all_is_well(kit: &Kit, parties: usize) {
 }
 
 fn table(title: &str, ops: &[Op]) {
-    let lines: Vec<Line> = ops
+    let lines = ops
         .iter()
         .map(|&op| {
             let run = match op {
@@ -325,7 +393,7 @@ fn table(title: &str, ops: &[Op]) {
             at_every_step(format!("{op:?}"), |k| run(op, k))
         })
         .collect();
-    print(title, &lines);
+    Table(lines).finish(title);
     doing(String::new);
 }
 

@@ -7,6 +7,12 @@
 //! Needs the feature `crash-points`.
 
 mod common_queue;
+#[cfg(feature = "crash-points")]
+#[path = "step_killer/table.rs"]
+mod steps;
+#[cfg(feature = "crash-points")]
+#[path = "step_killer/watched.rs"]
+mod watched;
 
 #[cfg(not(feature = "crash-points"))]
 #[test]
@@ -30,6 +36,8 @@ fn without_crash_points_one_death_stands_for_all() {
 #[cfg(feature = "crash-points")]
 mod killer {
     use super::common_queue::{LIMIT, Watchdog, alone, eventually, is_dead};
+    use super::steps::{Line, Table};
+    use super::watched::{assert_new_kernel_or, each_step};
     use multiproc::{
         Event, PipeReceiver, PipeSender, Process, ProcessError, Queue, Receiver, Sender, WaitOn, dump, one_way, testing, wait,
         wait_timeout,
@@ -329,14 +337,17 @@ mod killer {
             died
         }
 
-        fn all_steps(&self, op: Op, beside: Beside, getter: Getter) {
-            let died: u64 = (1..).take_while(|&k| self.play(op, beside, getter, At::Step(k), false)).map(|_| 1).sum();
-            assert!(died > 2, "{op:?} has {died} steps");
+        fn all_steps(&self, op: Op, beside: Beside, getter: Getter) -> Line {
+            let name = format!("{op:?}, watched beside {beside:?}, getter {getter:?}");
+            let line = each_step(name, |k| Ok(self.play(op, beside, getter, At::Step(k), false)));
+            assert!(line.steps > 2, "{op:?} has {} steps", line.steps);
+            line
         }
     }
 
     fn started() -> (impl Drop, Stage) {
         let alone = alone();
+        assert_new_kernel_or("");
         Watchdog::start(LIMIT);
         (alone, Stage::new())
     }
@@ -344,37 +355,44 @@ mod killer {
     #[test]
     fn who_changes_something_dies_at_each_step() {
         let (_alone, stage) = started();
+        let mut table = Table(Vec::new());
         for op in OPS {
             for beside in [Beside::Nothing, Beside::Few] {
-                stage.all_steps(op, beside, Getter::None);
+                table.0.push(stage.all_steps(op, beside, Getter::None));
             }
         }
+        table.finish("Who changes something");
     }
 
     #[test]
     fn threads_that_sleep_for_others_are_told_as_well() {
         let (_alone, stage) = started();
+        let mut table = Table(Vec::new());
         for op in [Op::Put, Op::Set] {
             for beside in [Beside::Many, Beside::Descriptor] {
-                stage.all_steps(op, beside, Getter::None);
+                table.0.push(stage.all_steps(op, beside, Getter::None));
             }
         }
+        table.finish("Who changes something that threads watch for others");
     }
 
     #[test]
     fn a_waiting_getter_and_watchers_wake_each_other() {
         let (_alone, stage) = started();
+        let mut table = Table(Vec::new());
         for op in [Op::Put, Op::PutMany, Op::Close] {
             for getter in [Getter::First, Getter::Last] {
-                stage.all_steps(op, Beside::Few, getter);
+                table.0.push(stage.all_steps(op, Beside::Few, getter));
             }
         }
+        table.finish("A getter beside watchers");
     }
 
     /// After the change at the latest, the kernel tells.
     #[test]
     fn at_a_pipe_the_change_is_told_by_the_kernel() {
         let (_alone, stage) = started();
+        let mut line = Line::new("Send and ClosePipe, at named steps").partly();
         for (op, point) in [
             (Op::Send, "wait_word.committed_lightly"),
             (Op::Send, "wait_word.kick"),
@@ -385,8 +403,40 @@ mod killer {
         ] {
             for beside in [Beside::Nothing, Beside::Few, Beside::Descriptor] {
                 assert!(stage.play(op, beside, Getter::None, At::Point(point.into()), true), "{op:?} does not pass {point}");
+                line.ran(1);
             }
         }
+        line.steps = line.deaths;
+        Table(vec![line]).finish("At a pipe");
+    }
+
+    /// One watches already; another comes and dies at each step, the change comes before or after: the first one is told.
+    #[test]
+    fn a_watcher_beside_another_dies() {
+        let (_alone, stage) = started();
+        let mut table = Table(Vec::new());
+        for op in [Op::Put, Op::Set] {
+            let line = each_step(format!("{op:?}, watched by a second"), |k| {
+                let (thing, tool) = make(op);
+                stage.watchers[0].begin(Order::Watch(thing.clone(), Beside::Few));
+                let second = Helper::new();
+                second.begin(Order::Die(thing.clone(), k));
+                let hold = testing::hold_collections().unwrap();
+                match tool {
+                    Tool::Queue(q) => q.put(vec![1]).unwrap(),
+                    Tool::Event(event) => event.set().unwrap(),
+                    Tool::Pipe(_) => unreachable!("has one watcher"),
+                }
+                assert!(stage.watchers[0].is_told(), "{op:?} step {k}: the first watcher sleeps\n{}", dump());
+                drop(hold);
+                let pid = second.process.pid();
+                assert!(eventually(LIMIT, || is_dead(pid) || !second.reports.is_empty()));
+                Ok(second.reports.is_empty())
+            });
+            assert!(line.steps > 2, "{}", line.steps);
+            table.0.push(line);
+        }
+        table.finish("A second watcher");
     }
 
     /// Three wait for one thing; who changes it dies before it has told, and the kernel wakes the first of the three, which dies with the
@@ -394,9 +444,9 @@ mod killer {
     #[test]
     fn a_watcher_dies_with_the_news_in_hand() {
         let (_alone, stage) = started();
+        let mut table = Table(Vec::new());
         for op in [Op::Put, Op::Set] {
-            for k in 1.. {
-                Watchdog::beat(|| format!("{op:?}, a watcher dies at step {k}"));
+            let line = each_step(format!("{op:?}, then a watcher"), |k| {
                 let (thing, tool) = make(op);
                 let first = Helper::new();
                 first.begin(Order::Die(thing.clone(), k));
@@ -413,11 +463,14 @@ mod killer {
                 }
                 drop(hold);
                 assert!(victim.join().is_err());
-                if first.reports.get_timeout(PROCEED / 20).is_ok() {
-                    assert!(k > 3, "{k}");
-                    break;
-                }
-            }
+                // Whoever does it is dead, or is about to say so.
+                let pid = first.process.pid();
+                assert!(eventually(LIMIT, || is_dead(pid) || !first.reports.is_empty()));
+                Ok(first.reports.is_empty())
+            });
+            assert!(line.steps > 2, "{}", line.steps);
+            table.0.push(line);
         }
+        table.finish("The news in hand");
     }
 }

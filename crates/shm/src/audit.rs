@@ -3,6 +3,7 @@
 use crate::arena::Arena;
 use crate::blocks::BlockState;
 use crate::error::Error;
+use crate::moves;
 use crate::notes::{Awaited, Waits};
 use crate::objects::ObjectState;
 use crate::raw::{Acquired, Who};
@@ -31,9 +32,27 @@ pub struct NoCollection {
     who: Who,
 }
 
+impl NoCollection {
+    /// As in the middle of a collection: whoever moves a reference meanwhile stamps it.
+    pub fn begin(&self) {
+        let words = self.arena.collection();
+        // Relaxed: only who has the lock writes it.
+        let now = words.epoch.load(Ordering::Relaxed).wrapping_add(1).max(1);
+        words.epoch.store(now, Ordering::Relaxed);
+        moves::begin(words.active, now);
+    }
+
+    /// Cleans up and collects, with the lock that it has.
+    pub fn collect(&self) -> Result<(), Error> {
+        self.arena.collect_locked().map(drop)
+    }
+}
+
 impl Drop for NoCollection {
     fn drop(&mut self) {
-        self.arena.collection().lock.unlock(self.who.thread);
+        let words = self.arena.collection();
+        words.active.store(0, Ordering::SeqCst);
+        words.lock.unlock(self.who.thread);
     }
 }
 

@@ -99,7 +99,7 @@ impl Arena {
         }
     }
 
-    fn collect_locked(&self) -> Result<Collected, Error> {
+    pub(crate) fn collect_locked(&self) -> Result<Collected, Error> {
         let mut done = Collected::default();
         for slot in 0..self.slots_high() {
             match self.condition_of(slot)? {

@@ -20,7 +20,7 @@ use multiproc_sys::clock::Deadline;
 use multiproc_sys::futex::{self, Wait};
 use multiproc_sys::futex_waitv::{MAX_WORDS, Word, wait_any};
 use multiproc_sys::poll::{Kick, poll_readable};
-use multiproc_sys::{robust, signal};
+use multiproc_sys::{crash, robust, signal};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -196,7 +196,12 @@ pub(crate) fn sleep(
     }
     let mut all = fds.to_vec();
     all.extend(crew.0.iter().filter_map(|relay| relay.kick()).map(Kick::as_fd));
-    let slice = if sliced { Deadline::after(SLICE).map(|slice| slice.earlier(deadline)) } else { deadline };
+    let slice = if sliced {
+        crash::sliced();
+        Deadline::after(SLICE).map(|slice| slice.earlier(deadline))
+    } else {
+        deadline
+    };
     let polled = poll_readable(&all, slice.map(Deadline::remaining), &mut Vec::new());
     polled.map_err(|e| Error::system(&"poll", &e))?;
     Ok(deadline.is_some_and(Deadline::passed))

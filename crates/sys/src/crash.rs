@@ -3,6 +3,7 @@
 //! Each protocol calls [`point`] between any two steps that another process could see apart. Without the
 //! feature `crash-points` the call is empty. With it, a test arms the calling thread: at the k-th point from
 //! there, or at the k-th pass of one named point, the process ends as by `kill -9`, with whatever it held.
+//! What is passed and died at is noted where the tests ask for it (`notes`).
 
 /// Whether crash points are compiled in; benchmarks assert that they are not.
 pub const ENABLED: bool = cfg!(feature = "crash-points");
@@ -23,8 +24,20 @@ pub fn begin_thread() {
     armed::begin_thread();
 }
 
+/// A wait is about to look again by itself: with crash points that is noted, since it would hide a wake that is missing.
+#[inline(always)]
+pub fn sliced() {
+    #[cfg(feature = "crash-points")]
+    note("slice", "");
+}
+
 #[cfg(feature = "crash-points")]
-pub use armed::{arm_at, arm_next_thread, arm_signal, arm_step, disarm, passed};
+pub use armed::{arm_at, arm_next_thread, arm_signal, arm_step, disarm, named, passed};
+
+#[cfg(feature = "crash-points")]
+mod notes;
+#[cfg(feature = "crash-points")]
+pub use notes::note;
 
 #[cfg(feature = "crash-points")]
 mod armed {
@@ -37,16 +50,32 @@ mod armed {
     thread_local! {
         static STEPS_LEFT: Cell<u64> = const { Cell::new(u64::MAX) };
         static PASSED: Cell<u64> = const { Cell::new(0) };
-        static ONLY: Cell<Option<&'static str>> = const { Cell::new(None) };
+        /// The hash of the one point that counts; 0: all do.
+        static ONLY: Cell<u32> = const { Cell::new(0) };
         static SIGNAL: Cell<Option<Signal>> = const { Cell::new(None) };
     }
 
-    /// Dies at the `k`-th crash point that this thread passes from now on; the first is 1.
+    /// Of an id; never 0.
+    const fn hash(id: &str) -> u32 {
+        let (bytes, mut hash, mut i) = (id.as_bytes(), 0x811c_9dc5_u32, 0);
+        while i < bytes.len() {
+            hash = (hash ^ bytes[i] as u32).wrapping_mul(0x0100_0193);
+            i += 1;
+        }
+        hash | 1
+    }
+
+    /// As a number of a step: the first pass of the point of that name, whatever its number is this time.
+    pub fn named(id: &str) -> u64 {
+        u64::from(hash(id)) << 32 | 1
+    }
+
+    /// Dies at the `k`-th crash point that this thread passes from now on, the first is 1; or at a [`named`] one.
     pub fn arm_step(k: u64) {
-        ONLY.set(None);
+        ONLY.set((k >> 32) as u32);
         SIGNAL.set(None);
         PASSED.set(0);
-        STEPS_LEFT.set(k);
+        STEPS_LEFT.set(k & u64::from(u32::MAX));
     }
 
     /// Raises a signal at the `k`-th crash point that this thread passes, in place of a death. Its handler may arm the thread anew.
@@ -57,10 +86,8 @@ mod armed {
 
     /// Dies at the `k`-th time that this thread passes the point named `id`.
     pub fn arm_at(id: &'static str, k: u64) {
-        ONLY.set(Some(id));
-        SIGNAL.set(None);
-        PASSED.set(0);
-        STEPS_LEFT.set(k);
+        arm_step(k);
+        ONLY.set(hash(id));
     }
 
     /// As [`arm_step`], for the next thread that calls [`begin_thread`](super::begin_thread).
@@ -88,12 +115,21 @@ mod armed {
 
     pub(super) fn pass(id: &'static str) {
         let left = STEPS_LEFT.get();
-        if left == u64::MAX || ONLY.get().is_some_and(|only| only != id) {
+        if left == u64::MAX {
             return;
+        }
+        if ONLY.get() != 0 && ONLY.get() != hash(id) {
+            return;
+        }
+        if SIGNAL.get().is_none() {
+            super::note("pass", id);
         }
         PASSED.set(PASSED.get() + 1);
         if left == 1 {
-            let Some(signal) = SIGNAL.take() else { crate::signal::kill_self() };
+            let Some(signal) = SIGNAL.take() else {
+                super::note("dies", id);
+                crate::signal::kill_self()
+            };
             STEPS_LEFT.set(u64::MAX);
             let _ = raise(signal);
             return;

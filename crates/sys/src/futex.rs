@@ -5,6 +5,7 @@
 #![allow(unsafe_code)]
 
 use crate::clock::Deadline;
+use crate::crash;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
@@ -31,6 +32,7 @@ pub fn wait_in_slices(on: bool) {
 /// Until when one system call may sleep, and the end of the slice where waits are sliced.
 pub(crate) fn until(deadline: Option<Deadline>, sliced: bool) -> (Option<Deadline>, Option<Deadline>) {
     if sliced || SLICED.load(Relaxed) {
+        crash::sliced();
         let slice = Deadline::after(SLICE);
         (slice.map(|s| s.earlier(deadline)), slice)
     } else {

@@ -1,9 +1,15 @@
 //! The parts of the proof, in the order in which they run.
 
+pub mod ageing;
+mod fuzz;
 mod hostile;
+mod miri;
 mod models;
 mod mutants;
 pub mod peers;
+mod single_step;
+mod start;
+mod steps;
 mod timeouts;
 
 pub use hostile::begin_if_asked;
@@ -22,4 +28,16 @@ pub struct Part {
 }
 
 /// All of them.
-pub const ALL: &[Part] = &[models::PART, mutants::PART, hostile::PART, timeouts::PART, peers::PART];
+pub const ALL: &[Part] = &[
+    models::PART,
+    steps::PART,
+    single_step::PART,
+    mutants::PART,
+    hostile::PART,
+    fuzz::PART,
+    miri::PART,
+    start::PART,
+    timeouts::PART,
+    ageing::PART,
+    peers::PART,
+];

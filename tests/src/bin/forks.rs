@@ -524,7 +524,8 @@ fn steps() {
         testing::collect().unwrap();
         testing::audit().unwrap()
     };
-    for arm in [testing::arm_step as fn(u64), testing::arm_next_thread] {
+    for (thread, arm) in [("", testing::arm_step as fn(u64)), (", its keeper", testing::arm_next_thread)] {
+        testing::note("scene", &format!("Join after a fork{thread}"));
         let mut k = 1;
         loop {
             let pid = forked(|| {
@@ -552,6 +553,7 @@ fn steps() {
             assert_eq!(end, -9, "step {k}");
             k += 1;
         }
+        testing::note("row", &format!("Join after a fork{thread}\t{}\t{k}\t{}\t0", k - 1, k - 1));
         say(if k > 3 { "all steps" } else { "hardly any steps" });
     }
 }

@@ -18,11 +18,17 @@ mod play;
 #[cfg(feature = "crash-points")]
 mod run;
 #[cfg(feature = "crash-points")]
+mod sizes;
+#[cfg(feature = "crash-points")]
 mod stage;
 #[cfg(feature = "crash-points")]
-mod table;
+#[path = "../step_killer/table.rs"]
+mod steps;
 #[cfg(feature = "crash-points")]
 mod twice;
+#[cfg(feature = "crash-points")]
+#[path = "../step_killer/watched.rs"]
+mod watched;
 
 #[cfg(not(feature = "crash-points"))]
 #[test]

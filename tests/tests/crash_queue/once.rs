@@ -4,10 +4,10 @@ use crate::common_queue::{Form, Watchdog, alone};
 use crate::op::{Op, Scene};
 use crate::play::{play, play_last};
 use crate::stage::Stage;
-use crate::table::{Table, each_step, wanted};
+use crate::steps::Table;
+use crate::watched::{again_on_old_kernel, assert_new_kernel_or, each_step, wanted};
 use std::time::Duration;
 
-const OLD_KERNEL: &str = "MULTIPROC_FORCE_OLD_KERNEL";
 const DEATH_WAKES: &str = "death-wakes";
 
 const FORMS: [Form; 3] = [Form::Inline, Form::Block, Form::Handle];
@@ -28,13 +28,21 @@ fn all_of_one() -> Vec<(Op, Scene)> {
         all.push((Op::GetDead(form), Alone));
         all.extend([Alone, Getters].map(|s| (Op::Ack(form), s)));
         all.extend([Alone, Getters].map(|s| (Op::Requeue(form), s)));
-        all.extend([Op::Ack(form), Op::Requeue(form), Op::Get(form), Op::GetReturned(form)].map(|op| (op, Joiners)));
+        all.extend(
+            [Op::Ack(form), Op::Requeue(form), Op::Get(form), Op::GetReturned(form)]
+                .map(|op| [Joiners, CountedJoiners].map(|s| (op, s)))
+                .into_iter()
+                .flatten(),
+        );
         all.push((Op::FirstLease(form), Alone));
         all.extend([Alone, Getters].map(|s| (Op::PutMany(form), s)));
         all.extend([Alone, Putters].iter().chain(&waiting).map(|s| (Op::GetMany(form), *s)));
     }
     all.extend([(Op::GetMany(Form::Inline), Joiners), (Op::Join, Joiners)]);
-    all.extend([Op::FirstGrow, Op::Grow(Form::Inline), Op::Shrink(Form::Inline)].map(|op| (op, Alone)));
+    all.extend([Alone, Getters].map(|s| (Op::UsualPut, s)));
+    all.extend([Alone, Putters, Joiners].map(|s| (Op::UsualGet, s)));
+    all.extend([Alone, Putters].map(|s| (Op::GetManyReturned, s)));
+    all.extend([Op::FirstGrow, Op::GrowFirst, Op::Grow(Form::Inline), Op::Shrink(Form::Inline)].map(|op| (op, Alone)));
     let plain: Vec<Op> = all.iter().filter(|(_, scene)| *scene == Alone).map(|(op, _)| *op).collect();
     all.extend(plain.into_iter().map(|op| (op, Abandoned)));
     let at_edge = [Op::Grow(Form::Block), Op::GrowMany, Op::Shrink(Form::Block), Op::ShrinkMany, Op::ShrinkByLease];
@@ -48,8 +56,7 @@ fn all_of_one() -> Vec<(Op, Scene)> {
 #[test]
 fn one_dies_at_each_step() {
     let _one = alone();
-    // Otherwise slices would hide what the kernel does not do.
-    assert!(std::env::var_os(OLD_KERNEL).is_none_or(|lacks| lacks == DEATH_WAKES));
+    assert_new_kernel_or(DEATH_WAKES);
     Watchdog::start(Duration::from_secs(120));
     let mut stage = Stage::new();
     let mut table = Table(Vec::new());
@@ -57,7 +64,7 @@ fn one_dies_at_each_step() {
         let name = format!("{op:?}, {scene:?}");
         if wanted(&name) {
             let line = each_step(name, |k| Ok(play(&stage, scene, &[(op, k)], false)?[0]));
-            if !line.1.failures.is_empty() {
+            if !line.failures.is_empty() {
                 stage = stage.renewed();
             }
             table.0.push(line);
@@ -71,23 +78,18 @@ fn one_dies_at_each_step() {
     for (senders, join, name) in last {
         if wanted(name) {
             let line = each_step(name.into(), |k| play_last(&stage, senders, join, k));
-            if !line.1.failures.is_empty() {
+            if !line.failures.is_empty() {
                 stage = stage.renewed();
             }
             table.0.push(line);
         }
     }
-    table.print();
-    assert!(table.failures().is_empty(), "see the table");
+    table.finish("One death");
 }
 
 /// Where the kernel does not wake for the dead, who sleeps looks again each 10 ms. A process of its own, since one arena is of one kind.
 #[test]
 fn one_dies_at_each_step_on_an_old_kernel() {
     let _one = alone();
-    let mut again = std::process::Command::new(std::env::current_exe().unwrap());
-    again.args(["one_dies_at_each_step", "--nocapture"]).args(["--skip", "on_an_old_kernel"]).env(OLD_KERNEL, DEATH_WAKES);
-    let out = again.output().unwrap();
-    let text = String::from_utf8_lossy(&out.stdout);
-    assert!(out.status.success() && text.contains("1 passed"), "{text}{}", String::from_utf8_lossy(&out.stderr));
+    again_on_old_kernel("one_dies_at_each_step", DEATH_WAKES);
 }

@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 pub(crate) enum Op {
     FirstPut,
     Put(Form),
+    /// By one who has used the queue before, which has no limits of its own: the short way.
+    UsualPut,
+    UsualGet,
     /// Three messages: see `forms`.
     PutMany(Form),
     Get(Form),
@@ -16,6 +19,7 @@ pub(crate) enum Op {
     /// Leases a message that has come back.
     Retake(Form),
     GetReturned(Form),
+    GetManyReturned,
     /// Takes a message that was given out in vain as often as the queue allows: once.
     GetDead(Form),
     Ack(Form),
@@ -24,6 +28,8 @@ pub(crate) enum Op {
     Join,
     /// The first put into an unbounded queue.
     FirstGrow,
+    /// Puts what makes the first segment grow.
+    GrowFirst,
     /// Puts across the end of a segment of an unbounded queue, which makes the next one.
     Grow(Form),
     GrowMany,
@@ -57,7 +63,17 @@ impl Op {
     }
 
     pub(crate) fn puts(self) -> bool {
-        matches!(self, Op::FirstPut | Op::Put(_) | Op::PutMany(_) | Op::FirstGrow | Op::Grow(_) | Op::GrowMany)
+        matches!(
+            self,
+            Op::FirstPut
+                | Op::Put(_)
+                | Op::UsualPut
+                | Op::PutMany(_)
+                | Op::FirstGrow
+                | Op::GrowFirst
+                | Op::Grow(_)
+                | Op::GrowMany
+        )
     }
 
     pub(crate) fn is_at_edge(self) -> bool {
@@ -65,17 +81,26 @@ impl Op {
     }
 
     pub(crate) fn is_unbounded(self) -> bool {
-        self.is_at_edge() || self == Op::FirstGrow
+        self.is_at_edge() || matches!(self, Op::FirstGrow | Op::GrowFirst)
     }
 
     pub(crate) fn starts_with_lease(self) -> bool {
         matches!(self, Op::Ack(_) | Op::Requeue(_))
     }
 
+    pub(crate) fn is_usual(self) -> bool {
+        matches!(self, Op::UsualPut | Op::UsualGet)
+    }
+
+    /// Whether the victim does something before others come to wait.
+    pub(crate) fn starts_early(self) -> bool {
+        self.starts_with_lease() || self.is_usual()
+    }
+
     /// How many messages may be lost in the hands of who dies in it.
     pub(crate) fn may_lose(self) -> usize {
         match self {
-            Op::Get(_) | Op::GetReturned(_) | Op::GetDead(_) | Op::Shrink(_) => 1,
+            Op::Get(_) | Op::UsualGet | Op::GetReturned(_) | Op::GetManyReturned | Op::GetDead(_) | Op::Shrink(_) => 1,
             Op::GetMany(_) | Op::ShrinkMany => 3,
             _ => 0,
         }
@@ -104,6 +129,8 @@ pub(crate) enum Scene {
     Putters,
     /// Two others wait until everything is finished.
     Joiners,
+    /// The same of a queue that counts attempts.
+    CountedJoiners,
     /// As these, and the victim waits as well, before them or behind them.
     VictimLeads,
     VictimFollows,

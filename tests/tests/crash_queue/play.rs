@@ -3,8 +3,8 @@
 use crate::common_queue::{Form, LIMIT, Msg, eventually, is_dead, sleeps_on};
 use crate::op::{Op, Scene};
 use crate::run::{Run, ended, prepare};
+use crate::sizes::BYTES;
 use crate::stage::{Event, Order, Stage, last_receiver, last_sender, quiet};
-use crate::table::BYTES;
 use multiproc::testing;
 use multiproc::{Process, ProcessError, Queue};
 use std::collections::BTreeMap;
@@ -15,16 +15,18 @@ pub(crate) const PROCEED: Duration = Duration::from_millis(500);
 /// Runs the operations, each dying at its step; `clean_between` cleans up after each death before the next.
 pub(crate) fn play(stage: &Stage, scene: Scene, ops: &[(Op, u64)], clean_between: bool) -> Result<Vec<bool>, String> {
     let before = stage.rest;
+    let counted = scene == Scene::CountedJoiners;
+    let scene = if counted { Scene::Joiners } else { scene };
     let capacity = if matches!(scene, Scene::Alone | Scene::Abandoned | Scene::Getters | Scene::Joiners) { 6 } else { 2 };
     // Who gives a lease back to joiners gives it back for the last time.
     let once = matches!(ops[0].0, Op::GetDead(_)) || scene == Scene::Joiners && matches!(ops[0].0, Op::Requeue(_));
-    let builder = Queue::builder().capacity(capacity).byte_limit(BYTES);
+    let builder = Queue::builder().capacity(capacity);
+    let builder = if ops[0].0.is_usual() { builder } else { builder.byte_limit(BYTES) };
     let builder = if ops[0].0.is_unbounded() { builder.unbounded() } else { builder };
     // Without a bound of attempts an acknowledgement has but the joiners to tell.
     let builder = match once {
         true => builder.attempts(1),
-        false if scene == Scene::Joiners && ops[0].1.is_multiple_of(2) => builder.attempts(u32::MAX),
-        false if scene == Scene::Joiners => builder,
+        false if scene == Scene::Joiners && !counted || ops[0].0.is_usual() => builder,
         false => builder.attempts(u32::MAX),
     };
     let mut run = Run {
@@ -36,6 +38,7 @@ pub(crate) fn play(stage: &Stage, scene: Scene, ops: &[(Op, u64)], clean_between
         seen: BTreeMap::new(),
         in_order: Vec::new(),
         waiting: [false; 2],
+        counted,
     };
     let result = play_in(&mut run, scene, ops, clean_between);
     drop(run);
@@ -77,9 +80,15 @@ pub(crate) fn play_in(run: &mut Run<'_>, scene: Scene, ops: &[(Op, u64)], clean_
             victim.finish()?;
             victims.push(victim);
         }
-        Scene::Alone | Scene::Abandoned | Scene::Getters | Scene::Putters | Scene::Joiners => {
+        Scene::Alone | Scene::Abandoned | Scene::Getters | Scene::Putters | Scene::Joiners | Scene::CountedJoiners => {
             // A victim with a lease takes it before others come to wait for messages.
-            let mut early = if first.starts_with_lease() { Some(run.spawn(first, k)?) } else { None };
+            let mut early = if first.starts_early() { Some(run.spawn(first, k)?) } else { None };
+            if first == Op::UsualGet && scene != Scene::Joiners {
+                run.fill(Form::Inline)?;
+            }
+            if first == Op::UsualGet {
+                run.fill(Form::Inline)?;
+            }
             if matches!(scene, Scene::Getters | Scene::Putters) {
                 run.send_helpers(putting_helpers, with_lease)?;
             }
@@ -101,7 +110,7 @@ pub(crate) fn play_in(run: &mut Run<'_>, scene: Scene, ops: &[(Op, u64)], clean_
                 victims.push(victim);
             }
             // Without a bound of attempts nobody is needed but the kernel.
-            let told_by_kernel = scene == Scene::Joiners && matches!(first, Op::Ack(_)) && k % 2 == 1;
+            let told_by_kernel = scene == Scene::Joiners && matches!(first, Op::Ack(_)) && !run.counted;
             if told_by_kernel && run.q.unfinished() == 0 {
                 run.until(PROCEED, "joiners sleep though all is acknowledged", |_| false)?;
             }
@@ -197,7 +206,7 @@ pub(crate) fn account(run: &mut Run<'_>, ops: &[(Op, u64)], died: &[bool]) -> Re
             run.take(form == Form::Block)?.ok_or("the queue is of no use any more")?;
         }
         // Large, so not every time.
-        if ops[0].1 % 3 == 1 {
+        if ops[0].1 % 3 == 1 && !ops[0].0.is_usual() {
             let id = run.id(true);
             // Number, length and the absent handle take 17 bytes.
             let all = Msg { id, pad: vec![id as u8; BYTES as usize - 17], handle: None };

@@ -2,8 +2,8 @@
 
 use crate::common_queue::{Form, LIMIT, Msg, eventually, is_dead, sleeps_on};
 use crate::op::{Op, Scene};
+use crate::sizes::SEGMENT;
 use crate::stage::{Event, Order, Stage, Told, victim};
-use crate::table::SEGMENT;
 use multiproc::{GetError, Process, ProcessError, Queue};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -20,6 +20,8 @@ pub(crate) struct Run<'a> {
     /// What the dead were putting: if one is there, so are those before it.
     pub(crate) in_order: Vec<Vec<u64>>,
     pub(crate) waiting: [bool; 2],
+    /// Whether the queue counts how often a message is given out.
+    pub(crate) counted: bool,
 }
 
 impl Run<'_> {
@@ -131,14 +133,14 @@ impl Run<'_> {
 
     pub(crate) fn spawn(&mut self, op: Op, k: u64) -> Result<Victim, String> {
         let put: Vec<u64> = if op.puts() { op.forms().iter().map(|_| self.id(false)).collect() } else { Vec::new() };
-        let go = op.starts_with_lease().then(|| Queue::<()>::bounded(1).unwrap());
+        let go = op.starts_early().then(|| Queue::<()>::bounded(1).unwrap());
         let receiver = go.as_ref().map(|go| go.receiver().unwrap());
         let args = (self.q.clone(), self.handle.clone(), receiver, op, k, put.clone());
         let process = Process::builder().daemon(true).spawn(args, victim).map_err(|e| format!("spawning: {e}"))?;
         if let Some(go) = &go
             && !eventually(LIMIT, || sleeps_on(process.pid(), go.id()))
         {
-            return Err("the victim does not get its lease".into());
+            return Err("the victim does not come to its operation".into());
         }
         Ok(Victim { process, put, go })
     }
@@ -201,6 +203,12 @@ pub(crate) fn prepare(run: &mut Run<'_>, op: Op, scene: Scene, victims: usize) -
         }
         // The last one.
         Op::Get(_) if scene == Scene::Joiners => _ = run.fill(form)?,
+        Op::GrowFirst => {
+            // The first page is nearly full.
+            let id = run.id(true);
+            let message = Msg { id, pad: vec![id as u8; 3000], handle: None };
+            run.q.put_timeout(message, LIMIT).map_err(|e| format!("filling: {e}"))?;
+        }
         Op::Join => {
             run.fill(form)?;
             run.fill(form)?;
@@ -220,7 +228,7 @@ pub(crate) fn prepare(run: &mut Run<'_>, op: Op, scene: Scene, victims: usize) -
             run.fill(form)?;
             drop(run.q.try_lease().map_err(|e| e.to_string())?);
         }
-        Op::Retake(_) | Op::GetReturned(_) | Op::GetDead(_) => {
+        Op::Retake(_) | Op::GetReturned(_) | Op::GetManyReturned | Op::GetDead(_) => {
             run.fill(form)?;
             run.fill(form)?;
             let leases = [run.q.try_lease(), run.q.try_lease()];

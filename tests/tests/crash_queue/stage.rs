@@ -62,6 +62,14 @@ pub(crate) fn victim(q: Queue<Msg>, handle: Queue<u64>, go: Option<Receiver<()>>
     let mut messages: Vec<Msg> = ids.iter().zip(op.forms()).map(|(id, form)| Msg::new(*id, form, &handle)).collect();
     drop(handle);
     let lease = op.starts_with_lease().then(|| q.lease_timeout(LIMIT).unwrap());
+    if op.is_usual() {
+        // It has found the ring.
+        q.put(Msg { id: 0, pad: Vec::new(), handle: None }).unwrap();
+        q.get().unwrap();
+    }
+    if op == Op::GrowFirst {
+        messages[0].pad = vec![ids[0] as u8; 3000];
+    }
     if let Some(go) = go {
         go.get().unwrap();
     }
@@ -70,13 +78,16 @@ pub(crate) fn victim(q: Queue<Msg>, handle: Queue<u64>, go: Option<Receiver<()>>
     let mut again = None;
     match op {
         Op::PutMany(_) | Op::GrowMany => assert_eq!(q.put_many(messages).unwrap(), 3),
+        Op::GetManyReturned => taken = q.get_many(1).unwrap().into_iter().map(Result::unwrap).collect(),
         Op::GetMany(_) | Op::ShrinkMany => taken = q.get_many(3).unwrap().into_iter().map(Result::unwrap).collect(),
-        Op::FirstPut | Op::Put(_) | Op::FirstGrow | Op::Grow(_) => match q.put(messages.pop().unwrap()) {
-            Ok(()) => {}
-            Err(e) if e.is_closed() => {}
-            Err(e) => panic!("{e}"),
-        },
-        Op::Get(_) | Op::GetReturned(_) | Op::Shrink(_) => taken.push(q.get().unwrap()),
+        Op::FirstPut | Op::Put(_) | Op::UsualPut | Op::FirstGrow | Op::GrowFirst | Op::Grow(_) => {
+            match q.put(messages.pop().unwrap()) {
+                Ok(()) => {}
+                Err(e) if e.is_closed() => {}
+                Err(e) => panic!("{e}"),
+            }
+        }
+        Op::Get(_) | Op::UsualGet | Op::GetReturned(_) | Op::Shrink(_) => taken.push(q.get().unwrap()),
         Op::GetDead(_) => taken.push(q.dead().unwrap().get().unwrap().into_inner()),
         Op::FirstLease(_) | Op::Lease(_) | Op::Retake(_) | Op::ShrinkByLease => again = Some(q.lease().unwrap()),
         Op::Ack(_) => taken.extend(lease.map(|l| l.ack())),

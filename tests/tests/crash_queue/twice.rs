@@ -4,8 +4,10 @@ use crate::common_queue::{Form, LIMIT, Watchdog, alone, eventually, is_dead, sle
 use crate::op::{Op, Scene};
 use crate::play::{PROCEED, account, play};
 use crate::run::{Run, ended};
+use crate::sizes::BYTES;
 use crate::stage::{Order, Stage};
-use crate::table::{BYTES, Line, MAX_STEPS, Table, each_step, wanted};
+use crate::steps::{Table, notes_apart};
+use crate::watched::{each_pair, wanted};
 use multiproc::{Queue, testing};
 use std::collections::BTreeMap;
 use std::process::{Command, Stdio};
@@ -23,6 +25,7 @@ fn play_wake_in_hand(stage: &Stage, k1: u64, k2: u64) -> Result<(bool, bool), St
         in_order: Vec::new(),
         // The other helper is not there.
         waiting: [false; 2],
+        counted: false,
     };
     let id = run.fill(Form::Inline)?;
     run.put.insert(id, false);
@@ -58,25 +61,12 @@ fn play_wake_in_hand(stage: &Stage, k1: u64, k2: u64) -> Result<(bool, bool), St
 fn a_joiner_dies_with_the_wake_in_hand() {
     let _one = alone();
     Watchdog::start(Duration::from_secs(120));
-    let mut stage = Stage::new();
-    let mut table = Table(Vec::new());
-    for k1 in 1..MAX_STEPS {
-        let mut first_died = true;
-        let line = each_step(format!("Ack at {k1} then Join"), |k2| {
-            let (first, second) = play_wake_in_hand(&stage, k1, k2)?;
-            first_died = first;
-            Ok(second)
-        });
-        if !line.1.failures.is_empty() {
-            stage = stage.renewed();
-        }
-        table.0.push(line);
-        if !first_died {
-            break;
-        }
-    }
-    table.print();
-    assert!(table.failures().is_empty(), "see the table");
+    let stage = Stage::new();
+    let line = each_pair("Ack then Join".into(), |k1, k2| {
+        let (first, second) = play_wake_in_hand(&stage, k1, k2)?;
+        Ok([first, second])
+    });
+    Table(vec![line]).finish("A wake in hand");
 }
 
 /// Set in the process that plays the half of the pairs in which somebody cleans up between the deaths.
@@ -91,7 +81,7 @@ fn who_repairs_dies_as_well() {
     let other_half = (!clean).then(|| {
         let mut again = Command::new(std::env::current_exe().unwrap());
         again.args(["who_repairs_dies_as_well", "--nocapture"]).env(CLEANED_BETWEEN, "");
-        again.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+        notes_apart(&mut again, "cleaned").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     });
     let mut stage = Stage::new();
     let mut table = Table(Vec::new());
@@ -121,32 +111,20 @@ fn who_repairs_dies_as_well() {
         if !wanted(&name) {
             continue;
         }
-        let mut sum = Line::default();
-        for k1 in 1..MAX_STEPS {
-            let mut first_died = true;
-            let (_, line) = each_step(format!("{name} at {k1}"), |k2| {
-                let died = play(&stage, Scene::Alone, &[(first, k1), (second, k2)], clean)?;
-                first_died = died[0];
-                Ok(died[1])
-            });
-            sum.steps += line.steps;
-            sum.deaths += line.deaths;
-            if !line.failures.is_empty() {
-                stage = stage.renewed();
-            }
-            sum.failures.extend(line.failures.into_iter().map(|f| format!("first at {k1}, {f}")));
-            if !first_died {
-                break;
-            }
+        let line = each_pair(name, |k1, k2| {
+            let died = play(&stage, Scene::Alone, &[(first, k1), (second, k2)], clean)?;
+            Ok([died[0], died[1]])
+        });
+        if !line.failures.is_empty() {
+            stage = stage.renewed();
         }
-        table.0.push((name, sum));
+        table.0.push(line);
     }
-    table.print();
     if let Some(other_half) = other_half {
         let out = other_half.wait_with_output().unwrap();
         let text = String::from_utf8_lossy(&out.stdout);
         println!("{text}");
         assert!(out.status.success() && text.contains("1 passed"), "{}", String::from_utf8_lossy(&out.stderr));
     }
-    assert!(table.failures().is_empty(), "see the table");
+    table.finish(if clean { "Two deaths, cleaned between" } else { "Two deaths" });
 }

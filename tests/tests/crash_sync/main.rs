@@ -16,15 +16,14 @@ use scene::{Scene, run};
 use std::time::Duration;
 use std::{mem, thread};
 use step_killer::{
-    Line, alone, asleep_or_dead, at_every_step, doing, eventually, id, is_dead, leaves_nothing, must_go_on, print, quiet_audit,
-    waiter,
+    Rest, Table, alone, asleep_or_dead, at_every_step, doing, each_pair, each_step, eventually, id, is_dead, must_go_on, waiter,
 };
 
 #[test]
 fn a_death_at_every_step_of_every_operation() {
     let _alone = alone();
     use {Op::*, Scene::*};
-    let table: Vec<Line> = [
+    let table = [
         (Lock, Alone),
         (Lock, MustSleep),
         (Lock, AfterDeath),
@@ -78,20 +77,24 @@ fn a_death_at_every_step_of_every_operation() {
         (NewEvent, Alone),
         (NewSemaphore, Alone),
         (SpawnWithHandles, Sleepers),
+        (SpawnWithHandles, Collecting),
+        (PermitPut, Collecting),
+        (PermitGet, Collecting),
+        (PermitLeaseAck, Collecting),
+        (JoinChild, MustSleep),
     ]
     .into_iter()
     .map(|(op, scene)| at_every_step(format!("{op:?}, {scene:?}"), |k| run(op, scene, k)))
     .collect();
-    print("One death", &table);
+    Table(table).finish("One death");
     doing(String::new);
 }
 
 #[test]
 fn a_permit_in_a_result_survives_every_death() {
     let _alone = alone();
-    let mut line = Line::new(format!("{:?}", Op::PermitInResult));
-    let mut before = None;
-    for k in 1..=200 {
+    let mut rest = None;
+    let line = each_step(format!("{:?}", Op::PermitInResult), |k| {
         doing(|| format!("{:?}, step {k}", Op::PermitInResult));
         let kit = Kit::new();
         let child = Process::spawn((kit.clone(), k), victim_with_result).unwrap();
@@ -111,19 +114,11 @@ fn a_permit_in_a_result_survives_every_death() {
         }
         all_is_well(&kit, &[]);
         drop(kit);
-        match &before {
-            None => before = Some(quiet_audit()),
-            Some(before) => leaves_nothing(before),
-        }
-        line.runs += 1;
-        line.deaths += u32::from(died);
-        if !died {
-            line.steps = k - 1;
-            break;
-        }
-    }
+        rest.get_or_insert_with(Rest::now).leaves_nothing();
+        Ok(died)
+    });
     assert!(line.steps > 1);
-    print("A result", &[line]);
+    Table(vec![line]).finish("A result");
     doing(String::new);
 }
 
@@ -141,18 +136,22 @@ fn two(first: Op, second: Op, k1: u64, k2: u64) -> [bool; 2] {
         Op::Lock | Op::Recover => (id(&kit.lock), true),
         Op::ValueUpdate => (id(&kit.value), true),
         Op::EventWait => (id(&kit.event), true),
+        Op::RLock | Op::RRecover => (id(&kit.rlock), true),
+        Op::SignalAcquire => (id(&kit.signals), true),
         _ => (id(&kit.semaphore), false),
     };
     thread::scope(|s| {
         let hold = by_kernel_alone.then(|| testing::hold_collections().unwrap());
         other.set(2);
-        if second != Op::Recover {
+        if !matches!(second, Op::Recover | Op::RRecover) {
             asleep_or_dead(pids[1], object);
         }
         let third = waiter(s, || match second {
             Op::Lock | Op::Recover => drop(kit.lock.lock()),
             Op::ValueUpdate => kit.value.update(|_| ()).unwrap(),
             Op::EventWait => kit.event.wait().unwrap(),
+            Op::RLock | Op::RRecover => drop(kit.rlock.lock()),
+            Op::SignalAcquire => kit.signals.acquire().unwrap(),
             _ => drop(kit.semaphore.acquire().unwrap()),
         });
         kit.stage.set(2);
@@ -160,7 +159,22 @@ fn two(first: Op, second: Op, k1: u64, k2: u64) -> [bool; 2] {
         if second == Op::EventWait && !kit.event.is_set() {
             kit.event.set().unwrap();
         }
-        eventually("the second ends", || is_dead(pids[1]));
+        let unsignalled = || {
+            // Not released, or taken along by a dead one. While there is one, who waits has to take it.
+            if second == Op::SignalAcquire && kit.signals.value() == 0 {
+                let _ = kit.signals.release(1);
+            }
+        };
+        eventually("the second ends", || {
+            unsignalled();
+            is_dead(pids[1])
+        });
+        eventually("the third goes on", || {
+            if !third.is_finished() {
+                unsignalled();
+            }
+            third.is_finished()
+        });
         must_go_on(third);
         drop(hold);
     });
@@ -176,35 +190,25 @@ fn a_second_death_at_every_step_of_the_successor() {
     for (first, second) in [
         (Op::Unlock, Op::Lock),
         (Op::Unlock, Op::Recover),
+        (Op::RUnlock, Op::RLock),
+        (Op::RUnlock, Op::RRecover),
+        (Op::SignalRelease, Op::SignalAcquire),
         (Op::ValuePublish, Op::ValueUpdate),
         (Op::EventSet, Op::EventWait),
         (Op::Release, Op::Acquire),
         (Op::DropOwned, Op::AcquireOwned),
     ] {
-        let mut line = Line::new(format!("{first:?} x {second:?}"));
         let _ = two(first, second, 1, 1);
-        let before = quiet_audit();
-        'first: for k1 in 0..100 {
-            for k2 in 1..100 {
-                let [a, b] = two(first, second, k1, k2);
-                line.runs += 1;
-                line.deaths += u32::from(a) + u32::from(b);
-                if k2 % 8 == 0 {
-                    leaves_nothing(&before);
-                }
-                if !b {
-                    if !a {
-                        break 'first;
-                    }
-                    break;
-                }
-                line.steps = line.steps.max(k2);
+        let rest = Rest::now();
+        table.push(each_pair(format!("{first:?} x {second:?}"), 0, |k1, k2| {
+            let died = two(first, second, k1, k2);
+            if k2 % 8 == 0 || !died[1] {
+                rest.leaves_nothing();
             }
-            leaves_nothing(&before);
-        }
-        table.push(line);
+            Ok(died)
+        }));
     }
-    print("Two deaths", &table);
+    Table(table).finish("Two deaths");
     doing(String::new);
 }
 

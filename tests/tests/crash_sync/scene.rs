@@ -2,7 +2,8 @@
 
 use crate::kit::{Kit, Op, all_is_well, drain, victim};
 use crate::step_killer::{asleep_or_dead, doing, eventually, id, is_dead, must_go_on, waiter};
-use multiproc::{LockError, Process, testing};
+use multiproc::testing::{self, NoCollection};
+use multiproc::{LockError, Process};
 use std::time::Duration;
 use std::{mem, process, thread};
 
@@ -17,6 +18,8 @@ pub(crate) enum Scene {
     MustSleep,
     /// An owner has died before.
     AfterDeath,
+    /// Somebody is collecting all the while, so references that move are stamped.
+    Collecting,
 }
 
 /// One run: whether the victim died, and the steps it made if it did not.
@@ -32,10 +35,20 @@ pub(crate) fn run(op: Op, scene: Scene, k: u64) -> Result<u64, ()> {
     eventually("the victim is prepared", || kit.stage.get() == 1);
     let by_kernel_alone = !matches!(
         op,
-        Op::Acquire | Op::Release | Op::AcquireOwned | Op::DropOwned | Op::PermitPut | Op::PermitGet | Op::SpawnWithHandles
+        Op::Acquire
+            | Op::Release
+            | Op::AcquireOwned
+            | Op::DropOwned
+            | Op::PermitPut
+            | Op::PermitGet
+            | Op::SpawnWithHandles
+            | Op::JoinChild
     );
     let ended = thread::scope(|s| {
-        let hold = by_kernel_alone.then(|| testing::hold_collections().unwrap());
+        let hold = (by_kernel_alone || scene == Scene::Collecting).then(|| testing::hold_collections().unwrap());
+        if scene == Scene::Collecting {
+            hold.iter().for_each(NoCollection::begin);
+        }
         let lock_waiter = || waiter(s, || drop(kit.lock.lock()));
         let value_waiter = || waiter(s, || kit.value.update(|_| ()).unwrap());
         let event_waiter = || waiter(s, || kit.event.wait().unwrap());
@@ -103,6 +116,13 @@ pub(crate) fn run(op: Op, scene: Scene, k: u64) -> Result<u64, ()> {
                 eventually("the victim is done", || is_dead(pid));
                 // Sent or not, the permit is to be had again in the end.
                 drain(&kit);
+            }
+            (Op::JoinChild, _) => {
+                start();
+                if scene == Scene::MustSleep {
+                    thread::sleep(Duration::from_millis(1));
+                }
+                kit.stage.set(3);
             }
             (Op::RUnlock, Scene::Sleepers) => {
                 waiters = vec![rlock_waiter(), rlock_waiter()];

@@ -2,7 +2,10 @@
 //! it in threads of the test; and the look at what is left over.
 #![allow(dead_code, unreachable_pub)]
 
+mod table;
+
 use multiproc::testing::{self, Audit};
+use std::cell::Cell;
 use std::fmt::Debug;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::SeqCst;
@@ -10,6 +13,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::{self, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 use std::{fs, io, process};
+#[allow(unused_imports)]
+pub use table::{Line, Table, each_pair, each_step};
 
 /// Longer than anything takes that is waited for.
 pub const LIMIT: Duration = Duration::from_secs(40);
@@ -107,63 +112,47 @@ pub fn must_go_on<R>(waiter: ScopedJoinHandle<'_, R>) -> R {
     waiter.join().unwrap()
 }
 
-/// What the table says of one operation.
-pub struct Line {
-    pub name: String,
-    pub steps: u64,
-    pub runs: u32,
-    pub deaths: u32,
-}
+/// What stands when nothing is going on. Whoever collects at the moment may not have come to all of it, so less than at first is never a leak.
+pub struct Rest(Cell<Audit>);
 
-impl Line {
-    pub fn new(name: String) -> Line {
-        Line { name, steps: 0, runs: 0, deaths: 0 }
+impl Rest {
+    pub fn now() -> Rest {
+        Rest(Cell::new(quiet_audit()))
+    }
+
+    /// No more is there than at any time before.
+    pub fn is_again(&self) -> bool {
+        let (was, now) = (self.0.get(), quiet_audit());
+        let parts = |a: Audit| [a.private, a.of_objects, a.of_messages, a.objects, a.slots];
+        let no_more = parts(now).into_iter().zip(parts(was)).all(|(now, was)| now <= was);
+        if no_more {
+            self.0.set(now);
+        }
+        no_more
+    }
+
+    pub fn leaves_nothing(&self) {
+        let end = Instant::now() + LIMIT;
+        while !self.is_again() {
+            assert!(Instant::now() < end, "left over: {:?} became {:?}; {}", self.0.get(), quiet_audit(), what_goes_on());
+            thread::sleep(Duration::from_millis(1));
+        }
     }
 }
 
-pub fn print(title: &str, lines: &[Line]) {
-    println!("\n{title}\n{:<44}{:>7}{:>7}{:>8}{:>10}", "operation, scene", "steps", "runs", "deaths", "failures");
-    for Line { name, steps, runs, deaths } in lines {
-        println!("{name:<44}{steps:>7}{runs:>7}{deaths:>8}{:>10}", 0);
-    }
-    let (runs, deaths) = lines.iter().fold((0, 0), |(r, d), l| (r + l.runs, d + l.deaths));
-    println!("{:<44}{:>7}{runs:>7}{deaths:>8}{:>10}", "all", "", 0);
-}
-
-/// What stands when nothing is going on.
-pub fn quiet_audit() -> Audit {
+fn quiet_audit() -> Audit {
     testing::collect().unwrap();
     testing::audit().unwrap()
 }
 
-pub fn leaves_nothing(before: &Audit) {
-    let mut after = quiet_audit();
-    let end = Instant::now() + LIMIT;
-    while after != *before && Instant::now() < end {
-        thread::sleep(Duration::from_millis(1));
-        after = quiet_audit();
-    }
-    assert_eq!(after, *before, "{}", what_goes_on());
-}
-
-/// Runs `run` with each step deadly, until it tells how many there are.
+/// As [`each_step`], with nothing left over after any of the runs. `run` tells how many steps there are when none of them was deadly.
 pub fn at_every_step(name: String, mut run: impl FnMut(u64) -> Result<u64, ()>) -> Line {
     // What the first run leaves behind for good, such as tables.
     let _ = run(1);
-    let before = quiet_audit();
-    let mut line = Line::new(name);
-    for k in 1..=500 {
-        line.runs += 1;
+    let rest = Rest::now();
+    each_step(name, |k| {
         let ended = run(k);
-        leaves_nothing(&before);
-        match ended {
-            Ok(steps) => {
-                line.steps = steps;
-                assert_eq!(line.deaths as u64, k - 1);
-                return line;
-            }
-            Err(()) => line.deaths += 1,
-        }
-    }
-    panic!("{} has no end", line.name);
+        rest.leaves_nothing();
+        Ok(ended.is_err())
+    })
 }

@@ -70,8 +70,8 @@ pub const ALL: &[Mutant] = &[
         name: "each collection has the same epoch",
         file: COLLECT,
         rows: &[("arena.rs", "`epoch`")],
-        from: "        epoch.store(now, Ordering::Relaxed);\n",
-        to: "",
+        from: "            last => last + 1,\n",
+        to: "            last => last.max(1),\n",
         by: &[Test::model("multiproc-channel", "arenas", ""), Test::steps("collector", ""), dies_in("Put(Handle), A")],
     },
     Mutant {

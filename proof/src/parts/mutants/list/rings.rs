@@ -5,6 +5,7 @@ use crate::parts::mutants::trial::Test;
 
 const PUT: &str = "channel/src/ring/put.rs";
 const GET: &str = "channel/src/ring/get.rs";
+const USUAL: &str = "channel/src/ring/usual.rs";
 const SEGMENTS: &str = "channel/src/ring/segments.rs";
 
 const fn dies_in(only: &'static str) -> Test {
@@ -14,11 +15,11 @@ const fn dies_in(only: &'static str) -> Test {
 pub const ALL: &[Mutant] = &[
     Mutant {
         name: "the short way commits a record before it is written",
-        file: PUT,
+        file: USUAL,
         rows: &[("ring/put.rs", "writing the record, or several of a batch"), ("ring/cell.rs", "`tail`")],
         from: "        write_plain(ring, tail, record, payload);\n        crash::point(\"put.written_usual\");\n        let produced = \
-               &self.cell.produced;\n        produced.cw.commit_and_kick_lightly(who.thread, || tail.after(record.size()).store(&produced.tail));\n",
-        to: "        let produced = &self.cell.produced;\n        produced.cw.commit_and_kick_lightly(who.thread, || \
+               &self.produced;\n        produced.cw.commit_and_kick_lightly(who.thread, || tail.after(record.size()).store(&produced.tail));\n",
+        to: "        let produced = &self.produced;\n        produced.cw.commit_and_kick_lightly(who.thread, || \
              tail.after(record.size()).store(&produced.tail));\n        crash::point(\"put.written_usual\");\n        \
              write_plain(ring, tail, record, payload);\n",
         by: &[
@@ -174,12 +175,12 @@ pub const ALL: &[Mutant] = &[
     },
     Mutant {
         name: "the short way notes what is in hand after the commit",
-        file: GET,
+        file: USUAL,
         rows: &[("ring/get.rs", "after the commit, before the caller has it")],
-        from: "        let hand = self.note_in_hand(first.at.seq(), 1);\n        crash::point(\"get.in_hand_usual\");\n        \
+        from: "        let hand = note(first.at.seq());\n        crash::point(\"get.in_hand_usual\");\n        \
                consumed.pw.commit_and_kick_lightly(who.thread, || first.end().store(&consumed.head));\n",
         to: "        consumed.pw.commit_and_kick_lightly(who.thread, || first.end().store(&consumed.head));\n        \
-             crash::point(\"get.in_hand_usual\");\n        let hand = self.note_in_hand(first.at.seq(), 1);\n",
+             crash::point(\"get.in_hand_usual\");\n        let hand = note(first.at.seq());\n",
         by: &[dies_in("Get(Inline), Alone"), Test::steps("storm_queue", "getters_and_putters_are_killed")],
     },
     Mutant {
