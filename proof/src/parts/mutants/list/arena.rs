@@ -200,7 +200,7 @@ pub const ALL: &[Mutant] = &[
         from: "        let high = self.objects_high();\n        self.each_bit(slot, Table::Hold, high, |index| match self.object(index)? {\n",
         to: "        if !kept {\n            s.change((SlotState::Live, generation), (SlotState::Free, generation.wrapping_add(1)));\n        }\n        let high = \
              self.objects_high();\n        self.each_bit(slot, Table::Hold, high, |index| match self.object(index)? {\n",
-        by: &[SYNC, Test::steps("scale", "")],
+        by: &[Test::steps("crash_clean", "")],
     },
     Mutant {
         name: "a slot that was reserved stays so",

@@ -165,12 +165,8 @@ pub const ALL: &[Mutant] = &[
             ),
             ("ring/cell.rs", "`join`"),
         ],
-        from: "    raise_attention(arena, cell)?;\n    // Or between a commit, or ending the queue, and telling the other side.\n    \
-               cell.consumed.pw.commit_and_kick(arena.who()?.thread, || {});\n    cell.consumed.pw.pass_on_to_all();\n    \
-               cell.produced.cw.pass_on_to_all();\n    // Or having cleared one of these words, before the wake.\n    \
-               cell.consumed.join.pass_on_to_all();\n",
-        to: "    if cell.leases.load(Ordering::Acquire) != 0 {\n        cell.attention.store(1, Ordering::SeqCst);\n    }\n    \
-             cell.produced.cw.commit_and_kick(arena.who()?.thread, || {});\n    dead::raise(cell, arena.who()?, || {});\n    \
+        from: "    raise_attention(arena, cell)?;\n    cell.wake_the_others(arena.who()?.thread);\n",
+        to: "    cell.raise_attention(arena.who()?.thread);\n    dead::raise(cell, arena.who()?, || {});\n    \
              cell.consumed.pw.commit_and_kick(arena.who()?.thread, || {});\n    cell.consumed.pw.pass_on_to_all();\n    \
              cell.produced.cw.pass_on_to_all();\n",
         by: &[dies_in("Get(Inline), Joiners")],
