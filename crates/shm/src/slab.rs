@@ -200,3 +200,24 @@ impl Slab {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Arena, Options};
+
+    #[test]
+    fn what_somebody_died_over_is_offered_again() {
+        let arena = Arena::create(&Options { size: 16 << 20, ..Options::new(0, &[]) }).unwrap();
+        let (slab, memory) = (&arena.objects, arena.memory());
+        let take = || slab.take(memory, arena.account(), |_| 1 << TAG_SHIFT).unwrap().unwrap();
+        let (first, second) = (take(), take());
+        // As who frees it leaves it and dies before it sets the bit.
+        slab.state(memory, first).unwrap().store(0, Ordering::Relaxed);
+        let third = take();
+        assert!(third > second && first != third);
+        slab.repair(memory).unwrap();
+        assert_eq!(take(), first);
+        assert!(take() > third);
+    }
+}

@@ -276,6 +276,21 @@ fn a_dead_aborter_or_resetter_leaves_nobody_asleep() {
 }
 
 #[test]
+fn a_death_is_told_of_in_its_own_round_only() {
+    assert!(!goes_wrong(|| {
+        let raw = barrier(2);
+        raw.join(2);
+        assert!(matches!(raw.arrive(false), Arrival::Waits { round: 0, .. }));
+        raw.slot_died(2, 77);
+        assert_eq!(raw.killer_of(0), Some(77));
+        raw.reset();
+        let Arrival::Waits { round, .. } = raw.arrive(false) else { panic!("it is open again") };
+        raw.break_round(None);
+        assert_eq!(raw.killer_of(round), None);
+    }));
+}
+
+#[test]
 fn each_rule_left_out_is_missed() {
     assert!(goes_wrong_at_a_step(|k| a_party_dies(k, false, Without::Cleaner)));
     assert!(goes_wrong_at_a_step(|k| a_party_dies(k, false, Without::Membership)));

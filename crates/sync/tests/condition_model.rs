@@ -264,6 +264,28 @@ fn an_owner_that_dies_before_it_notifies_is_told_of() {
     assert!(!goes_wrong_at_a_step(|k| an_owner_dies(k, Without::Nothing)));
 }
 
+/// And the cleaner dies at step `k`; the next one cleans up again.
+fn a_cleaner_dies(k: u32) {
+    let world = World::new();
+    let waiter = spawn(world, |w| assert!(w.take_item(0, None)));
+    // Has taken the dead one's mark away, perhaps between the two.
+    let finder = spawn(world, |w| drop(w.lock()));
+    // With the lock, before it notifies.
+    assert!(mortal(2, || world.put_item(1, Without::Nothing)));
+    if mortal(k, || world.clean(Without::Nothing)) {
+        world.clean(Without::Nothing);
+    }
+    finder.join().unwrap();
+    waiter.join().unwrap();
+}
+
+#[test]
+fn a_dead_cleaner_is_followed_by_one_that_tells() {
+    for k in 1..=3 {
+        assert!(!goes_wrong(move || a_cleaner_dies(k)));
+    }
+}
+
 #[test]
 fn each_rule_left_out_is_missed() {
     assert!(goes_wrong(|| nobody_dies(1, Without::NotifiersLock)));

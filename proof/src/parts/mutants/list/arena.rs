@@ -191,7 +191,7 @@ pub const ALL: &[Mutant] = &[
         rows: &[("slab.rs", "free bit"), ("slab.rs", "`high`")],
         from: "            if free && self.bit_word(memory, index / 64)?.load(Ordering::Relaxed) & (1 << (index % 64)) == 0 {\n",
         to: "            if free && self.bit_word(memory, index / 64)?.load(Ordering::Relaxed) & (1 << (index % 64)) == 1 {\n",
-        by: &[Test::unit("multiproc-shm", "slab"), SYNC],
+        by: &[Test::unit("multiproc-shm", "slab")],
     },
     Mutant {
         name: "a slot is freed before it is cleaned",
@@ -200,7 +200,7 @@ pub const ALL: &[Mutant] = &[
         from: "        let high = self.objects_high();\n        self.each_bit(slot, Table::Hold, high, |index| match self.object(index)? {\n",
         to: "        if !kept {\n            s.change((SlotState::Live, generation), (SlotState::Free, generation.wrapping_add(1)));\n        }\n        let high = \
              self.objects_high();\n        self.each_bit(slot, Table::Hold, high, |index| match self.object(index)? {\n",
-        by: &[SYNC, Test::steps("scale", "")],
+        by: &[Test::steps("crash_clean", "")],
     },
     Mutant {
         name: "a slot that was reserved stays so",

@@ -166,7 +166,7 @@ pub const ALL: &[Mutant] = &[
         rows: &[("condition/raw.rs", "`told`"), ("condition/raw.rs", "`waiting[slot]`")],
         from: "            // Release: who goes on because of it sees what the cleaner saw.\n",
         to: "            waiting.store(0, Ordering::Relaxed);\n            self.told.store(deaths, Ordering::Relaxed);\n            crash::point(\"condition.cleaner_cleared\");\n",
-        by: &[CONDITION, Test::steps("crash_cond", "waiting_and_notifying")],
+        by: &[CONDITION],
     },
     Mutant {
         name: "a condition's waiter is not registered",
@@ -246,6 +246,6 @@ pub const ALL: &[Mutant] = &[
         rows: &[("barrier/raw.rs", "`died`")],
         from: "        ((died >> 32) as u32 == round && died as u32 != 0).then_some(died as u32)\n",
         to: "        (died as u32 != 0).then_some(died as u32)\n",
-        by: &[BARRIER, Test::steps("crash_cond", "at_a_barrier")],
+        by: &[Test::model(SYNC, "barrier_model", "a_death_is_told_of_in_its_own_round_only")],
     },
 ];

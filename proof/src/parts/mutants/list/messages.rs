@@ -61,7 +61,7 @@ pub const ALL: &[Mutant] = &[
         from: "                    arena.tell_later(Notice { tell: tell_of_return, object: object.index, seq, count: 1, pid });\n                \
                }\n                raise_attention(arena, cell)?;\n",
         to: "                    arena.tell_later(Notice { tell: tell_of_return, object: object.index, seq, count: 1, pid });\n                }\n",
-        by: &[dies_in("Lease(Inline), ")],
+        by: &[dies_in("Ack(Inline), Getters")],
     },
     Mutant {
         name: "an acknowledged lease of a dead process keeps its block",
@@ -120,7 +120,7 @@ pub const ALL: &[Mutant] = &[
         to: "        record::attempt(self.arena(), leased.block)?.store(leased.attempt, Ordering::Release);\n        \
              crash::point(\"lease.attempt_counted\");\n        \
              self.arena().set_block_state(leased.block, self.leased_by_me(leased.seq))?;\n        crash::point(\"lease.retaken\");\n",
-        by: &[dies_in("Retake(Inline), "), Test::steps("queue", "")],
+        by: &[Test::steps("queue_bounds", "a_message_that_is_on_its_last_lease_is_no_dead_letter")],
     },
     Mutant {
         name: "a message that had been leased is in hand unnoted",
@@ -165,8 +165,10 @@ pub const ALL: &[Mutant] = &[
             ),
             ("ring/cell.rs", "`join`"),
         ],
-        from: "    join::wake(arena, cell, || {})\n}\n\n/// A block of a message was the dead process's",
-        to: "    Ok(())\n}\n\n/// A block of a message was the dead process's",
+        from: "    raise_attention(arena, cell)?;\n    cell.wake_the_others(arena.who()?.thread);\n",
+        to: "    cell.raise_attention(arena.who()?.thread);\n    dead::raise(cell, arena.who()?, || {});\n    \
+             cell.consumed.pw.commit_and_kick(arena.who()?.thread, || {});\n    cell.consumed.pw.pass_on_to_all();\n    \
+             cell.produced.cw.pass_on_to_all();\n",
         by: &[dies_in("Get(Inline), Joiners")],
     },
     Mutant {
@@ -199,7 +201,7 @@ pub const ALL: &[Mutant] = &[
         rows: &[("dead.rs", "`wake`"), ("dead.rs", "`attention`"), ("ring/cell.rs", "`dead`")],
         from: "    dead::raise(cell, arena.who()?, || {});\n    // It may have died between finishing the last message",
         to: "    // It may have died between finishing the last message",
-        by: &[Test::steps("queue", "dead"), Test::steps("queue", "")],
+        by: &[Test::steps("queue_bounds", "who_waits_for_dead_letters")],
     },
     Mutant {
         name: "a dead letter stays where it was",

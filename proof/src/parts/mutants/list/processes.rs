@@ -70,8 +70,8 @@ pub const ALL: &[Mutant] = &[
         name: "who cannot begin is tried for ever",
         file: "pool/src/crew.rs",
         rows: &[("pool/src/desk.rs", "`state`")],
-        from: "        let failed = !began && self.state() < TERMINATED && !was_killed;\n",
-        to: "        let failed = !began && self.state() > TERMINATED && !was_killed;\n",
+        from: "        if crew.failures >= FAILURES || crew.kills >= KILLS {\n",
+        to: "        if crew.failures >= FAILURES && crew.kills >= KILLS {\n",
         by: &[Test::steps("pool_options", "")],
     },
     Mutant {

@@ -208,7 +208,7 @@ pub const ALL: &[Mutant] = &[
         rows: &[("ring/get.rs", "having cleared `attention`"), ("ring/cell.rs", "`attention`")],
         from: "        self.free_segments()?;\n        self.cell.attention.store(1, Ordering::Release);\n",
         to: "        self.free_segments()?;\n",
-        by: &[dies_in("GetReturned(Inline), "), dies_in("Retake(Inline), ")],
+        by: &[Test::steps("crash_queue", "who_repairs_dies_as_well").only("Retake(Inline) then")],
     },
     Mutant {
         name: "a block is taken before it is named",
