@@ -32,6 +32,7 @@ struct Arguments {
 
 fn main() -> ExitCode {
     parts::peers::ours::run_if_asked();
+    parts::ageing::run_if_asked();
     parts::begin_if_asked();
     let arguments = Arguments::parse();
     if arguments.list {

@@ -253,25 +253,62 @@ fn terminate() {
     pool.terminate();
 }
 
-/// No thread can be started: an error, no hang.
+/// No thread can be started: an error that says so, no hang, and nothing stays of the attempt.
 #[test]
 fn no_thread_to_be_had() {
     let _watched = watched();
-    let mut command = std::process::Command::new("sh");
-    let this = std::env::current_exe().unwrap();
-    command.args(["-c", "ulimit -v 400000; exec \"$@\"", "sh"]).arg(this);
-    command.args(["--exact", "executor::starts_in_little_memory", "--ignored", "--nocapture", "--test-threads=1"]);
-    let out = command.output().unwrap();
-    assert!(said(&out).contains("running 1 test"), "{}", said(&out));
+    let text = alone("executor::starts_without_threads");
+    assert!(text.contains("threads again"), "{text}");
+}
+
+/// Sets the soft limit of address space; the one before.
+fn limit_address_space(bytes: u64) -> u64 {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: writes one `rlimit`.
+    assert_eq!(unsafe { libc::getrlimit(libc::RLIMIT_AS, &raw mut limit) }, 0);
+    let before = limit.rlim_cur;
+    limit.rlim_cur = bytes;
+    // SAFETY: reads one `rlimit`.
+    assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_AS, &raw const limit) }, 0);
+    before
 }
 
 #[test]
 #[ignore = "a program of its own"]
-fn starts_in_little_memory() {
-    if let Ok(pool) = Pool::new(2) {
-        let outcome = pool.apply((2, 2), pow);
-        assert!(outcome.is_err() || outcome.is_ok_and(|n| n == 4));
+fn starts_without_threads() {
+    // The arena is there; a thread's stack would have to be mapped, and is larger than what is left.
+    let _arena = multiproc::Atomic::new(0u32).unwrap();
+    let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
+    let used = pages.split(' ').next().unwrap().parse::<u64>().unwrap() * 4096;
+    let before = limit_address_space(used + (1 << 20));
+    // Stacks of threads that have ended are used again: until there are none.
+    let gate = std::sync::Arc::new(std::sync::Mutex::new(()));
+    let closed = gate.lock().unwrap();
+    let mut taken = Vec::new();
+    loop {
+        let gate = gate.clone();
+        match thread::Builder::new().spawn(move || drop(gate.lock())) {
+            Ok(thread) => taken.push(thread),
+            Err(_) => break,
+        }
     }
+    let refused = [
+        // Without workers at first: the pool's own thread is what fails.
+        Pool::builder().workers(2).idle_timeout(Duration::from_secs(1)).build().map(drop),
+        Pool::builder().workers(2).build().map(drop),
+        Pool::builder().workers(2).threads().build().map(drop),
+    ];
+    limit_address_space(before);
+    drop(closed);
+    taken.into_iter().for_each(|thread| thread.join().unwrap());
+    let texts = refused.map(|outcome| outcome.map_or_else(|e| e.to_string(), |()| "begun".to_owned()));
+    assert!(texts[0].contains("thread") && texts[2].contains("thread"), "{texts:?}");
+    // No worker was left behind.
+    assert!(multiproc::active_children().is_empty(), "{texts:?}");
+    for pool in [Pool::new(2).unwrap(), Pool::builder().workers(2).threads().build().unwrap()] {
+        assert_eq!(pool.apply((2, 5), pow).unwrap(), 32);
+    }
+    println!("threads again");
 }
 
 #[test]

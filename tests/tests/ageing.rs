@@ -5,7 +5,9 @@
 #![cfg(feature = "crash-points")]
 
 use multiproc::testing::{audit, born_old, collect};
-use multiproc::{Barrier, Condition, Event, Process, ProcessError, Queue, Receiver, Sender, Signal, Value, one_way, pipe};
+use multiproc::{
+    Barrier, Condition, Event, PipeSender, Process, ProcessError, Queue, Receiver, Sender, Signal, Value, one_way, pipe,
+};
 use multiproc_tests::watch;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -127,6 +129,13 @@ fn leases_come_back_in_order() {
     jobs.join().expect("all is done");
 }
 
+/// Sends numbers, for ever.
+fn send_on(tx: PipeSender<u64>) {
+    for n in 0.. {
+        tx.send(n).expect("the other end is there");
+    }
+}
+
 #[test]
 fn a_pipe() {
     let _watched = watch(120);
@@ -149,9 +158,7 @@ fn a_pipe() {
 
     // Killed while the ring is full, past some laps.
     let (tx, rx) = one_way::<u64>().expect("there is memory");
-    let putter =
-        Process::spawn((tx,), |tx: multiproc::PipeSender<u64>| (0..).for_each(|n| tx.send(n).expect("the other end is there")))
-            .expect("a process starts");
+    let putter = Process::spawn((tx,), send_on).expect("a process starts");
     (0..100_000).for_each(|n| assert_eq!(rx.recv().expect("it sends"), n));
     kill(putter);
     let mut next = 100_000;

@@ -8,7 +8,9 @@ mod steps;
 use multiproc::testing::{arm_at, arm_step};
 use multiproc::{Atomic, Event, Pool, Queue, Task, TaskError};
 use multiproc_tests::{eventually, watch};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
+use std::thread;
+use std::time::Duration;
 use steps::{Line, Table};
 
 /// Steps beyond these do not exist.
@@ -48,6 +50,8 @@ fn play(k: u64, retries: u32, kinds: &[Kind]) -> bool {
     let begin = Event::new().unwrap();
     let pool = Pool::builder()
         .workers(1)
+        // A backtrace of each planned panic takes longer than all else.
+        .env("RUST_BACKTRACE", "0")
         .retries(retries)
         .initializer((workers.clone(), k, begin.clone()), |workers: Atomic<u32>, k: u64, begin: Event| {
             // All tasks lie in the queue, so that each run takes the same steps.
@@ -129,15 +133,28 @@ fn a_worker_dies_at_each_step() {
 }
 
 #[test]
-fn a_worker_dies_at_each_step_of_large_messages_and_handles() {
-    let kinds = [Kind::Panic, Kind::Large, Kind::Handle];
-    Table(kinds.map(|kind| each_step(0, &[kind], 11)).into()).finish("A worker, with panics, large messages and handles");
+fn a_worker_dies_at_each_step_of_a_panic() {
+    Table(vec![each_step(0, &[Kind::Panic], 11)]).finish("A worker, with a panic");
+}
+
+#[test]
+fn a_worker_dies_at_each_step_of_a_large_message() {
+    Table(vec![each_step(0, &[Kind::Large], 11)]).finish("A worker, with a large message");
+}
+
+#[test]
+fn a_worker_dies_at_each_step_of_a_handle() {
+    Table(vec![each_step(0, &[Kind::Handle], 11)]).finish("A worker, with a handle");
 }
 
 #[test]
 fn a_worker_dies_at_each_step_and_its_task_is_tried_again() {
-    let kinds = [Kind::Value, Kind::Panic];
-    Table(kinds.map(|kind| each_step(1, &[kind], 11)).into()).finish("A worker whose task is tried again");
+    Table(vec![each_step(1, &[Kind::Value], 11)]).finish("A worker whose task is tried again");
+}
+
+#[test]
+fn a_worker_dies_at_each_step_of_a_panic_that_is_tried_again() {
+    Table(vec![each_step(1, &[Kind::Panic], 11)]).finish("A worker whose panicked task is tried again");
 }
 
 /// Each of the named steps, and what becomes of the task there.
@@ -206,4 +223,66 @@ fn who_takes_over_dies_as_well() {
     }
     line.steps = line.runs;
     Table(vec![line]).finish("Two workers");
+}
+
+/// It has told that its task panicked, and dies before anything else: that is one attempt, not two.
+#[test]
+fn a_failure_that_was_told_counts_once() {
+    for retries in 1..=3u32 {
+        let _watched = watch(60);
+        let (workers, runs) = (Atomic::new(0u32).unwrap(), Atomic::new(0u32).unwrap());
+        let init = |workers: Atomic<u32>, deaths: u32| {
+            if workers.add(1) < deaths {
+                arm_at("pool.told", 1);
+            }
+        };
+        let pool = Pool::builder().workers(1).retries(retries).initializer((workers.clone(), retries), init).build().unwrap();
+        // Each attempt but the last fails, and its worker dies with the outcome told.
+        let value = pool.apply((runs.clone(), retries), |runs: Atomic<u32>, failures: u32| {
+            let run = runs.add(1);
+            assert!(run >= failures, "attempt {run}");
+            run
+        });
+        assert_eq!(value.unwrap(), retries);
+        assert_eq!((runs.get(), workers.get()), (retries + 1, retries + 1));
+    }
+}
+
+/// A value that lets whoever decodes it wait.
+#[derive(Serialize)]
+struct Slow(Event);
+
+impl<'de> Deserialize<'de> for Slow {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Slow, D::Error> {
+        let go = Event::deserialize(deserializer)?;
+        go.wait().unwrap();
+        Ok(Slow(go))
+    }
+}
+
+/// Its worker dies when it has told the value, and whoever collects is busy with another one.
+#[test]
+fn what_was_told_before_a_death_is_true() {
+    let _watched = watch(60);
+    let go = Event::new().unwrap();
+    let pool = Pool::builder().workers(2).build().unwrap();
+    let slow = pool.submit((go.clone(),), |go: Event| Slow(go)).unwrap();
+    let told = pool.submit((), || {
+        arm_at("pool.told", 1);
+        std::process::id()
+    });
+    let told = told.unwrap();
+    let leads = thread::spawn(move || slow.join().is_ok());
+    let before: Vec<u32> = pool.pids();
+    assert_eq!(before.len(), 2);
+    // One of them is dead, and the pool has had the time to look at it.
+    eventually(|| before.iter().any(|pid| multiproc_tests::is_gone(*pid) || is_zombie(*pid)));
+    thread::sleep(Duration::from_millis(100));
+    go.set().unwrap();
+    assert!(leads.join().unwrap());
+    assert!(before.contains(&told.join().unwrap()));
+}
+
+fn is_zombie(pid: u32) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains(") Z "))
 }

@@ -335,6 +335,21 @@ fn resize_up_and_down() {
     assert!(pool.ready(LONG));
 }
 
+/// Who is asked to leave between the taking of a task and its start gives it back: nobody is charged for it.
+#[test]
+fn no_task_pays_for_a_worker_that_leaves() {
+    let _watched = watch(60);
+    let pool = Pool::builder().workers(3).build().unwrap();
+    for round in 0..60u32 {
+        let tasks: Vec<_> = (0..6).map(|n| pool.submit((n,), |n: u32| n).unwrap()).collect();
+        pool.resize(1 + round as usize % 3).unwrap();
+        if round % 7 == 0 {
+            pool.recycle().unwrap();
+        }
+        assert!(tasks.into_iter().enumerate().all(|(n, task)| task.join().unwrap() == n as u32));
+    }
+}
+
 #[test]
 fn recycle_replaces_all() {
     let _watched = watch(60);

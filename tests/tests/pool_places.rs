@@ -85,14 +85,17 @@ fn what_panics_is_tried_again() {
     }
 }
 
-/// Fails `failures[n]` times before it has a value: its number; counts its attempts.
-fn element((attempts, n, failures): (Array<u32>, usize, u32)) -> usize {
+/// Where attempts are counted, its number, and how often it fails.
+type Element = (Array<u32>, usize, u32);
+
+/// Has its number as its value, after so many failures.
+fn element((attempts, n, failures): Element) -> usize {
     flaky(attempts, n, failures);
     n
 }
 
 /// Elements of which some fail: all of them, with the attempts that each has had.
-fn elements(failures: impl Fn(usize) -> u32, count: usize) -> (Array<u32>, Vec<(Array<u32>, usize, u32)>) {
+fn elements(failures: impl Fn(usize) -> u32, count: usize) -> (Array<u32>, Vec<Element>) {
     let attempts = Array::<u32>::zeroed(count).unwrap();
     let all = (0..count).map(|n| (attempts.clone(), n, failures(n))).collect();
     (attempts, all)

@@ -37,3 +37,15 @@ use multiproc_shm::objects::Kind;
 
 /// Every kind of object that this floor puts into an arena.
 pub static KINDS: &[&Kind] = &[&ring::kind::QUEUE, &pipe::kind::PIPE];
+
+/// What the words of [`ring`] and [`pipe`] stand on; their models are made of others.
+pub(crate) mod beneath {
+    pub(crate) use multiproc_shm::blocks::BlockId;
+    pub(crate) use multiproc_shm::memory::{Round, Shared};
+    pub(crate) use multiproc_shm::objects::RawRef;
+    pub(crate) use multiproc_shm::raw::{RawLock, WaitWord, Who};
+    pub(crate) use multiproc_shm::{Arena, Error};
+    pub(crate) use multiproc_sys::robust::Thread;
+    pub(crate) use multiproc_sys::{age, cache, crash};
+    pub(crate) use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+}

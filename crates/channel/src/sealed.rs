@@ -7,6 +7,7 @@ use crate::codec::{Codec, EncodeRef};
 use crate::error::{GetError, PutError, PutFailed};
 use crate::message::Arrival;
 use crate::queue::{Queue, Receiver, Sender, until};
+use crate::ring::cell::NO_RECEIVER;
 use crate::ring::lease::Leased;
 use crate::ring::{Patience, Ring};
 use crate::view;
@@ -124,6 +125,60 @@ impl<T, C> Receiver<T, C> {
         let lease = SealedLease { ring: self.ring.clone(), leased: Some(leased), references, life: robust::life() };
         self.ring.hand_over();
         Ok(lease)
+    }
+}
+
+impl<T, C> Receiver<T, C> {
+    /// As [`get_sealed`](Receiver::get_sealed), and gives up when `stop` is true: see [`poke`](Receiver::poke).
+    ///
+    /// # Errors
+    /// As [`get`](Receiver::get); [`GetError::WouldBlock`] when it has given up.
+    #[doc(hidden)]
+    pub fn get_sealed_unless(&self, within: Within, stop: impl Fn() -> bool) -> Result<Sealed, GetError> {
+        let patience = within.patience();
+        loop {
+            match self.get_sealed(Within::Now) {
+                Err(GetError::Empty | GetError::WouldBlock) => {}
+                got => return got,
+            }
+            let Patience::Until(deadline) = patience else { return Err(GetError::Empty) };
+            if stop() {
+                return Err(GetError::WouldBlock);
+            }
+            self.ring.await_message(deadline, &stop)?;
+        }
+    }
+
+    /// Runs `change`, which makes true what somebody in this process looks at in [`get_sealed_unless`](Receiver::get_sealed_unless), and wakes him. Waits for nobody.
+    ///
+    /// # Errors
+    /// Only in a process that was made by a plain `fork()`.
+    #[doc(hidden)]
+    pub fn poke(&self, change: impl FnOnce()) -> Result<(), Error> {
+        let who = self.ring.arena().who()?;
+        // All: a watcher would keep what is meant for another.
+        self.ring.cell.produced.cw.commit_and_kick_all(who.thread, change);
+        Ok(())
+    }
+
+    /// How many messages have been put so far, modulo 2^24.
+    #[doc(hidden)]
+    pub fn put_so_far(&self) -> u32 {
+        self.ring.tail().seq()
+    }
+
+    /// How many messages have been got so far, modulo 2^24.
+    #[doc(hidden)]
+    pub fn got_so_far(&self) -> u32 {
+        self.ring.head().seq()
+    }
+}
+
+impl<T, C> Sender<T, C> {
+    /// Whether nobody is left who could get.
+    #[doc(hidden)]
+    pub fn is_disconnected(&self) -> bool {
+        self.ring.ended() & NO_RECEIVER != 0
     }
 }
 

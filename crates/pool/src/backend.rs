@@ -5,6 +5,9 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+/// How often a thread that runs tasks of one pool looks whether one of another has ended.
+const LOOK: Duration = Duration::from_millis(5);
+
 /// Where a task runs.
 pub(crate) trait Backend: Send + Sync {
     /// Does what is to be done for tasks to end, or waits while others do, until `done`; false when the time has come first. Whatever makes `done` true unparks this
@@ -23,6 +26,11 @@ pub(crate) trait Backend: Send + Sync {
     /// Asks a task to stop; a worker that goes on is ended, unless `gently`.
     fn stop(&self, id: TaskId, gently: bool);
 
+    /// Whether this thread runs the tasks of that pool, so that it may have to run what it waits for.
+    fn runs_here(&self) -> bool {
+        false
+    }
+
     fn is_running(&self, id: TaskId) -> bool;
 
     fn progress(&self, id: TaskId) -> Option<f64>;
@@ -36,8 +44,22 @@ pub(crate) fn drive_all(mut backends: Vec<Arc<dyn Backend>>, done: &dyn Fn() -> 
         [backend] => backend.drive(done, deadline, None),
         // Nobody can lead in two pools: their own threads collect.
         several => {
-            let _interest = several.iter().map(|backend| Interest::new(&**backend)).collect::<Vec<_>>();
-            park_until(done, deadline)
+            let (own, others): (Vec<_>, Vec<_>) = several.iter().partition(|backend| backend.runs_here());
+            let _interest = others.iter().map(|backend| Interest::new(&***backend)).collect::<Vec<_>>();
+            match own.first() {
+                None => park_until(done, deadline),
+                // It must not only wait. What the others tell unparks this thread, which may sleep elsewhere.
+                Some(own) => loop {
+                    let look = Instant::now() + LOOK;
+                    let until = deadline.map_or(look, |deadline| deadline.min(look));
+                    if own.drive(done, Some(until), None) {
+                        break true;
+                    }
+                    if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                        break false;
+                    }
+                },
+            }
         }
     }
 }

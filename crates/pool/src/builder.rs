@@ -120,7 +120,7 @@ impl PoolBuilder {
 
     /// Has each worker call `f(args..)` before its first task.
     ///
-    /// If it panics the worker has not begun. After three in a row nothing more is tried: all tasks end with [`TaskError::Refused`], and the
+    /// If it panics the worker has not begun. After three in a row (or fifty that were killed) nothing more is tried: all tasks end with [`TaskError::Refused`], and the
     /// pool takes no more; [`PoolError::is_broken`], whose text says what the last one died of.
     ///
     /// # Examples
@@ -206,20 +206,21 @@ impl PoolBuilder {
     }
 
     /// Only failures for which `f` is true are tried again. Called once for each failure that leaves another attempt, in the process that set it, on whichever thread hears of the failure; one that
-    /// panics means no.
+    /// panics means no. It must not wait for the pool.
     pub fn only_if(mut self, f: impl Fn(&TaskError) -> bool + Send + Sync + 'static) -> PoolBuilder {
         retry(&mut self.retry).only_if = Some(Arc::new(f));
         self
     }
 
     /// [`submit`](Pool::submit) waits while so many tasks are waiting and running, in every process that has a handle. What a worker of the pool submits itself counts, but does not wait: its own
-    /// task is one of those.
+    /// task is one of those. So it is with a task of a pool of threads.
     pub fn queue_bound(mut self, tasks: usize) -> PoolBuilder {
         self.queue_bound = Some(tasks);
         self
     }
 
-    /// At the [`queue_bound`](PoolBuilder::queue_bound), [`submit`](Pool::submit) fails with [`PoolError::is_full`] instead of waiting.
+    /// At the [`queue_bound`](PoolBuilder::queue_bound), [`submit`](Pool::submit) fails with [`PoolError::is_full`] instead of waiting. [`map`](Pool::map) and its like
+    /// hand out no more than there is room for, and fail only where others have taken it all.
     pub fn fail_when_full(mut self) -> PoolBuilder {
         self.fails_when_full = true;
         self
@@ -296,7 +297,7 @@ impl PoolBuilder {
     /// Starts the pool. Its workers are being started when this returns; [`Pool::ready`] waits until they are.
     ///
     /// # Errors
-    /// A number is 0 that may not be; a worker cannot be started.
+    /// A number is 0 that may not be, or a name has a NUL in it; a worker cannot be started.
     pub fn build(self) -> Result<Pool, PoolError> {
         static POOLS: AtomicU32 = AtomicU32::new(1);
         let invalid = |text| Err(PoolError::new(PoolErrorKind::Invalid, text));
@@ -311,6 +312,9 @@ impl PoolBuilder {
             return invalid("a pool takes at least one task");
         }
         let name = self.name.unwrap_or_else(|| format!("Pool-{}", POOLS.fetch_add(1, Ordering::Relaxed)));
+        if name.contains('\0') {
+            return invalid("a name has no NUL in it");
+        }
         let hard = self.hard_memory_limit.or(self.memory_limit.map(|soft| soft.saturating_mul(2)));
         let memory_limit = hard.map(|hard| MemoryLimit { soft: self.memory_limit.unwrap_or(u64::MAX), hard });
         let inline = std::env::var_os("MULTIPROC_INLINE").is_some_and(|value| value == "1");

@@ -5,7 +5,8 @@ use std::sync::mpsc::{Sender, channel};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
-type Call = Box<dyn FnOnce() + Send>;
+/// A callback with what it is given.
+pub(crate) type Call = Box<dyn FnOnce() + Send>;
 
 static CALLS: Mutex<Option<Sender<Call>>> = Mutex::new(None);
 

@@ -17,6 +17,7 @@ use multiproc_channel::{Bincode, GetError, Message, Queue, message};
 use multiproc_shm::Arena;
 use multiproc_shm::watching::{WaitOn, wait, wait_timeout};
 use multiproc_sync::{Atomic, Event};
+use multiproc_sys::robust;
 use serde::{Deserialize, Serialize};
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -63,6 +64,8 @@ pub(crate) struct Address {
 pub(crate) struct Client {
     address: Address,
     number: u32,
+    /// Of the process that has made it; fork() makes another.
+    life: u32,
     told: Inbox,
     lead: Lead,
     table: Mutex<Table>,
@@ -91,7 +94,7 @@ impl Client {
     /// The connection to the pool at `address`.
     pub(crate) fn of(address: Address) -> Result<Arc<Client>, PoolError> {
         let mut clients = lock(&CLIENTS);
-        if let Some(known) = clients.iter().find(|client| client.address.tell.id() == address.tell.id()) {
+        if let Some(known) = clients.iter().find(|client| client.is_ours() && client.address.tell.id() == address.tell.id()) {
             return Ok(known.clone());
         }
         // What comes back waits here as long as nobody collects it; the pool must not wait for that.
@@ -100,6 +103,7 @@ impl Client {
         let told = replies.receiver()?;
         let client = Arc::new_cyclic(|me| Client {
             number,
+            life: robust::life(),
             told,
             lead: Lead::default(),
             table: Mutex::default(),
@@ -123,6 +127,11 @@ impl Client {
         Ok(client)
     }
 
+    /// As [`Home::is_ours`](crate::home::Home::is_ours).
+    fn is_ours(&self) -> bool {
+        robust::life() == self.life
+    }
+
     pub(crate) fn address(&self) -> &Address {
         &self.address
     }
@@ -131,13 +140,15 @@ impl Client {
     where
         Wire: multiproc_channel::EncodeRef<B, Packet>,
     {
+        if !self.is_ours() {
+            return Err(PoolError::of_the_parent());
+        }
         let told = match self.address.tell.try_put_ref(what) {
-            Err(e) if e.is_full() => {
+            Err(e) if e.is_full() || e.is_would_block() => {
                 // Nobody collects: the pool shall.
                 let _ = self.address.bell.set();
                 self.address.tell.put_ref(what)
             }
-            Err(e) if e.is_would_block() => self.address.tell.put_ref(what),
             told => told,
         };
         let _ = self.address.bell.set();
@@ -273,6 +284,9 @@ impl Client {
 
     /// Takes one thing that was told; false when nothing was. When nothing will be, all tasks end.
     fn take_told(&self, within: Within) -> bool {
+        if !self.is_ours() {
+            return false;
+        }
         let told = match within {
             Within::Now => self.told.get_sealed(Within::Now),
             // Not one after the other: what the pool has not come to read may hold the queue open after its end.
@@ -424,6 +438,9 @@ impl Collector for OnlyTold<'_> {
 
 impl Backend for Client {
     fn drive(&self, done: &dyn Fn() -> bool, deadline: Option<Instant>, task: Option<TaskId>) -> bool {
+        if !self.is_ours() {
+            return done();
+        }
         let Some(worker) = self.helper() else { return self.lead.drive(self, done, deadline, task.is_none()) };
         if !worker.has_room() {
             // Nothing more fits on its desk: the pool grows, or says that all wait.
@@ -459,6 +476,10 @@ impl Backend for Client {
     }
 
     fn lose_interest(&self) {}
+
+    fn runs_here(&self) -> bool {
+        self.helper().is_some()
+    }
 
     fn stop(&self, id: TaskId, gently: bool) {
         if let Some(terms) = lock(&self.table).get(id).and_then(|entry| entry.terms.as_mut()) {

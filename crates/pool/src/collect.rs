@@ -23,10 +23,16 @@ use std::time::{Duration, Instant};
 /// Who waits for a pool that cannot hear its workers looks again this often; it is about to end.
 const PAUSE: Duration = Duration::from_millis(1);
 /// See [`Home::catch_up`].
-const CATCH_UP: Duration = Duration::from_secs(2);
+pub(crate) const CATCH_UP: Duration = Duration::from_secs(2);
+
+/// Numbers of messages go round here.
+const ROUND: u32 = 1 << 24;
 
 impl Backend for Home {
     fn drive(&self, done: &dyn Fn() -> bool, deadline: Option<Instant>, task: Option<TaskId>) -> bool {
+        if !self.is_ours() {
+            return done();
+        }
         self.lead.drive(self, done, deadline, task.is_none())
     }
 
@@ -45,7 +51,9 @@ impl Backend for Home {
     }
 
     fn stop(&self, id: TaskId, gently: bool) {
-        self.stop_task(id, gently);
+        if self.is_ours() {
+            self.stop_task(id, gently);
+        }
     }
 
     fn is_running(&self, id: TaskId) -> bool {
@@ -61,21 +69,32 @@ impl Backend for Home {
 
 impl Collector for Home {
     fn collect(&self, within: Within) -> bool {
-        let sealed = match self.tells.get_sealed(within) {
-            Ok(sealed) => sealed,
+        if !self.is_ours() {
+            return false;
+        }
+        let got = match self.tells.get_sealed_unless(within, || self.nudged.load(Ordering::SeqCst)) {
             Err(GetError::Shared(e @ Error::Corrupted(_))) => {
                 // Nothing that is told can be heard any more, and who waits is not to go round in the meantime.
                 self.give_up(PoolError::new(PoolErrorKind::Broken, format!("the pool cannot hear its workers: {e}")));
                 thread::park_timeout(PAUSE);
                 return false;
             }
-            // Time that is up, or shared memory that refuses for now, of which everybody else tells.
-            Err(_) => return false,
+            // Or time that is up, or shared memory that refuses for now, of which everybody else tells.
+            got => got,
         };
+        // Before whoever collects looks around.
+        self.nudged.store(false, Ordering::SeqCst);
         // A value that nobody waits for is dropped here, and a waker called: code of the user's, whose panic is no matter of this thread's.
-        let _ = catch_unwind(AssertUnwindSafe(|| self.heed(&sealed)));
-        self.look_around();
-        true
+        let heeded = got.is_ok_and(|sealed| {
+            let _ = catch_unwind(AssertUnwindSafe(|| self.heed(&sealed)));
+            true
+        });
+        // Nobody else gets anything there. Release pairs with the Acquire in `catch_up`.
+        let before = self.heeded.swap(self.tells.got_so_far(), Ordering::Release);
+        if heeded || before != self.heeded.load(Ordering::Relaxed) {
+            self.look_around();
+        }
+        heeded
     }
 
     fn nobody_leads(&self, called: bool) {
@@ -88,6 +107,9 @@ impl Collector for Home {
 impl Home {
     /// Collects, or waits for who does, until something that any task's outcome may bring about.
     pub(crate) fn drive_any(&self, done: &dyn Fn() -> bool, deadline: Option<Instant>) -> bool {
+        if !self.is_ours() {
+            return done();
+        }
         self.lead.drive(self, done, deadline, true)
     }
 
@@ -106,19 +128,13 @@ impl Home {
         }
     }
 
-    /// Everything that was told before this call has been taken notice of when it returns; but for what a process keeps back that is stopped in the middle of
-    /// telling, or has written over the queue: that is not waited for for long.
+    /// Everything that was told before this call has been taken notice of when it returns. It waits for no worker: one that has been stopped in the middle of telling something
+    /// has not told it. Nor for long where a process has written over the queue.
     pub(crate) fn catch_up(&self) {
-        let mark = self.next_mark.fetch_add(1, Ordering::Relaxed) + 1;
-        lock(&self.marks).push(mark);
-        let out = Out(TellHead::new(Tell::Nothing, 0, mark, 0), &());
-        let end = Instant::now().checked_add(CATCH_UP);
-        let in_time = || end.is_none_or(|end| Instant::now() < end);
-        while self.tell.try_put_ref(&out).is_err_and(|e| e.is_full() || e.is_would_block()) && in_time() {
-            self.collect_if_alone();
-            thread::yield_now();
-        }
-        self.drive_any(&|| !lock(&self.marks).contains(&mark), end);
+        let told = self.tells.put_so_far();
+        // Of numbers that go round, far less than half can lie between the two.
+        let is_behind = || told.wrapping_sub(self.heeded.load(Ordering::Acquire)) & (ROUND - 1);
+        self.drive_any(&|| is_behind() == 0 || is_behind() > ROUND / 2, Instant::now().checked_add(CATCH_UP));
     }
 
     fn heed(&self, sealed: &Sealed) {
@@ -136,11 +152,14 @@ impl Home {
             self.record(head.id, Ran { name: "task", worker: head.worker, since: head.since, ran: head.number, outcome });
         }
         match head.tell()? {
-            Tell::Nothing => lock(&self.marks).retain(|mark| *mark != head.id),
+            Tell::Nothing | Tell::Failed | Tell::Claimed | Tell::Taken => {}
             Tell::Ready => self.has_begun(head.worker),
             Tell::Value => {
                 let entry = lock(&self.table).remove(head.id)?;
-                if !entry.cancelled {
+                if entry.cancelled {
+                    // It had ended by itself.
+                    self.cancelled.fetch_sub(1, Ordering::SeqCst);
+                } else {
                     self.has_ended(&entry, true);
                     entry.pending.end(Ending::Value(rest, references, head.number));
                 }
@@ -172,7 +191,6 @@ impl Home {
             Tell::Decide => self.decide_claim(head.worker, head.id, head.number),
             Tell::Blocked => self.heed_blocked(head.worker, head.number as u32),
             Tell::Unblocked => self.heed_unblocked(head.worker),
-            Tell::Failed | Tell::Claimed | Tell::Taken => {}
         }
         Some(())
     }

@@ -19,6 +19,12 @@ use std::time::{Duration, Instant};
 
 /// So many workers in a row that fail to begin are enough.
 const FAILURES: u32 = 3;
+/// So many that somebody kills before they have begun. More, since it may not be their own doing.
+const KILLS: u32 = 50;
+/// Of those, so many are replaced at once.
+const KILLS_AT_ONCE: u32 = 4;
+/// No pause before another start is longer.
+const LONGEST_PAUSE: Duration = Duration::from_millis(160);
 /// A process stops within this time, unless the kernel has it wait for a disk.
 const STOPPING: Duration = Duration::from_millis(20);
 /// What a worker is asked, it asks one thing at a time.
@@ -65,6 +71,8 @@ pub(crate) struct Crew {
     next_index: u32,
     /// Workers that have ended before they had begun, in a row.
     failures: u32,
+    /// Workers that were killed before they had begun, in a row.
+    kills: u32,
     /// Workers that could not go on.
     unable: u32,
     /// Workers before this one are to be replaced, one at a time.
@@ -236,7 +244,7 @@ impl Home {
     /// A worker has begun.
     pub(crate) fn has_begun(&self, worker: u32) {
         let mut crew = lock(&self.crew);
-        crew.failures = 0;
+        (crew.failures, crew.kills) = (0, 0);
         if let Some(member) = crew.members.iter_mut().find(|member| member.index == worker) {
             member.is_ready = true;
         }
@@ -272,6 +280,7 @@ impl Home {
         };
         let pid = member.pid().unwrap_or(0);
         let (verdict, began) = (member.verdict.clone(), member.desk.is_ready());
+        let ended_by_us = member.leaving || verdict.is_some() || self.state() >= TERMINATED;
         drop(crew);
         let (cause, unable) = self.how_it_ended(index);
         let cause = Arc::new(cause);
@@ -294,23 +303,36 @@ impl Home {
         // Only now: until here, whoever is delivered one of these tasks again is told to leave it.
         let mut crew = lock(&self.crew);
         crew.members.retain(|member| member.index != index);
-        // Killed from outside, or asked to leave: that says nothing of whether the next can begin.
-        let was_killed = matches!(*cause, ProcessError::Signaled { signal: Signal::KILL | Signal::TERM, .. }) && !out_of_memory;
-        let failed = !began && self.state() < TERMINATED && !was_killed;
+        drop(crew);
+        self.forget_worker(index);
+        let mut crew = lock(&self.crew);
         if let Some(why) = unable {
             crew.unable += 1;
             if crew.unable >= FAILURES {
                 drop(crew);
                 self.give_up(PoolError::new(PoolErrorKind::Broken, format!("the pool's tasks cannot be taken: {why}")));
             }
-        } else if failed {
+            return;
+        }
+        if began || ended_by_us {
+            return;
+        }
+        // Killed from outside perhaps: that says little of whether the next can begin.
+        let was_killed = matches!(*cause, ProcessError::Signaled { signal: Signal::KILL | Signal::TERM, .. }) && !out_of_memory;
+        let steps = if was_killed {
+            crew.kills += 1;
+            crew.kills.checked_sub(KILLS_AT_ONCE)
+        } else {
             crew.failures += 1;
-            crew.next_start = Some(Instant::now() + Duration::from_millis(10 << crew.failures.min(6)));
-            if crew.failures >= FAILURES {
-                let text = format!("the pool's workers cannot begin: {cause}");
-                drop(crew);
-                self.give_up(PoolError::new(PoolErrorKind::Broken, text));
-            }
+            Some(crew.failures)
+        };
+        if let Some(steps) = steps {
+            crew.next_start = Some(Instant::now() + Duration::from_millis(10 << steps.min(4)).min(LONGEST_PAUSE));
+        }
+        if crew.failures >= FAILURES || crew.kills >= KILLS {
+            let text = format!("the pool's workers cannot begin: {cause}");
+            drop(crew);
+            self.give_up(PoolError::new(PoolErrorKind::Broken, text));
         }
     }
 

@@ -167,6 +167,11 @@ impl PoolError {
         PoolError::new(PoolErrorKind::Closed, "the pool has been closed")
     }
 
+    /// For a handle that has come along by fork().
+    pub(crate) fn of_the_parent() -> PoolError {
+        PoolError::new(PoolErrorKind::Invalid, "the pool is of the process that this one was forked from")
+    }
+
     pub(crate) fn full() -> PoolError {
         PoolError::new(PoolErrorKind::Full, "as many tasks as the pool's bound allows are waiting and running")
     }

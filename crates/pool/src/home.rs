@@ -19,11 +19,12 @@ use crate::supervise;
 use crate::table::{Claim, Ending, Entry, Pending, Saved, Table, Terms};
 #[cfg(feature = "trace")]
 use crate::trace::{Ran, Trace};
-use crate::wire::{Inbox, Out, Outbox, Packet, TaskHead, TaskId, Tell, TellHead, Wire};
+use crate::wire::{Inbox, Out, Outbox, Packet, TaskHead, TaskId, Wire};
 use multiproc_channel::{CodecError, Message, PutError, Queue};
 use multiproc_shm::Arena;
 use multiproc_sync::{Atomic, Event};
 use multiproc_sys::clock::now_nanos;
+use multiproc_sys::robust;
 use std::any::Any;
 use std::collections::HashMap;
 use std::fmt;
@@ -88,9 +89,10 @@ pub(crate) struct Home {
     pub(crate) cancelled: Atomic<u64>,
     pub(crate) table: Mutex<Table>,
     pub(crate) lead: Lead,
-    /// What somebody has put among the things told, to know when it is come to.
-    pub(crate) marks: Mutex<Vec<u64>>,
-    pub(crate) next_mark: AtomicU64,
+    /// How many of the things told have been taken notice of; written by whoever leads.
+    pub(crate) heeded: AtomicU32,
+    /// Whoever collects shall look around.
+    pub(crate) nudged: AtomicBool,
     pub(crate) crew: Mutex<Crew>,
     /// Tasks that are tried again, and when.
     pub(crate) later: Mutex<Vec<(Instant, TaskId)>>,
@@ -100,6 +102,8 @@ pub(crate) struct Home {
     /// The next client's number.
     pub(crate) client_numbers: Atomic<u32>,
     pub(crate) me: Weak<Home>,
+    /// Of the process that made it; fork() makes another.
+    made_in: u32,
     /// What clients know the pool's end by: the one side, until then, and the other.
     pub(crate) life: Mutex<Option<Outbox>>,
     pub(crate) life_seen: Inbox,
@@ -127,6 +131,8 @@ pub(crate) struct Home {
     /// Why no worker can be started.
     pub(crate) broken: Mutex<Option<PoolError>>,
     pub(crate) thread: Mutex<Option<JoinHandle<()>>>,
+    /// When the pool is terminated, if the last handle was dropped on the pool's own thread, which cannot wait for it there.
+    pub(crate) ends_by: Mutex<Option<Instant>>,
 }
 
 impl fmt::Debug for Home {
@@ -191,14 +197,15 @@ impl Home {
             cancelled,
             table: Mutex::default(),
             lead: Lead::default(),
-            marks: Mutex::default(),
-            next_mark: AtomicU64::new(0),
+            heeded: AtomicU32::new(0),
+            nudged: AtomicBool::new(false),
             crew: Mutex::default(),
             later: Mutex::default(),
             stops: Mutex::default(),
             remotes: Mutex::default(),
             client_numbers,
             me: me.clone(),
+            made_in: robust::life(),
             life: Mutex::new(Some(life)),
             life_seen,
             done: AtomicU64::new(0),
@@ -218,6 +225,7 @@ impl Home {
             interest: AtomicUsize::new(0),
             broken: Mutex::default(),
             thread: Mutex::default(),
+            ends_by: Mutex::default(),
             settings,
         });
         if home.settings.idle_timeout.is_none() {
@@ -234,6 +242,16 @@ impl Home {
         })?;
         *lock(&home.thread) = Some(thread);
         Ok(home)
+    }
+
+    /// Whether this process made the pool. In one that was forked from it everything shared is that one's: nothing is submitted, collected or asked to stop there.
+    pub(crate) fn is_ours(&self) -> bool {
+        robust::life() == self.made_in
+    }
+
+    /// Whether this is the pool's own thread, which runs wakers, and drops what nobody waits for.
+    pub(crate) fn is_supervised_here(&self) -> bool {
+        lock(&self.thread).as_ref().is_some_and(|supervisor| supervisor.thread().id() == std::thread::current().id())
     }
 
     pub(crate) fn state(&self) -> u32 {
@@ -265,6 +283,9 @@ impl Home {
 
     /// Whether one more task may be submitted now; an error when none may any more.
     fn has_room(&self) -> Result<bool, PoolError> {
+        if !self.is_ours() {
+            return Err(PoolError::of_the_parent());
+        }
         if let Some(broken) = self.broken() {
             return Err(broken);
         }
@@ -393,7 +414,13 @@ impl Home {
             catch_unwind(AssertUnwindSafe(|| retry.pause(tries + 1, &why))).ok().flatten().map(|pause| (tries, pause))
         });
         let mut table = lock(&self.table);
-        let Some(entry) = table.get(id).filter(|entry| !entry.cancelled) else { return };
+        let Some(entry) = table.get(id) else { return };
+        if entry.cancelled {
+            // It had failed by itself, and no worker will meet it any more.
+            table.remove(id);
+            self.cancelled.fetch_sub(1, Ordering::SeqCst);
+            return;
+        }
         // Who has been asked to stop meanwhile is not tried again.
         let may = entry.terms.as_ref().is_some_and(|terms| terms.retry.is_some());
         if let Some((_, pause)) = pause.filter(|(tries, _)| may && *tries == entry.head.tries) {
@@ -464,11 +491,11 @@ impl Home {
         lock(&self.contexts).remove(&id);
     }
 
-    /// Wakes whoever collects, to look around.
+    /// Wakes whoever collects, to look around. Not by a message: a worker that has been stopped in the middle of telling something keeps all others from it.
     pub(crate) fn nudge(&self) {
         if self.lead.is_led() {
-            // Full: whoever collects is awake.
-            let _ = self.tell.try_put_ref(&Out(TellHead::new(Tell::Nothing, 0, 0, 0), &()));
+            // Fails in a process made by fork(), where nobody collects.
+            let _ = self.tells.poke(|| self.nudged.store(true, Ordering::SeqCst));
         }
     }
 }

@@ -33,7 +33,9 @@ pub(crate) struct Local {
     settings: Settings,
     state: AtomicU32,
     next_id: AtomicU64,
+    /// Those without an outcome.
     tasks: Mutex<HashMap<TaskId, Arc<Open>>>,
+    /// Those that take room: counted before they are entered, and no more just before they have their outcome.
     open: AtomicUsize,
     waiting: Mutex<Vec<thread::Thread>>,
     /// Why no task is run: the initializer has failed.
@@ -57,6 +59,8 @@ pub(crate) struct Open {
     progress: AtomicU64,
     /// Ends it before it runs.
     cancel: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+    /// Its pool, by the address; nothing is read there.
+    pool: usize,
     /// Its pool's.
     context: Option<Arc<dyn Any + Send + Sync>>,
 }
@@ -169,8 +173,11 @@ impl Local {
                 tries += 1;
                 let outcome = failed.take().map_or_else(
                     || {
-                        let args = saved.open(|bytes, references| message::decode::<A, Bincode>(arena, bytes, references));
-                        let args = args.map_err(|e| TaskError::Unreadable(e.to_string()))?;
+                        let decode = || saved.open(|bytes, references| message::decode::<A, Bincode>(arena, bytes, references));
+                        let args = match catch_unwind(AssertUnwindSafe(decode)) {
+                            Ok(args) => args.map_err(|e| TaskError::Unreadable(e.to_string()))?,
+                            Err(panic) => return Err(TaskError::Unreadable(Panic::taken(&*panic).message)),
+                        };
                         let call = call.clone();
                         attempt(|| call(args))
                     },
@@ -196,19 +203,26 @@ impl Local {
         again: bool,
         call: impl FnOnce() -> Result<R, TaskError> + Send + 'static,
     ) -> Result<TaskId, PoolError> {
-        if !again {
-            self.wait_for_room()?;
+        if again {
+            // It has been counted before, as part of another.
+            self.open.fetch_add(1, Ordering::SeqCst);
+        } else {
+            self.enter()?;
         }
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        let task = Arc::new(Open { context: self.settings.context.clone(), ..Open::default() });
+        let task = Arc::new(Open { pool: self.address(), context: self.settings.context.clone(), ..Open::default() });
         lock(&self.tasks).insert(id, task.clone());
-        self.open.fetch_add(1, Ordering::SeqCst);
         let pool = self.clone();
         let (cancelled, unrun) = (slot.clone(), self.clone());
         *lock(&task.cancel) = Some(Box::new(move || {
+            unrun.leave();
             cancelled.settle(Err(TaskError::Cancelled), 0);
-            unrun.has_ended(id);
+            unrun.forget(id);
         }));
+        // Terminated meanwhile: whoever did that may not have found it.
+        if self.state() >= TERMINATED {
+            self.stop(id, true);
+        }
         let run = move || {
             // Whoever takes this decides what becomes of the task.
             if lock(&task.cancel).take().is_none() {
@@ -218,10 +232,14 @@ impl Local {
             HERE.with(|here| here.borrow_mut().push(task.clone()));
             let since = Instant::now();
             let broken = lock(&pool.broken).clone();
-            let outcome = broken.map_or_else(call, |why| Err(TaskError::Refused(why)));
+            let outcome = broken.map_or_else(|| attempt(call).and_then(|outcome| outcome), |why| Err(TaskError::Refused(why)));
             HERE.with(|here| here.borrow_mut().pop());
+            // Whoever sees the outcome finds the room.
+            pool.leave();
             slot.settle(outcome, since.elapsed().as_nanos() as u64);
-            pool.has_ended(id);
+            pool.forget(id);
+            // A value that nobody waits for is dropped here: code of the user's, whose panic would end the program.
+            let _ = catch_unwind(AssertUnwindSafe(move || drop(slot)));
         };
         match &self.threads {
             Some(threads) => threads.spawn_fifo(run),
@@ -230,29 +248,54 @@ impl Local {
         Ok(id)
     }
 
-    fn wait_for_room(&self) -> Result<(), PoolError> {
+    /// Counts one more task, when there is room for it.
+    fn enter(&self) -> Result<(), PoolError> {
         if let Some(broken) = &*lock(&self.broken) {
             return Err(broken.clone());
         }
-        let closed = || (self.state() != OPEN).then(PoolError::closed);
-        let Some(bound) = self.settings.queue_bound else { return closed().map_or(Ok(()), Err) };
+        // What a task submits is part of the work that has been taken, and does not wait for it.
+        let (last, bound) = match self.is_inside() {
+            true => (CLOSED, None),
+            false => (OPEN, self.settings.queue_bound),
+        };
         loop {
-            if let Some(closed) = closed() {
-                return Err(closed);
+            let more = |open| bound.is_none_or(|bound| open < bound).then_some(open + 1);
+            let entered = self.open.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more).is_ok();
+            // Only now: who closes the pool waits for what has been counted.
+            if self.state() > last {
+                if entered {
+                    self.leave();
+                }
+                return Err(PoolError::closed());
             }
-            if self.open_tasks() < bound {
+            if entered {
                 return Ok(());
             }
             if self.settings.fails_when_full {
                 return Err(PoolError::full());
             }
-            self.drive(&|| self.open_tasks() < bound || self.state() != OPEN, None, None);
+            self.drive(&|| bound.is_none_or(|bound| self.open_tasks() < bound) || self.state() != OPEN, None, None);
         }
     }
 
-    fn has_ended(&self, id: TaskId) {
-        lock(&self.tasks).remove(&id);
+    /// Counts one task less.
+    fn leave(&self) {
         self.open.fetch_sub(1, Ordering::SeqCst);
+        lock(&self.waiting).iter().for_each(thread::Thread::unpark);
+    }
+
+    fn address(&self) -> usize {
+        std::ptr::from_ref(self).addr()
+    }
+
+    /// Whether this thread runs a task of this pool.
+    pub(crate) fn is_inside(&self) -> bool {
+        HERE.try_with(|here| here.borrow().iter().any(|task| task.pool == self.address())).unwrap_or(false)
+    }
+
+    /// A task has its outcome.
+    fn forget(&self, id: TaskId) {
+        lock(&self.tasks).remove(&id);
         lock(&self.waiting).iter().for_each(thread::Thread::unpark);
     }
 
@@ -264,7 +307,9 @@ impl Local {
 
     /// Waits until all tasks have ended.
     pub(crate) fn finish(&self, deadline: Option<Instant>) -> bool {
-        let done = self.drive(&|| self.open_tasks() == 0, deadline, None);
+        // In this order: a task is entered before it ceases to count.
+        let ended = || self.open_tasks() == 0 && lock(&self.tasks).is_empty();
+        let done = self.drive(&ended, deadline, None);
         if done {
             self.state.fetch_max(FINISHED, Ordering::SeqCst);
         }
@@ -317,6 +362,10 @@ impl Backend for Local {
     fn take_interest(&self) {}
 
     fn lose_interest(&self) {}
+
+    fn runs_here(&self) -> bool {
+        self.threads.as_ref().is_some_and(|threads| threads.current_thread_index().is_some())
+    }
 
     fn stop(&self, id: TaskId, _: bool) {
         let Some(task) = lock(&self.tasks).get(&id).cloned() else { return };

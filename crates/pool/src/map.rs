@@ -270,7 +270,8 @@ impl Pool {
         // What is left of it is stopped, also when the iterator panics.
         let mut out = Out { backend, chunks: VecDeque::new(), again: BTreeMap::new(), ended: Arc::default() };
         loop {
-            while out.chunks.len() < AHEAD * workers {
+            // What is out makes room.
+            while out.chunks.len() < AHEAD * workers && (out.chunks.is_empty() || !self.would_refuse()) {
                 let chunk: Vec<T> = items.by_ref().take(next).collect();
                 if chunk.is_empty() {
                     break;
@@ -489,7 +490,7 @@ where
     type Item = Result<R, TaskError>;
 
     fn next(&mut self) -> Option<Result<R, TaskError>> {
-        while self.out.len() < self.feed.window {
+        while self.out.len() < self.feed.window && (self.out.is_empty() || !self.feed.pool.would_refuse()) {
             let Some(task) = self.feed.next() else { break };
             self.out.push_back(task);
         }
@@ -530,7 +531,8 @@ where
         loop {
             let free = self.out.iter().position(Option::is_none);
             let place = free.unwrap_or(self.out.len());
-            if place >= self.feed.window {
+            let none_out = || self.out.iter().all(Option::is_none);
+            if place >= self.feed.window || self.feed.pool.would_refuse() && !none_out() {
                 break;
             }
             match self.feed.next() {

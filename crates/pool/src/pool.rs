@@ -18,7 +18,6 @@ use crate::wire::TaskHead;
 use multiproc_channel::Message;
 use multiproc_process::Args;
 use multiproc_sys::clock::now_nanos;
-use multiproc_sys::robust;
 use serde::de::{self, Deserializer};
 use serde::ser::{self, Serializer};
 use serde::{Deserialize, Serialize};
@@ -38,6 +37,11 @@ use std::time::{Duration, Instant};
 ///
 /// # Crash safety
 /// `kill -9` of a worker at any instruction: no task is lost, none has two outcomes, nobody hangs. When the process that made the pool dies, so do the workers.
+///
+/// A worker that is *stopped* (SIGSTOP, a debugger) has not died: where it was about to take a task or to tell an outcome, the others wait until it goes on or is killed. The pool's own
+/// process does not: times and limits hold, and [`terminate`](Pool::terminate) ends it all.
+///
+/// In a process that `fork()` has made a handle is of no use: it submits nothing, and each wait ends at once.
 ///
 /// # In other processes
 /// A handle travels, to workers of the pool as well; a task there that waits for another one runs others meanwhile. What is submitted goes through the process that made
@@ -94,13 +98,18 @@ struct Owner(Arc<Home>);
 
 impl Drop for Owner {
     fn drop(&mut self) {
+        let home = &self.0;
         // In a process made by fork() the pool is the parent's.
-        if robust::forked() {
+        if !home.is_ours() {
             return;
         }
-        let home = &self.0;
-        home.advance(CLOSED);
         let in_time = Instant::now().checked_add(home.settings.shutdown_timeout);
+        if home.is_supervised_here() {
+            *lock(&home.ends_by) = in_time;
+            home.advance(CLOSED);
+            return;
+        }
+        home.advance(CLOSED);
         if !home.wait_until_finished(in_time) {
             home.advance(TERMINATED);
             // It ends without the workers' help, so not all at once: the queue by which they would tell of it may have been written over.
@@ -119,6 +128,10 @@ impl Drop for LocalOwner {
     fn drop(&mut self) {
         let local = &self.0;
         local.close();
+        // A task that had the last handle would wait for itself; its pool lasts as long as its tasks.
+        if local.is_inside() {
+            return;
+        }
         if !local.finish(Instant::now().checked_add(local.settings().shutdown_timeout)) {
             local.terminate();
             // A thread that goes on cannot be ended.
@@ -127,8 +140,9 @@ impl Drop for LocalOwner {
 }
 
 impl Home {
+    /// Not on the pool's own thread, which would have to go on for that: false at once.
     fn wait_until_finished(&self, deadline: Option<Instant>) -> bool {
-        self.drive_any(&|| self.state() == FINISHED, deadline)
+        !self.is_supervised_here() && self.drive_any(&|| self.state() == FINISHED, deadline)
     }
 }
 
@@ -220,6 +234,16 @@ impl Pool {
             Kind::Remote(client) => client.address().usual.terms(),
             Kind::Local(local) => Terms { retry: local.0.settings().retry.clone(), ..Terms::default() },
         }
+    }
+
+    /// Whether one more task would be refused for want of room, as far as can be said without submitting it.
+    pub(crate) fn would_refuse(&self) -> bool {
+        let (settings, open) = match &self.kind {
+            Kind::Processes(owner) => (&owner.0.settings, owner.0.open_tasks()),
+            Kind::Remote(_) => return false,
+            Kind::Local(local) => (local.0.settings(), local.0.open_tasks()),
+        };
+        settings.fails_when_full && settings.queue_bound.is_some_and(|bound| open >= bound)
     }
 
     pub(crate) fn is_local(&self) -> bool {
@@ -365,8 +389,9 @@ impl Pool {
         let Some(home) = self.home() else { return true };
         let all = || {
             let crew = lock(&home.crew);
-            crew.members.iter().filter(|member| member.is_ready && !member.leaving && member.pid().is_some()).count()
-                >= home.target.load(Ordering::SeqCst)
+            // One that has died and is not buried yet was ready.
+            let counts = |member: &&Member| member.is_ready && !member.leaving && member.pid().is_some() && !member.has_ended();
+            crew.members.iter().filter(counts).count() >= home.target.load(Ordering::SeqCst)
         };
         home.drive_any(&|| all() || home.state() != OPEN, Instant::now().checked_add(timeout)) && all()
     }

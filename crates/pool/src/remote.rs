@@ -4,6 +4,7 @@ use crate::asked::{Asked, First, Usual};
 use crate::backend::Backend;
 use crate::caller::Caller;
 use crate::client::Address;
+use crate::collect::CATCH_UP;
 use crate::error::{PoolError, TaskError};
 use crate::home::{FINISHED, Home, OPEN, TERMINATED, lock};
 use crate::table::{Claim, Ending, Entry, Pending, Saved, Table, Terms};
@@ -100,7 +101,19 @@ impl Home {
     }
 
     pub(crate) fn heed_client(&self, number: u32, outbox: Outbox) {
+        self.forget_clients();
         lock(&self.remotes).clients.insert(number, outbox);
+    }
+
+    /// Lets go of clients whose processes have ended.
+    pub(crate) fn forget_clients(&self) {
+        lock(&self.remotes).clients.retain(|_, outbox| !outbox.is_disconnected());
+    }
+
+    /// A worker has ended: it waits for nothing, and is told nothing, any more.
+    pub(crate) fn forget_worker(&self, worker: u32) {
+        lock(&self.remotes).blocked.remove(&worker);
+        self.forget_clients();
     }
 
     /// A client has submitted a task.
@@ -229,7 +242,9 @@ impl Home {
     /// The pool has ended. Clients cannot tell it anything any more, what they have told is refused, and who still waits there sees the end.
     pub(crate) fn leave_clients(&self) {
         let _ = self.tells.close();
-        while !self.tells.is_empty() {
+        // What cannot be taken, because a peer has written over it, is not waited for.
+        let end = Instant::now().checked_add(CATCH_UP);
+        while !self.tells.is_empty() && end.is_none_or(|end| Instant::now() < end) {
             self.collect_if_alone();
             thread::yield_now();
         }

@@ -3,7 +3,7 @@
 use crate::TaskError;
 use crate::crew::Verdict;
 use crate::home::{Home, lock};
-use crate::supervise::Next;
+use crate::supervise::{Next, later};
 use crate::table::{Ending, Pending};
 use crate::wire::TaskId;
 use multiproc_process::Signal;
@@ -34,7 +34,7 @@ impl Home {
             }
             drop(crew);
             if !gently {
-                lock(&self.stops).push(Stop { id, at: Instant::now() + self.settings.grace, told: false });
+                lock(&self.stops).push(Stop { id, at: later(Instant::now(), self.settings.grace), told: false });
                 let _ = self.bell.set();
             }
         }
@@ -100,10 +100,43 @@ impl Home {
                     return false;
                 }
                 member.end_task(stop.id, Verdict::Cancelled(stop.id), Signal::TERM);
-                (stop.told, stop.at) = (true, now + self.settings.grace);
+                (stop.told, stop.at) = (true, later(now, self.settings.grace));
             }
             next.at(stop.at);
             true
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Pool;
+    use multiproc_process::Args;
+    use std::panic::resume_unwind;
+    use std::time::Duration;
+
+    fn storm<R: multiproc_channel::Message + Send>(pool: &Pool, f: <() as Args>::Fn<R>) {
+        for n in 0..1500 {
+            let task = pool.submit((), f).unwrap();
+            (0..n % 100 * 20).for_each(|_| std::hint::spin_loop());
+            pool.backend().stop(task.id, true);
+        }
+    }
+
+    /// A task that ends by itself while it is being cancelled counts no longer, and leaves nothing.
+    #[test]
+    fn the_count_of_what_is_cancelled_goes_down() {
+        for retries in [0, 1] {
+            let pool = Pool::builder().workers(1).retries(retries).build().unwrap();
+            storm(&pool, || 1u32);
+            storm(&pool, || -> u32 { resume_unwind(Box::new(5)) });
+            let home = pool.home().unwrap();
+            let by = Instant::now() + Duration::from_secs(30);
+            while home.cancelled.get() > 0 || !lock(&home.table).is_bare() {
+                assert!(Instant::now() < by, "{} cancelled", home.cancelled.get());
+                pool.apply((), || ()).unwrap();
+            }
+        }
     }
 }

@@ -18,6 +18,16 @@ const MEMORY_CHECK: Duration = Duration::from_millis(50);
 /// Before a start that has failed is tried again.
 const START_AGAIN: Duration = Duration::from_millis(50);
 
+/// No task is looked after more often than this for its time.
+const SHORTEST_LOOK: Duration = Duration::from_millis(1);
+/// As good as for ever, and told by any clock.
+const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
+/// The moment `by` after `from`. A time that the clock cannot tell is for ever.
+pub(crate) fn later(from: Instant, by: Duration) -> Instant {
+    from + by.min(CENTURY)
+}
+
 /// When to look again.
 #[derive(Debug, Default)]
 pub(crate) struct Next(Option<Instant>);
@@ -28,7 +38,7 @@ impl Next {
     }
 
     fn after(&mut self, time: Duration) {
-        self.at(Instant::now() + time);
+        self.at(later(Instant::now(), time));
     }
 }
 
@@ -65,6 +75,13 @@ fn look_after(home: &Arc<Home>) {
         home.watch_the_clock(&mut next);
         home.watch_memory(&mut next);
         home.watch_stops(&mut next);
+        if let Some(by) = *lock(&home.ends_by) {
+            if by <= Instant::now() {
+                home.advance(TERMINATED);
+            } else {
+                next.at(by);
+            }
+        }
         if home.state() >= TERMINATED {
             let since = *terminated.get_or_insert_with(|| {
                 home.end_all(&|| TaskError::Cancelled);
@@ -72,7 +89,7 @@ fn look_after(home: &Arc<Home>) {
                 Instant::now()
             });
             let _ = home.tasks.close();
-            let kill_at = since + home.settings.grace;
+            let kill_at = later(since, home.settings.grace);
             if killed || Instant::now() >= kill_at {
                 killed = true;
                 home.signal_all(Signal::KILL);
@@ -139,7 +156,7 @@ impl Home {
         let mut table = lock(&self.table);
         // A task may be started right after this look.
         let Some(shortest) = table.shortest_timeout() else { return };
-        next.after(shortest);
+        next.after(shortest.max(SHORTEST_LOOK));
         let now = now_nanos();
         let mut late = Vec::new();
         for member in &crew.members {
@@ -177,18 +194,19 @@ impl Home {
 
     /// Starts workers that are missing, and lets go of those that are too many.
     fn staff(&self, next: &mut Next) {
-        let target = self.target.load(Ordering::SeqCst);
+        let before = self.target.load(Ordering::SeqCst);
         // Workers that wait for tasks and can run nothing meanwhile are made up for, up to as many again.
-        let target = target + self.blocked().min(target);
+        let target = before + self.blocked().min(before);
         let open = self.open_tasks();
         let wanted = match self.settings.idle_timeout {
             Some(_) => target.min(open.max(self.kept(next))),
             None => target,
         };
-        loop {
+        while self.state() < TERMINATED {
             {
                 let crew = lock(&self.crew);
-                if crew.staff() >= wanted {
+                // Perhaps they have become fewer meanwhile.
+                if crew.staff() >= wanted || self.target.load(Ordering::SeqCst) < before {
                     break;
                 }
                 if let Some(at) = crew.next_start.filter(|at| *at > Instant::now()) {
@@ -218,7 +236,7 @@ impl Home {
         // An idle one that has set SIGTERM aside.
         let (now, grace) = (Instant::now(), self.settings.grace);
         for member in crew.members.iter_mut().filter(|member| member.leaving && member.desk.is_idle()) {
-            let by = *member.leaves_by.get_or_insert(now + grace);
+            let by = *member.leaves_by.get_or_insert(later(now, grace));
             if by <= now {
                 member.signal(Signal::KILL);
             } else {

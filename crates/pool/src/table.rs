@@ -198,6 +198,12 @@ impl Table {
         Some(pending)
     }
 
+    /// Whether nothing is entered, not even what has been cancelled.
+    #[cfg(test)]
+    pub(crate) fn is_bare(&self) -> bool {
+        self.free.len() == self.places.len()
+    }
+
     /// All tasks without an outcome, removed.
     pub(crate) fn drain(&mut self) -> Vec<Entry> {
         self.open = 0;

@@ -1,8 +1,8 @@
 //! [`Task`]: a call that a pool has been given, and its outcome when it has one.
 
 use crate::backend::Backend;
-use crate::callbacks;
-use crate::error::TaskError;
+use crate::callbacks::{self, Call};
+use crate::error::{PoolError, TaskError};
 use crate::home::lock;
 use crate::panics::Panic;
 use crate::table::{Ending, Pending};
@@ -40,8 +40,8 @@ struct State<R> {
 
 /// Told when a task has its outcome.
 pub(crate) trait Listener<R>: Send {
-    /// May take the outcome.
-    fn ended(&mut self, outcome: &mut Option<Result<R, TaskError>>);
+    /// May take the outcome; what is to be called for it, when no lock is held.
+    fn ended(&mut self, outcome: &mut Option<Result<R, TaskError>>) -> Option<Call>;
 }
 
 impl<R> Slot<R> {
@@ -56,12 +56,13 @@ impl<R> Slot<R> {
         state.ran = ran;
         let (threads, waker, listener) = (std::mem::take(&mut state.threads), state.waker.take(), state.listener.take());
         self.failed.store(state.outcome.as_ref().is_some_and(Result::is_err), Ordering::Relaxed);
-        if let Some(mut listener) = listener {
-            listener.ended(&mut state.outcome);
-        }
+        let call = listener.and_then(|mut listener| listener.ended(&mut state.outcome));
         // Release pairs with the Acquire in `is_done`.
         self.done.store(true, Ordering::Release);
         drop(state);
+        if let Some(call) = call {
+            callbacks::call(call);
+        }
         threads.iter().for_each(Thread::unpark);
         if let Some(waker) = waker {
             // Code of the user's, on whichever thread collects.
@@ -173,7 +174,10 @@ impl<R> Task<R> {
     #[doc(alias = "exception")]
     #[doc(alias = "get")]
     pub fn join(mut self) -> Result<R, TaskError> {
-        self.wait_until(None);
+        if !self.wait_until(None) {
+            // Nothing else ends a wait without a limit.
+            return Err(PoolError::of_the_parent().into());
+        }
         self.take()
     }
 
@@ -268,12 +272,17 @@ impl<R: Send + 'static> Task<R> {
 
     pub(crate) fn listen(&self, mut listener: impl Listener<R> + 'static) {
         let mut state = lock(&self.slot.state);
-        if !self.slot.done.load(Ordering::Acquire) {
+        let call = if !self.slot.done.load(Ordering::Acquire) {
             state.listener = Some(Box::new(listener));
+            None
         } else if state.outcome.is_some() {
-            listener.ended(&mut state.outcome);
+            listener.ended(&mut state.outcome)
         } else {
-            listener.ended(&mut Some(Err(TaskError::AlreadyJoined)));
+            listener.ended(&mut Some(Err(TaskError::AlreadyJoined)))
+        };
+        drop(state);
+        if let Some(call) = call {
+            callbacks::call(call);
         }
     }
 }
@@ -284,11 +293,10 @@ struct Callback<F> {
 }
 
 impl<R: Send + 'static, F: FnOnce(Result<R, TaskError>) + Send + 'static> Listener<R> for Callback<F> {
-    fn ended(&mut self, outcome: &mut Option<Result<R, TaskError>>) {
+    fn ended(&mut self, outcome: &mut Option<Result<R, TaskError>>) -> Option<Call> {
         self.backend.lose_interest();
-        if let (Some(f), Some(outcome)) = (self.f.take(), outcome.take()) {
-            callbacks::call(Box::new(move || f(outcome)));
-        }
+        let (f, outcome) = (self.f.take()?, outcome.take()?);
+        Some(Box::new(move || f(outcome)))
     }
 }
 
@@ -317,7 +325,10 @@ impl<R> Future for Task<R> {
         if this.is_done() {
             return Poll::Ready(this.take());
         }
-        lock(&this.slot.state).waker = Some(context.waker().clone());
+        // The user's code, like that of the one before, which is dropped: outside of the lock.
+        let waker = context.waker().clone();
+        let before = lock(&this.slot.state).waker.replace(waker);
+        drop(before);
         this.want();
         // It may have ended before the waker was there.
         if this.slot.done.load(Ordering::Acquire) { Poll::Ready(this.take()) } else { Poll::Pending }

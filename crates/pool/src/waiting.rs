@@ -1,6 +1,7 @@
 //! Waiting for several tasks: [`wait_tasks`] and [`as_completed`].
 
 use crate::backend::{Backend, distinct, drive_all};
+use crate::callbacks::Call;
 use crate::error::TaskError;
 use crate::home::lock;
 use crate::task::{Listener, Task};
@@ -116,11 +117,12 @@ impl Ended {
 pub(crate) struct Place(pub(crate) usize, pub(crate) Arc<Ended>);
 
 impl<R> Listener<R> for Place {
-    fn ended(&mut self, _: &mut Option<Result<R, TaskError>>) {
+    fn ended(&mut self, _: &mut Option<Result<R, TaskError>>) -> Option<Call> {
         lock(&self.1.list).push_back(self.0);
         if let Some(thread) = &*lock(&self.1.waiting) {
             thread.unpark();
         }
+        None
     }
 }
 

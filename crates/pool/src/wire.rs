@@ -49,7 +49,7 @@ pub(crate) struct TaskHead {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub(crate) enum Tell {
-    /// Nothing: whoever collects shall look around.
+    /// What was never written.
     Nothing = 0,
     /// It has begun, and its initializer is done.
     Ready = 1,

@@ -30,6 +30,11 @@ pub(crate) struct Job {
 }
 
 impl Job {
+    /// All that the child will jump to.
+    pub(crate) fn addresses(&self) -> (usize, usize, Vec<usize>) {
+        (self.run, self.function, self.worker_inits.clone())
+    }
+
     fn true_seal(&self) -> u64 {
         let inits = self.worker_inits.iter().map(|&init| init as u64);
         let words: Vec<u64> = [self.run as u64, self.function as u64].into_iter().chain(inits).collect();

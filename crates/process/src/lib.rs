@@ -39,6 +39,8 @@ mod shutdown;
 pub mod signal;
 mod start;
 pub mod stdio;
+#[doc(hidden)]
+pub mod testing;
 pub mod threads;
 mod tree;
 mod worker;

@@ -20,7 +20,7 @@ use multiproc_sys::{age, crash, limits};
 use std::hash::{BuildHasher, RandomState};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
 
 const MAGIC: u64 = u64::from_le_bytes(*b"mltiproc");
 /// Changes whenever the meaning of shared memory does.
@@ -116,6 +116,8 @@ pub struct Arena {
     slot: AtomicU32,
     pub(crate) generation: AtomicU32,
     process: AtomicU64,
+    /// This process has its byte locked: see [`crate::gone`].
+    pub(crate) attends: AtomicBool,
     /// Slot 0.
     coordinator: &'static Slot,
 }
@@ -212,6 +214,7 @@ impl Arena {
             slot: AtomicU32::new(slot.index),
             generation: AtomicU32::new(slot.generation),
             process: AtomicU64::new(Who::process(slot.index, std::process::id())),
+            attends: AtomicBool::new(false),
             coordinator,
             memory,
             layout,

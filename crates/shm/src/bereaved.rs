@@ -5,6 +5,7 @@
 use crate::arena::{Arena, SlotId};
 use crate::error::Error;
 use crate::roster::SlotState;
+use multiproc_sys::{presence, task};
 use std::sync::atomic::Ordering;
 
 /// A process without a parent that is not gone.
@@ -31,10 +32,29 @@ impl Arena {
             if state == SlotState::Live && (dying || !slot.is_dead()) && self.parent_gone(slot)? {
                 // Relaxed: stored before the slot became live.
                 let pid = slot.pid.load(Ordering::Relaxed);
-                all.push(Bereaved { slot: SlotId { index, generation }, pid, detached: slot.is_detached(), dying });
+                let detached = slot.is_detached();
+                if dying || self.is_process_of(index, pid) && (detached || !self.has_parent_here(pid)) {
+                    all.push(Bereaved { slot: SlotId { index, generation }, pid, detached, dying });
+                }
             }
         }
         Ok(all)
+    }
+
+    /// Whether a pid is that of the process in a slot. Who is bereaved is killed, and a peer may have written any number over the roster's: so the kernel is
+    /// asked who has the slot's byte, where it keeps such locks.
+    fn is_process_of(&self, index: u32, pid: u32) -> bool {
+        if !self.attends.load(Ordering::Relaxed) {
+            return true;
+        }
+        self.fd().is_ok_and(|fd| presence::holder(fd, index).is_ok_and(|holder| holder == Some(pid)))
+    }
+
+    /// Whether the parent of a process, by what the kernel says, takes part: then it is no orphan, whatever the roster says.
+    fn has_parent_here(&self, pid: u32) -> bool {
+        let Some(parent) = task::parent_of(pid).filter(|_| self.attends.load(Ordering::Relaxed)) else { return false };
+        let takes_part = |index| self.fd().is_ok_and(|fd| presence::holder(fd, index).is_ok_and(|holder| holder == Some(parent)));
+        parent == std::process::id() || (0..self.slots_high()).any(takes_part)
     }
 
     /// Whether the process in a slot is still the same, and alive.

@@ -29,6 +29,7 @@ impl Arena {
             && presence::take(fd, index).unwrap_or(false)
         {
             slot.mark_attended();
+            self.attends.store(true, Ordering::Relaxed);
         }
     }
 

@@ -172,25 +172,13 @@ impl Arena {
             return true;
         }
         let mut note = None;
-        let mut sleep = || loop {
-            word.prepare();
-            let fenced = fence();
-            if ready() {
-                break false;
-            }
-            // Not before: the fence may take long.
-            if note.is_none() {
-                note = self.note_wait(op, index, deadline);
-            }
-            let timed_out = word.sleep(deadline, !fenced) == Wait::TimedOut;
-            if ready() {
-                // Watchers may sleep here too, and the wake that has come may have been meant for all.
-                word.pass_on_if_owed();
-                break false;
-            }
-            if timed_out {
-                break true;
-            }
+        let mut sleep = || {
+            // Not before the fence, which may take long.
+            word.sleep_until(deadline, &fence, &ready, || {
+                if note.is_none() {
+                    note = self.note_wait(op, index, deadline);
+                }
+            })
         };
         // The caller's lock passes on by its death, and so does what it owes to watchers.
         let timed_out = match robust::current() {

@@ -83,6 +83,23 @@ impl Watched {
         thread::spawn(move || self.watch(me, until, habits))
     }
 
+    /// As the one that waits does it, beside watchers.
+    fn wait(&'static self, until: u32) {
+        let ready = || self.news.load(Ordering::Acquire) >= until;
+        loop {
+            self.word.prepare();
+            if ready() {
+                break;
+            }
+            let _ = self.word.sleep(None, false);
+            if ready() {
+                self.word.pass_on_if_owed();
+                break;
+            }
+        }
+        self.word.finish();
+    }
+
     fn put(&'static self, news: u32) {
         self.word.commit_and_kick_lightly(Thread, || self.news.store(news, Ordering::Release));
     }
@@ -129,6 +146,17 @@ fn one_comes_back(habits: Habits) {
 /// It has been known for long that there are several.
 fn one_comes_back_to_several(habits: Habits) {
     comes_back(of_several(), habits);
+}
+
+/// While this watcher is about to sleep and somebody tells of something, another announces itself, who has nothing of it.
+fn another_comes_meanwhile(habits: Habits) {
+    let watched = of_several();
+    let watcher = watched.watcher(1, 1, habits);
+    let putter = thread::spawn(move || watched.put(1));
+    let other = thread::spawn(move || _ = watched.word.announce(2, &watched.seconds));
+    watcher.join().unwrap();
+    putter.join().unwrap();
+    other.join().unwrap();
 }
 
 /// Watched by others before, so that each compares the count from the first time on.
@@ -198,13 +226,15 @@ fn waiter_leaves() {
     watcher.join().unwrap();
 }
 
-/// A watcher comes while the one that waits is woken, and goes on waiting.
+/// A watcher that waits for more comes while the one that waits is woken.
 fn waiter_is_woken() {
     let watched: &Watched = shared();
+    let waiter = thread::spawn(move || watched.wait(1));
+    watched.word.watch().0.await_asleep(1);
     let watcher = watched.watcher(1, 2, GOOD);
-    watched.word.prepare();
     watched.put(1);
     watched.put(2);
+    waiter.join().unwrap();
     watcher.join().unwrap();
 }
 
@@ -220,6 +250,7 @@ fn all_watchers_are_told() {
 fn nobody_hides_a_wake_from_another() {
     always(|| one_comes_back(GOOD));
     always(|| one_comes_back_to_several(GOOD));
+    always(|| another_comes_meanwhile(GOOD));
 }
 
 #[test]

@@ -5,6 +5,7 @@
 
 use loom as checker;
 
+mod handles;
 #[path = "../../shm/tests/world/mod.rs"]
 mod world;
 
@@ -28,13 +29,12 @@ mod raw {
     pub(crate) mod signals;
 }
 
-use beneath::{AtomicU32, Ordering, RawLock, Thread, WaitWord, Who, Without, crash};
+use beneath::{Thread, Without, crash};
+use handles::{Books, Counted, nests, take};
 use loom::thread;
 use raw::event::RawEvent;
-use raw::hold::{Hold, Left};
 use raw::ledger;
 use raw::signals::RawSignals;
-use std::sync::atomic::Ordering::SeqCst;
 use world::check::{BOTH, ONE_ORDER, holds};
 use world::shared::shared;
 
@@ -161,27 +161,6 @@ fn signals() -> &'static RawSignals {
     signals
 }
 
-/// As the handle does it.
-fn take(signals: &'static RawSignals) {
-    if signals.try_take() {
-        return;
-    }
-    signals.gate.lock();
-    let took = signals.take_in_turn(|word, ready| {
-        loop {
-            word.prepare();
-            if ready() {
-                break;
-            }
-            let _ = word.sleep(None, false);
-        }
-        word.finish();
-        true
-    });
-    assert!(took);
-    signals.open(Who { thread: Thread });
-}
-
 fn two_takers() {
     let signals = signals();
     let takers = [thread::spawn(|| take(signals)), thread::spawn(|| take(signals))];
@@ -263,66 +242,9 @@ fn each_rule_of_a_signal_semaphore_is_needed() {
 
 // --- Semaphore ------------------------------------------------------------------------------------
 
-#[derive(Default)]
-struct Books {
-    entries: [AtomicU32; 2],
-    freed: WaitWord,
-    gate: RawLock,
-    /// Outside of loom's reckoning.
-    holders: std::sync::atomic::AtomicU32,
-}
-
-impl Books {
-    fn enter(&'static self, slot: usize) -> bool {
-        let taken = || ledger::sum(&self.entries);
-        if !ledger::enter(&self.entries[slot], 1, taken) {
-            self.freed.commit_and_kick_in_order(Thread, 1, || ledger::leave(&self.entries[slot]));
-            return false;
-        }
-        assert_eq!(self.holders.fetch_add(1, SeqCst), 0, "two have the one permit");
-        thread::yield_now();
-        true
-    }
-
-    fn give_back(&'static self, slot: usize) {
-        self.holders.fetch_sub(1, SeqCst);
-        self.freed.commit_and_kick_in_order(Thread, 1, || ledger::leave(&self.entries[slot]));
-    }
-
-    /// As the handle does it, in the gate.
-    fn enter_in_turn(&'static self, slot: usize) {
-        self.gate.lock();
-        loop {
-            loop {
-                self.freed.prepare();
-                if ledger::sum(&self.entries) == 0 {
-                    break;
-                }
-                let _ = self.freed.sleep(None, false);
-            }
-            self.freed.finish();
-            if self.enter(slot) {
-                break;
-            }
-        }
-        self.gate.unlock(Thread);
-    }
-
-    /// The cleaner of a dead slot.
-    fn clean(&'static self, slot: usize, had: bool) {
-        if had {
-            self.holders.fetch_sub(1, SeqCst);
-        }
-        self.freed.commit_and_kick_in_order(Thread, 1, || {
-            self.entries[slot].swap(0, Ordering::SeqCst);
-        });
-        self.freed.pass_on_to_all();
-    }
-}
-
 /// Two of different processes take the one permit without a lock, or see that they cannot.
 fn two_enter() {
-    let books: &Books = shared();
+    let books: &Books<2> = shared();
     let other = thread::spawn(|| {
         if books.enter(1) {
             books.give_back(1);
@@ -337,7 +259,7 @@ fn two_enter() {
 
 /// One waits in the gate while another comes and goes past it.
 fn one_waits() {
-    let books: &Books = shared();
+    let books: &Books<2> = shared();
     let waiter = thread::spawn(|| {
         books.enter_in_turn(1);
         books.give_back(1);
@@ -350,7 +272,7 @@ fn one_waits() {
 
 /// Who takes or gives back dies at each step, and is cleaned up after.
 fn holder_dies(k: u32) {
-    let books: &Books = shared();
+    let books: &Books<2> = shared();
     let waiter = thread::spawn(|| {
         books.enter_in_turn(1);
         books.give_back(1);
@@ -390,24 +312,6 @@ fn each_rule_of_a_semaphore_is_needed() {
 }
 
 // --- RLock ----------------------------------------------------------------------------------------
-
-#[derive(Default)]
-struct Counted {
-    lock: RawLock,
-    hold: Hold,
-}
-
-fn nests(counted: &'static Counted, me: u64) {
-    assert_eq!(counted.hold.again(me), Some(false), "somebody else's count");
-    counted.lock.lock();
-    counted.hold.begin(me, true);
-    assert_eq!(counted.hold.again(me), Some(true));
-    assert_eq!(counted.hold.leave(), Left::Held);
-    assert!(counted.hold.is_vouched_for());
-    assert_eq!(counted.hold.leave(), Left::Nothing { vouched_for: true });
-    counted.lock.unlock(Thread);
-    assert_eq!(counted.hold.again(me), Some(false));
-}
 
 fn two_nest() {
     let counted: &Counted = shared();

@@ -41,6 +41,17 @@ pub fn is_taken(file: BorrowedFd<'_>, at: u32) -> io::Result<bool> {
     Ok(i32::from(found.l_type) != libc::F_UNLCK)
 }
 
+/// The id of the other process that has byte `at` locked, by what the kernel says.
+///
+/// # Errors
+/// As [`take`].
+pub fn holder(file: BorrowedFd<'_>, at: u32) -> io::Result<Option<u32>> {
+    let mut found = byte(libc::F_RDLCK, at);
+    fcntl(file, FcntlArg::F_GETLK(&mut found))?;
+    let taken = i32::from(found.l_type) != libc::F_UNLCK;
+    Ok(u32::try_from(found.l_pid).ok().filter(|_| taken))
+}
+
 #[cfg(test)]
 #[allow(unsafe_code)]
 mod tests {
@@ -81,6 +92,8 @@ mod tests {
             std::thread::yield_now();
         }
         assert!(!take(file.as_fd(), 3).unwrap());
+        assert_eq!(holder(file.as_fd(), 3).unwrap(), Some(child as u32));
+        assert_eq!(holder(file.as_fd(), 4).unwrap(), None);
         // SAFETY: a child of this test, which nobody else waits for.
         assert_eq!(unsafe { libc::kill(child, libc::SIGKILL) }, 0);
         // SAFETY: a null status is allowed.

@@ -31,6 +31,11 @@ pub fn process_of(thread: u32) -> Option<u32> {
     status_number(&format!("/proc/{thread}/status"), "Tgid:")
 }
 
+/// The parent of a process.
+pub fn parent_of(pid: u32) -> Option<u32> {
+    status_number(&format!("/proc/{pid}/status"), "PPid:")
+}
+
 /// Whether a debugger has attached to the calling process.
 pub fn is_traced() -> bool {
     status_number("/proc/self/status", "TracerPid:").is_some_and(|pid| pid != 0)
@@ -56,6 +61,7 @@ mod tests {
                 let mine = nix::unistd::gettid().as_raw() as u32;
                 assert!(threads(me).unwrap().contains(&(mine, "a name )".into())));
                 assert_eq!(process_of(mine), Some(me));
+                assert_eq!(parent_of(me), Some(std::os::unix::process::parent_id()));
             })
             .unwrap()
             .join()

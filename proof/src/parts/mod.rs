@@ -1,9 +1,14 @@
 //! The parts of the proof, in the order in which they run.
 
+pub mod ageing;
+mod fuzz;
 mod hostile;
+mod miri;
 mod models;
 mod mutants;
 pub mod peers;
+mod single_step;
+mod start;
 mod steps;
 mod timeouts;
 
@@ -23,4 +28,16 @@ pub struct Part {
 }
 
 /// All of them.
-pub const ALL: &[Part] = &[models::PART, steps::PART, mutants::PART, hostile::PART, timeouts::PART, peers::PART];
+pub const ALL: &[Part] = &[
+    models::PART,
+    steps::PART,
+    single_step::PART,
+    mutants::PART,
+    hostile::PART,
+    fuzz::PART,
+    miri::PART,
+    start::PART,
+    timeouts::PART,
+    ageing::PART,
+    peers::PART,
+];

@@ -13,7 +13,11 @@ const MODELS: &[(&str, &str)] = &[
     ("multiproc-shm", "moves"),
     ("multiproc-shm", "protocol_t"),
     ("multiproc-shm", "watchers"),
+    ("multiproc-channel", "ring_model"),
+    ("multiproc-channel", "queue_schedules"),
+    ("multiproc-channel", "pipe_model"),
     ("multiproc-sync", "models"),
+    ("multiproc-sync", "schedules"),
     ("multiproc-sync", "condition_model"),
     ("multiproc-sync", "barrier_model"),
 ];

@@ -10,7 +10,8 @@ use serde::de::DeserializeOwned;
 
 /// The default codec: serde through bincode, integers at their fixed width, little endian.
 ///
-/// Decoding refuses lengths that a message of its size cannot hold before it allocates for them, and bytes that are left over.
+/// Decoding refuses lengths that a message of its size cannot hold before it allocates for them, and bytes that are left over. A list whose elements take no
+/// bytes (`Vec<()>`) is as long as its message says, which in corrupted memory may be any length: do not send one.
 /// Not self-describing: `#[serde(flatten)]`, `skip_serializing_if` and untagged enums do not work with it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Bincode;

@@ -28,6 +28,7 @@
 //!
 //! What the process of one end writes all the time lies together, and apart from what the other writes.
 
+use super::way::{Received, Sent};
 use multiproc_shm::Error;
 use multiproc_shm::arena::Arena;
 use multiproc_shm::memory::Shared;
@@ -49,23 +50,6 @@ pub(crate) struct Side {
     pub(crate) sent: Sent,
     pub(crate) received: Received,
     pub(crate) end: End,
-}
-
-#[derive(Debug)]
-#[repr(C, align(64))]
-pub(crate) struct Sent {
-    pub(crate) tail: AtomicU64,
-    pub(crate) cw: WaitWord,
-    pub(crate) ring: AtomicU64,
-    pub(crate) backed: AtomicU64,
-    pub(crate) putting: AtomicU64,
-}
-
-#[derive(Debug)]
-#[repr(C, align(64))]
-pub(crate) struct Received {
-    pub(crate) head: AtomicU64,
-    pub(crate) pw: WaitWord,
 }
 
 #[derive(Debug)]

@@ -12,10 +12,11 @@
 //! | using the end | the same | those who sleep there watch its life word; the cleaner makes the owner a grave |
 //! | having let go, before it has told | an end without a user | the kernel wakes who sleeps at the other end |
 
-use super::cell::{CLOSED, End, GONE, Owner, PipeCell, Received, Sent};
+use super::cell::{CLOSED, End, GONE, Owner, PipeCell};
 use super::error::Refused;
 use super::record::{Form, Head, Ring, WORD_RECORD, position};
 use super::turn::{NotMine, Turn};
+use super::way::{Received, Sent};
 use crate::ring::Patience;
 use multiproc_shm::raw::Who;
 use multiproc_shm::roster::SlotState;

@@ -1,6 +1,6 @@
 //! Pipes: two ends, each used by one process at a time, and a ring without a lock for each way.
 //!
-//! Reading order: [`cell`] (the words and their tables), [`record`] (the ring, whose records commit themselves), [`turn`] and [`local`] (an end in this
+//! Reading order: [`cell`] (the words and their tables), [`record`] (the ring, whose records commit themselves), [`way`] (the commits), [`turn`] and [`local`] (an end in this
 //! process: whose turn, who uses it, how the other end is), [`wait`], [`send`], [`recv`], [`kind`] (what the cleaner and the collector do with a pipe), then the
 //! handles: [`connection`], [`builder`], [`error`].
 //!
@@ -17,3 +17,4 @@ mod recv;
 mod send;
 mod turn;
 mod wait;
+mod way;

@@ -6,11 +6,7 @@
 //!
 //! Nothing here is trusted: a head with another check than its position asks for, or with a size that no sender may use, is corruption.
 
-use multiproc_shm::blocks::BlockId;
-use multiproc_shm::objects::RawRef;
-use multiproc_shm::{Arena, Error};
-use multiproc_sys::cache;
-use std::sync::atomic::{AtomicU64, Ordering};
+use crate::beneath::{Arena, AtomicU64, BlockId, Error, Ordering, RawRef, cache};
 
 const HEAD: u64 = 8;
 /// A payload of so many bytes is copied by words, as it was written a moment ago: a wider load of them would wait until they, and all that was stored

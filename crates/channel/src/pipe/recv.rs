@@ -25,9 +25,6 @@ use multiproc_shm::{Error, record};
 use multiproc_sys::{crash, spin};
 use std::sync::atomic::Ordering;
 
-/// Parts of a ring after each of which the receiver looks whether the sender sleeps.
-const LOOKS: u64 = 4;
-
 const LINE: u64 = 64;
 
 /// So many bytes received since the last wait are a stream.
@@ -224,17 +221,7 @@ impl Local {
 
     #[inline]
     fn commit_taking(&self, who: Who, first: First<'_>, tell: bool) {
-        let received = self.received();
-        let next = first.at + first.head.size();
-        // A power of two, as the ring is.
-        let part = first.ring.len / LOOKS;
-        // Release pairs with the Acquire of the sender: the record has been read.
-        if tell || (first.at ^ next) & part.wrapping_neg() != 0 {
-            received.pw.commit_and_kick_lightly(who.thread, || received.head.store(next, Ordering::Release));
-        } else {
-            received.head.store(next, Ordering::Release);
-        }
-        crash::point("pipe.taken");
+        self.received().commit_taking(who.thread, first.ring, first.at, first.head, tell);
     }
 }
 

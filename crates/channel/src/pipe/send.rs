@@ -181,14 +181,7 @@ impl Local {
     /// Commits the record at `tail` and wakes the receiver if it sleeps.
     #[inline]
     pub(super) fn commit(&self, who: Who, ring: &Ring, tail: u64, head: Head) -> Result<(), Error> {
-        let sent = self.sent();
-        let (word, value) = ring.commit_word(tail, head)?;
-        // Release pairs with the Acquire in `Ring::head`.
-        sent.cw.commit_and_kick_lightly(who.thread, || word.store(value, Ordering::Release));
-        crash::point("pipe.kicked");
-        // Relaxed: for this process, and for the next user of the end, who has it with the owner word.
-        sent.tail.store(tail + head.size(), Ordering::Relaxed);
-        Ok(())
+        self.sent().commit(who.thread, ring, tail, head)
     }
 
     /// The ring of the way from this end, if there is one.

@@ -5,11 +5,7 @@
 //! and `tail` is corruption, found before anything is copied.
 
 use super::cell::End;
-use multiproc_shm::blocks::BlockId;
-use multiproc_shm::memory::Round;
-use multiproc_shm::objects::RawRef;
-use multiproc_shm::{Arena, Error};
-use std::sync::atomic::{AtomicU64, Ordering};
+use crate::beneath::{Arena, AtomicU64, BlockId, Error, Ordering, RawRef, Round};
 
 /// Bytes of a record that names a block.
 pub(crate) const BLOCK_RECORD: u64 = 16;

@@ -22,12 +22,7 @@
 
 use super::dead::DeadCell;
 use super::volume::Volume;
-use multiproc_shm::Error;
-use multiproc_shm::blocks::BlockId;
-use multiproc_shm::memory::Shared;
-use multiproc_shm::raw::{RawLock, WaitWord};
-use multiproc_sys::age;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use crate::beneath::{AtomicU32, AtomicU64, BlockId, Error, Ordering, RawLock, Shared, WaitWord, age};
 
 /// Most items a queue can be bounded to: item numbers have 24 bits.
 pub const MAX_CAPACITY: usize = (1 << 23) - 1;
@@ -102,6 +97,13 @@ impl QueueCell {
         }
     }
 
+    /// Items that may wait.
+    #[inline]
+    pub(crate) fn capacity(&self) -> u32 {
+        // A constant that a peer may have written over: bounded where it is used.
+        self.capacity.load(Ordering::Relaxed).min(MAX_CAPACITY as u64) as u32
+    }
+
     /// Bytes put up to the tail and got up to `head`; `None` when an end has moved on.
     pub(crate) fn put_and_got(&self, head: End) -> Option<(End, End)> {
         let got = self.consumed.got_bytes.at(head)?;
@@ -152,9 +154,6 @@ impl Consumed {
 #[allow(unsafe_code)]
 // SAFETY: `repr(C)` of atomics and types that are `Shared`.
 unsafe impl Shared for QueueCell {}
-
-const _: () = assert!(size_of::<QueueCell>() <= 512);
-const _: () = assert!(size_of::<Produced>() == 64 && size_of::<Consumed>() == 64);
 
 pub(crate) const POSITION_BITS: u32 = 40;
 pub(crate) const POSITION_MASK: u64 = (1 << POSITION_BITS) - 1;

@@ -12,11 +12,12 @@
 //! | after the commit of the last message, before the wake | joiners asleep | the cleaner: see [`super::join`] |
 //! | having cleared `attention` | returned leases that nobody looks for | the next getter finds `OWNER_DIED` and looks |
 
-use super::bytes::{Form, Head, read_small};
+use super::bytes::Form;
 use super::cell::{CLOSED, End, NO_SENDER};
 use super::hands::InHand;
 use super::lease::{Leased, Returned};
-use super::{Bytes, GaveUp, Patience, Ring, Usual, dead};
+use super::usual::First;
+use super::{GaveUp, Patience, Ring, Usual, dead};
 use crate::error::GetError;
 use crate::message::Arrival;
 use multiproc_shm::blocks::{BlockId, BlockState};
@@ -24,24 +25,9 @@ use multiproc_shm::notes::Op;
 use multiproc_shm::raw::{Acquired, Who};
 use multiproc_shm::scope::References;
 use multiproc_shm::{Error, record};
+use multiproc_sys::clock::Deadline;
 use multiproc_sys::crash;
 use std::sync::atomic::Ordering;
-
-/// The first record of the ring.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct First {
-    pub(crate) bytes: Bytes,
-    pub(crate) at: End,
-    pub(crate) head: Head,
-}
-
-impl First {
-    /// Where it ends.
-    #[inline]
-    pub(crate) fn end(&self) -> End {
-        self.at.after(self.head.size())
-    }
-}
 
 /// What stands first for delivery.
 pub(crate) enum Next {
@@ -56,28 +42,9 @@ impl Ring {
     /// it is handed over.
     #[inline]
     pub(crate) fn get_usual(&self, who: Who, into: &mut [u64]) -> Usual<(usize, InHand)> {
-        let (cell, consumed) = (self.cell, &self.cell.consumed);
-        if self.place.get().is_none() || !cell.clock.lock_free(who) {
-            return Usual::Not;
-        }
-        // Acquire pairs with the Release of who returned a lease.
-        let none_returned = cell.attention.load(Ordering::Acquire) == 0;
-        // Counted bytes and attempts are seen to elsewhere.
-        let uncounted = self.max_bytes() == 0 && cell.max_attempts.load(Ordering::Relaxed) == 0;
-        let Ok(Some(first)) = self.first_in_ring() else { return Usual::Locked };
-        let plain = first.head.form() == Form::Inline && first.head.references() == 0;
-        let fits = |ring| read_small(ring, first.at, first.head, into);
-        if !(none_returned && uncounted && plain && first.bytes.piece().is_some_and(fits)) {
-            return Usual::Locked;
-        }
-        crash::point("get.copied_usual");
-        let hand = self.note_in_hand(first.at.seq(), 1);
-        crash::point("get.in_hand_usual");
-        consumed.pw.commit_and_kick_lightly(who.thread, || first.end().store(&consumed.head));
-        crash::point("get.kicked_usual");
-        self.tell_joiners(who);
-        cell.clock.unlock_held(who.thread);
-        Usual::Done((first.head.len() as usize, hand))
+        let Some(bytes) = self.place.get() else { return Usual::Not };
+        let note = |seq| self.note_in_hand(seq, 1);
+        self.cell.get_usual(who, self.arena(), *bytes, into, note, || self.tell_joiners(who))
     }
 
     /// Takes the next message, with or without having `clock`.
@@ -165,6 +132,13 @@ impl Ring {
         tail == head && cell.ended.load(Ordering::Relaxed) | cell.attention.load(Ordering::Relaxed) == 0
     }
 
+    /// Waits until there is something to get, or `stop` is true.
+    pub(crate) fn await_message(&self, deadline: Option<Deadline>, stop: impl Fn() -> bool) -> Result<(), GetError> {
+        self.as_getter(Patience::Until(deadline), |_| {
+            self.wait(Op::Get, &self.cell.produced.cw, deadline, || self.can_get() || stop()).map_err(|why| self.get_failed(why))
+        })
+    }
+
     fn await_next(&self, patience: Patience) -> Result<Next, GetError> {
         loop {
             // Returned leases are delivered first. Acquire pairs with the Release of who returned one.
@@ -198,18 +172,7 @@ impl Ring {
     /// The record at `at`, which is the head or the end of a record behind it; `None` at the tail.
     #[inline]
     pub(crate) fn record_at(&self, at: End) -> Result<Option<First>, Error> {
-        let mut tail = End::noted(&self.cell.consumed.tail_seen);
-        // The putters' line is looked at only when everything seen there last is taken.
-        if at == tail {
-            tail = self.tail();
-            tail.note(&self.cell.consumed.tail_seen);
-        }
-        if at == tail {
-            return Ok(None);
-        }
-        let bytes = self.bytes()?.ok_or(Error::Corrupted(&"a queue without a ring"))?;
-        let head = bytes.read_head(self.arena(), at, tail)?;
-        Ok(Some(First { bytes, at, head }))
+        self.cell.record_at(self.arena(), at, || self.bytes())
     }
 
     #[inline]

@@ -3,8 +3,9 @@
 //! What a death leaves is what [`super::get`] says; the note in `hands` counts how many items the commit takes.
 
 use super::bytes::Form;
-use super::get::{First, Next};
+use super::get::Next;
 use super::hands::MAX_IN_HAND;
+use super::usual::First;
 use super::{Patience, Ring};
 use crate::batch::Arrivals;
 use crate::error::GetError;

@@ -119,12 +119,7 @@ fn slot_died(arena: &Arena, object: Object, slot: u32) -> Result<(), Error> {
     }
     // It may have died between returning a lease and saying so.
     raise_attention(arena, cell)?;
-    // Or between a commit, or ending the queue, and telling the other side.
-    cell.consumed.pw.commit_and_kick(arena.who()?.thread, || {});
-    cell.consumed.pw.pass_on_to_all();
-    cell.produced.cw.pass_on_to_all();
-    // Or having cleared one of these words, before the wake.
-    cell.consumed.join.pass_on_to_all();
+    cell.wake_the_others(arena.who()?.thread);
     cell.dead.wake.pass_on_to_all();
     Ok(())
 }
@@ -149,13 +144,7 @@ fn is_in_lease_table(arena: &Arena, cell: &QueueCell, object: Object, wanted: u3
 }
 
 fn raise_attention(arena: &Arena, cell: &QueueCell) -> Result<(), Error> {
-    let me = arena.who()?.thread;
-    let produced = &cell.produced;
-    produced.cw.commit_and_kick(me, || {
-        if cell.leases.load(Ordering::Acquire) != 0 {
-            cell.attention.store(1, Ordering::SeqCst);
-        }
-    });
+    cell.raise_attention(arena.who()?.thread);
     dead::raise(cell, arena.who()?, || {});
     // It may have died between finishing the last message and saying so, or asleep as the last of the joiners.
     join::wake(arena, cell, || {})

@@ -15,7 +15,8 @@
 use super::bytes::Form;
 use super::cell::{MAX_LEASES, age};
 use super::dead::{Holder, standing};
-use super::get::{First, Next};
+use super::get::Next;
+use super::usual::First;
 use super::{Patience, Ring, dead};
 use crate::error::GetError;
 use multiproc_shm::blocks::{BlockId, BlockState};

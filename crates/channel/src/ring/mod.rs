@@ -1,7 +1,7 @@
 //! Design A: a byte ring with two robust locks, in which the waiter keeps its lock.
 //!
-//! Reading order: [`cell`] (the words and their tables), [`bytes`] (records), [`segments`] (of a queue without a bound), [`put`], [`get`], [`hands`] (who has taken what),
-//! [`get_many`], [`lease`], [`dead`], [`join`], [`watched`] (as one of several things to wait for), [`kind`] (what the cleaner and the collector do with a queue). Here: what they have in common,
+//! Reading order: [`cell`] (the words and their tables), [`bytes`] (records), [`segments`] (of a queue without a bound), [`usual`] (the short way of both operations), [`put`], [`get`], [`hands`] (who has taken what),
+//! [`get_many`], [`lease`], [`dead`], [`join`], [`watched`] (as one of several things to wait for), [`wakes`] and [`kind`] (what the cleaner and the collector do with a queue). Here: what they have in common,
 //! and the one way of waiting.
 //!
 //! Whoever waits for room or for data sleeps on a [`WaitWord`] *while holding its lock*; the others queue on the lock. So no wake can
@@ -19,11 +19,13 @@ pub(crate) mod kind;
 pub(crate) mod lease;
 pub(crate) mod put;
 pub(crate) mod segments;
+pub(crate) mod usual;
 mod volume;
+mod wakes;
 mod watched;
 
 use bytes::Bytes;
-use cell::{End, QueueCell};
+use cell::{Consumed, End, Produced, QueueCell};
 use multiproc_shm::blocks::{BlockId, BlockState};
 use multiproc_shm::notes::Op;
 use multiproc_shm::raw::{Acquired, LockFailed, RawLock, WaitWord, Who};
@@ -32,6 +34,10 @@ use multiproc_sys::clock::Deadline;
 use multiproc_sys::spin;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
+pub(crate) use usual::Usual;
+
+const _: () = assert!(size_of::<QueueCell>() <= 512);
+const _: () = assert!(size_of::<Produced>() == 64 && size_of::<Consumed>() == 64);
 
 /// How long an operation may wait.
 #[derive(Clone, Copy, Debug)]
@@ -55,17 +61,6 @@ impl From<Error> for GaveUp {
     fn from(e: Error) -> GaveUp {
         GaveUp::Failed(e)
     }
-}
-
-/// How far the short way of an operation came, which is that of a small message without references through a ring that is there, has room for it, and
-/// whose lock is free.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Usual<T> {
-    Done(T),
-    /// Nothing has been done, and the lock is the caller's.
-    Locked,
-    /// Nothing has been done.
-    Not,
 }
 
 /// What bounds a queue; of attempts 0 stands for any number.
@@ -106,8 +101,7 @@ impl Ring {
 
     #[inline]
     pub(crate) fn capacity(&self) -> u32 {
-        // A constant that a peer may have written over: bounded where it is used.
-        self.cell.capacity.load(Ordering::Relaxed).min(cell::MAX_CAPACITY as u64) as u32
+        self.cell.capacity()
     }
 
     /// Bytes that an encoded message may have.

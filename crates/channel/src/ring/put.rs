@@ -11,7 +11,7 @@
 //! | after the commit, before the wake | a message, or all of a run, and a sleeping getter | the kernel wakes it: `cw` is pending |
 //! | after the wake | `plock` with a dead owner | the kernel wakes the next |
 
-use super::bytes::{BLOCK_RECORD, Form, Head, write_plain};
+use super::bytes::{BLOCK_RECORD, Form, Head};
 use super::cell::{CLOSED, End, NO_RECEIVER};
 use super::segments::FIRST_BACKING;
 use super::{Bytes, GaveUp, Patience, Ring, Usual, segments};
@@ -19,7 +19,6 @@ use crate::batch::Batch;
 use crate::error::PutFailed;
 use crate::message::{Load, Parcel};
 use multiproc_shm::blocks::{BlockId, BlockState};
-use multiproc_shm::memory::Round;
 use multiproc_shm::notes::Op;
 use multiproc_shm::raw::{Acquired, Who};
 use multiproc_shm::{Error, Held, record};
@@ -67,34 +66,7 @@ impl Ring {
         let (Some(payload), Some(ring)) = (parcel.plain(), self.place.get().and_then(|bytes| bytes.piece())) else {
             return Usual::Not;
         };
-        if !self.cell.plock.lock_free(who) {
-            return Usual::Not;
-        }
-        let (tail, record) = (self.tail(), inline_head(payload, &[]));
-        if !self.has_usual_room(ring, tail, record.size()) {
-            return Usual::Locked;
-        }
-        write_plain(ring, tail, record, payload);
-        crash::point("put.written_usual");
-        let produced = &self.cell.produced;
-        produced.cw.commit_and_kick_lightly(who.thread, || tail.after(record.size()).store(&produced.tail));
-        crash::point("put.kicked_usual");
-        self.cell.plock.unlock_held(who.thread);
-        Usual::Done(())
-    }
-
-    /// Whether an inline record of `size` bytes may be put and there is room for it, by what was seen last of the getters' end.
-    #[inline]
-    fn has_usual_room(&self, ring: Round, tail: End, size: u64) -> bool {
-        let produced = &self.cell.produced;
-        let seen = End::noted(&produced.head_seen);
-        let (items, capacity) = (tail.items_since(seen), self.capacity());
-        let left = u64::from(capacity.wrapping_sub(items + 1)) * BLOCK_RECORD;
-        items < capacity
-            && tail.bytes_since(seen) + size + left <= ring.size()
-            && tail.position() + size <= produced.ring_backed.load(Ordering::Relaxed)
-            && self.max_bytes() == 0
-            && self.ended() & (CLOSED | NO_RECEIVER) == 0
+        self.cell.put_usual(who, ring, payload)
     }
 
     /// Puts whatever message, with or without having `plock`.

@@ -45,8 +45,11 @@ fn a_dead_owner_is_reported_until_somebody_vouches() {
     .unwrap();
     assert!(lock.owner_died());
     assert_eq!(lock.last_owner(), (7, 9));
+    // Whoever asks for the count after the mark misses none of the deaths that the mark tells of no more.
+    assert_eq!(lock.deaths(), 0);
     for _ in 0..3 {
         assert_eq!(lock.lock(who()), Ok(Acquired::OwnerDied));
+        assert!(lock.deaths() > 0);
         lock.unlock_inconsistent(who().thread);
     }
     assert_eq!(lock.lock(who()), Ok(Acquired::OwnerDied));

@@ -89,6 +89,34 @@ impl WaitWord {
         why
     }
 
+    /// The loop of the one sleeper: announces itself, makes `fence`, looks, sleeps, until it is `ready`. True when time is up. `before_sleep` is called before each sleep. The
+    /// fence tells whether it was one; if not, a kick may be missed.
+    pub fn sleep_until(
+        &self,
+        deadline: Option<Deadline>,
+        fence: impl Fn() -> bool,
+        ready: impl Fn() -> bool,
+        mut before_sleep: impl FnMut(),
+    ) -> bool {
+        loop {
+            self.prepare();
+            let fenced = fence();
+            if ready() {
+                return false;
+            }
+            before_sleep();
+            let timed_out = self.sleep(deadline, !fenced) == Wait::TimedOut;
+            if ready() {
+                // Watchers may sleep here too, and the wake that has come may have been meant for all.
+                self.pass_on_if_owed();
+                return false;
+            }
+            if timed_out {
+                return true;
+            }
+        }
+    }
+
     /// Takes the announcement of the one sleeper back.
     #[inline]
     pub fn finish(&self) {

@@ -1,6 +1,6 @@
 //! Asking loom: whether all outcomes of a scene are as they must be. It ends a model in which all threads wait: that is how a lost wake shows.
 
-use super::{Without, set_world};
+use super::{Without, set_world, told};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -40,9 +40,17 @@ pub(crate) fn holds_within(
         if !loud {
             std::panic::set_hook(Box::new(|_| {}));
         }
-        let end = catch_unwind(AssertUnwindSafe(|| model.check(scene)));
+        let end = catch_unwind(AssertUnwindSafe(|| {
+            model.check(move || {
+                told::begin();
+                scene();
+            });
+        }));
         std::panic::set_hook(hook);
         let Err(why) = end else { return true };
+        if loud {
+            told::print();
+        }
         let hangs = why.downcast_ref::<String>().is_some_and(|text| text.contains("deadlock"));
         HANGS.store(hangs, SeqCst);
         false

@@ -1,6 +1,6 @@
 //! Deaths: a thread ends at one of its steps, and the kernel does its part.
 
-use super::{gate, robust};
+use super::{gate, robust, told};
 use crate::checker::thread_local;
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -16,7 +16,8 @@ thread_local! {
 }
 
 /// A crash point of the shipping code.
-pub(crate) fn point(_id: &'static str) {
+pub(crate) fn point(id: &'static str) {
+    told::note(id);
     pass();
 }
 
@@ -31,6 +32,7 @@ fn pass() {
     let left = STEPS_LEFT.with(|left| left.replace(left.get().saturating_sub(1)));
     if left == 1 {
         EVERY.with(|every| every.set(false));
+        told::note("dies");
         // Past the panic hook, which would print each death.
         resume_unwind(Box::new(Died));
     }

@@ -12,6 +12,7 @@ pub(crate) mod gate;
 pub(crate) mod robust;
 pub(crate) mod schedules;
 pub(crate) mod shared;
+mod told;
 
 pub(crate) use crate::checker::sync::atomic::Ordering;
 use crate::checker::sync::{self, Condvar, Mutex};
@@ -49,6 +50,8 @@ pub(crate) enum Without {
     Sticky,
     /// The waiters' bit of a free lock in the hands of who takes it.
     Inherited,
+    /// What a Release store of a long word publishes.
+    Publication,
     /// The wake in the same step as the removal of the bit that asks for one.
     OneStep,
     /// The wake that a woken sleeper passes on.
@@ -92,10 +95,14 @@ fn ordered<R>(order: Ordering, result: R) -> R {
 #[derive(Debug)]
 pub(crate) struct AtomicU32(OnceLock<Inner>);
 
+/// One who sleeps on a word, and with what it is woken if that is one of several.
+#[derive(Debug)]
+struct Sleeper(thread::ThreadId, Option<&'static (Mutex<bool>, Condvar)>);
+
 #[derive(Debug)]
 struct Inner {
     value: sync::atomic::AtomicU32,
-    asleep: Mutex<Vec<thread::ThreadId>>,
+    asleep: Mutex<Vec<Sleeper>>,
     woken: Condvar,
     /// One more sleeps.
     came: Condvar,
@@ -209,7 +216,7 @@ macro_rules! plain {
             }
             pub(crate) fn store(&self, new: $of, order: Ordering) {
                 crash::step();
-                self.inner().store(new, order);
+                self.inner().store(new, if lacks(Without::Publication) { Ordering::Relaxed } else { order });
             }
         }
     };
@@ -255,10 +262,15 @@ pub(crate) mod futex {
     /// Whoever asks for it, the kernel too.
     pub(crate) fn wake_now(word: &AtomicU32, count: u32) -> usize {
         let mut asleep = word.inner().asleep.lock().unwrap();
+        told::note("wakes");
         let mut woken = 0;
         while woken < count as usize && !asleep.is_empty() {
             let newest = asleep.len() - 1;
-            asleep.remove(if NEWEST_FIRST.load(Relaxed) == 0 { 0 } else { newest });
+            let Sleeper(_, of_several) = asleep.remove(if NEWEST_FIRST.load(Relaxed) == 0 { 0 } else { newest });
+            if let Some((is_woken, bell)) = of_several {
+                *is_woken.lock().unwrap() = true;
+                bell.notify_one();
+            }
             woken += 1;
         }
         if woken > 0 {
@@ -281,6 +293,7 @@ pub(crate) struct Word<'a> {
 /// Sleeps on the first word; the others are looked at, as nobody wakes for them.
 pub(crate) fn wait_any(words: &[Word<'_>], deadline: Option<Deadline>, _sliced: bool) -> Wait {
     crash::step();
+    told::note("sleeps");
     let me = thread::current().id();
     let (first, others) = words.split_first().unwrap();
     {
@@ -288,7 +301,7 @@ pub(crate) fn wait_any(words: &[Word<'_>], deadline: Option<Deadline>, _sliced: 
         if first.word.newest() != first.expected {
             return Wait::LookAgain;
         }
-        asleep.push(me);
+        asleep.push(Sleeper(me, None));
         first.word.inner().came.notify_all();
     }
     let has_changed = |other: &Word<'_>| !lacks(Without::OtherWord) && other.word.newest() != other.expected;
@@ -296,16 +309,43 @@ pub(crate) fn wait_any(words: &[Word<'_>], deadline: Option<Deadline>, _sliced: 
     let mut asleep = first.word.inner().asleep.lock().unwrap();
     if changed || deadline.is_some() {
         // Woken meanwhile it has a wake in hand, and says so.
-        let woken = !asleep.contains(&me);
-        asleep.retain(|other| *other != me);
+        let woken = asleep.iter().all(|other| other.0 != me);
+        asleep.retain(|other| other.0 != me);
         return if woken || changed { Wait::LookAgain } else { Wait::TimedOut };
     }
-    while asleep.contains(&me) {
+    while asleep.iter().any(|other| other.0 == me) {
         asleep = first.word.inner().woken.wait(asleep).unwrap();
     }
     drop(asleep);
     crash::woken();
     Wait::LookAgain
+}
+
+/// Sleeps on all words, each of which somebody wakes for.
+pub(crate) fn wait_all(words: &[Word<'_>]) {
+    crash::step();
+    told::note("sleeps");
+    let me = thread::current().id();
+    let alarm: &'static (Mutex<bool>, Condvar) = Box::leak(Box::new((Mutex::new(false), Condvar::new())));
+    let mut changed = false;
+    for Word { word, expected } in words {
+        let mut asleep = word.inner().asleep.lock().unwrap();
+        changed = word.newest() != *expected;
+        if changed {
+            break;
+        }
+        asleep.push(Sleeper(me, Some(alarm)));
+        word.inner().came.notify_all();
+    }
+    let mut is_woken = alarm.0.lock().unwrap();
+    while !*is_woken && !changed {
+        is_woken = alarm.1.wait(is_woken).unwrap();
+    }
+    drop(is_woken);
+    for Word { word, .. } in words {
+        word.inner().asleep.lock().unwrap().retain(|other| other.0 != me);
+    }
+    crash::woken();
 }
 
 /// Nobody spins: looking once more is an order of steps like any other.
@@ -319,6 +359,10 @@ pub(crate) mod spin {
 }
 
 pub(crate) mod membarrier {
+    pub(crate) fn heavy() -> bool {
+        super::fence(super::Ordering::SeqCst);
+        true
+    }
     pub(crate) fn light() {
         super::sync::atomic::fence(super::sync::atomic::Ordering::SeqCst);
     }

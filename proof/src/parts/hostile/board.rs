@@ -93,6 +93,11 @@ impl Board {
         &self.actors[index % ACTORS]
     }
 
+    /// All places.
+    pub fn all(&self) -> &[Actor] {
+        &self.actors
+    }
+
     /// All that have been there.
     pub fn actors(&self) -> impl Iterator<Item = (usize, &Actor)> {
         self.actors.iter().enumerate().filter(|(_, actor)| actor.pid.load(Ordering::Relaxed) != 0)
@@ -192,7 +197,9 @@ extern "C" fn fell(signal: i32, info: *mut libc::siginfo_t, context: *mut libc::
     if let Some(actor) = mine() {
         actor.signal.store(signal as u32, Ordering::Relaxed);
         // SAFETY: the kernel gives a handler with SA_SIGINFO a whole siginfo.
-        let address = unsafe { (*info).si_addr() };
+        let info = unsafe { &*info };
+        // SAFETY: these signals have an address.
+        let address = unsafe { info.si_addr() };
         actor.fault[0].store(address as u64, Ordering::Relaxed);
         // SAFETY: and the context of the thread that it interrupts.
         let registers = unsafe { (*context.cast::<libc::ucontext_t>()).uc_mcontext.gregs };

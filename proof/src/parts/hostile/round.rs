@@ -5,12 +5,14 @@ use multiproc::{Pool, Process};
 use multiproc_shm::Arena;
 use multiproc_targets::input::Input;
 use multiproc_targets::map::{Map, scribble, scribbled};
-use multiproc_targets::things::{Ends, Hands, Things};
+use multiproc_targets::things::{Ends, Hands, MOMENT, Things};
+use std::collections::VecDeque;
 use std::error::Error;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::ExitStatus;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// The coordinator's place on the board, that of who writes, and the first of the others.
@@ -25,8 +27,7 @@ const END: Duration = Duration::from_secs(6);
 const CONDITION_WAIT: u8 = 9;
 const POOL: usize = FIRST + USERS;
 /// Operations of the coordinator besides those that all do, by their numbers on the board.
-pub const OWN: [(u32, &str); 6] =
-    [(100, "pool"), (101, "spawn"), (102, "join"), (103, "dump"), (104, "dropping"), (105, "making")];
+pub const OWN: [(u32, &str); 4] = [(101, "spawn"), (102, "join"), (103, "dump"), (104, "dropping")];
 
 /// Which words and how many.
 #[derive(Clone, Copy, Debug)]
@@ -66,39 +67,29 @@ pub fn coordinate(path: &Path, order: Order) {
         .shutdown_timeout(Duration::from_millis(500))
         .grace(Duration::from_millis(100))
         .build();
-    let mut pool = Some(pool.expect("a pool"));
+    let pool = pool.expect("a pool");
+    let (counts, shared) = (board.actor(POOL + 1), things.clone());
+    let pool_user = thread::spawn(move || use_pool(board, counts, &shared, pool));
     let mut scribbler = Process::spawn((text, order.seed, order.writes, order.millis), write_over).expect("who writes");
 
     let mut random = fastrand::Rng::with_seed(order.seed ^ 1);
-    let (mut hands, mut tasks, mut children) = (Hands::default(), Vec::new(), Vec::new());
-    let until = Instant::now() + Duration::from_millis(order.millis);
-    while Instant::now() < until {
+    let (mut hands, mut children) = (Hands::default(), Vec::new());
+    // A busy machine takes longer over as many words.
+    let until = Instant::now() + Duration::from_millis(order.millis) * 8;
+    while Instant::now() < until && !board.actor(SCRIBBLER).is_done() {
         let bytes = choices(&mut random);
         let mut input = Input::new(&bytes);
-        let what = random.u32(..40);
+        let what = random.u32(..36);
         let note = |operation: u8| me.begin(u32::from(operation));
         let done = match what {
-            0..=3 => {
-                me.begin(100);
-                own(|| {
-                    tasks.push(pool.as_ref().ok_or("no pool")?.submit((things.clone(), 7u64), |_, n: u64| n + 1)?);
-                    if let Some(task) = tasks.first_mut()
-                        && task.join_timeout(Duration::from_millis(2))?.is_some()
-                    {
-                        drop(tasks.remove(0));
-                    }
-                    tasks.truncate(20);
-                    Ok(())
-                })
-            }
-            4 if children.len() < 3 => {
+            0 if children.len() < 3 => {
                 me.begin(101);
                 own(|| {
                     children.push(Process::spawn((things.clone(), Vec::from(bytes)), |_, bytes: Vec<u8>| bytes.len())?);
                     Ok(())
                 })
             }
-            5 => {
+            1 => {
                 me.begin(102);
                 own(|| {
                     if let Some(mut child) = children.pop() {
@@ -110,7 +101,7 @@ pub fn coordinate(path: &Path, order: Order) {
                     Ok(())
                 })
             }
-            6 => {
+            2 => {
                 me.begin(103);
                 own(|| Ok(drop(std::hint::black_box(multiproc::dump().to_string()))))
             }
@@ -128,17 +119,37 @@ pub fn coordinate(path: &Path, order: Order) {
     }
     me.begin(104);
     drop(hands);
-    drop(tasks);
     me.end(true);
     me.begin(104);
     drop(children);
     me.end(true);
-    // Has no time-out of its own: it ends what runs there, and that takes as long as it takes; but the round has to end.
-    drop(pool.take());
+    // To submit has no time-out, nor has the drop of a pool: who is still at it goes with the process.
+    let until = Instant::now() + END;
+    while !pool_user.is_finished() && Instant::now() < until {
+        thread::sleep(Duration::from_millis(5));
+    }
     me.begin(104);
     drop((things, here));
     me.end(true);
     me.set(State::Done);
+}
+
+/// Gives tasks to the pool, and takes what comes of them.
+fn use_pool(board: &Board, counts: &Actor, things: &Things, pool: Pool) {
+    let mut tasks = VecDeque::new();
+    while board.stop.load(Ordering::Relaxed) == 0 {
+        let done = own(|| {
+            tasks.push_back(pool.submit((things.clone(), 7u64), |_, n: u64| n + 1)?);
+            if let Some(task) = tasks.front_mut()
+                && task.join_timeout(MOMENT)?.is_some()
+            {
+                drop(tasks.pop_front());
+            }
+            tasks.truncate(20);
+            Ok(())
+        });
+        counts.end(done.is_ok());
+    }
 }
 
 /// Joins, each time for a moment.

@@ -6,21 +6,19 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs, io};
 
-/// The copy. Third-party crates are built where those of the workspace are, so they are built once.
+/// The copy. It is built in a folder of its own: cargo would take what is built of it for what is built of the workspace.
 pub struct Tree {
     root: PathBuf,
     target: PathBuf,
-    build: PathBuf,
 }
 
 impl Tree {
     /// Brings the copy up to date. Files that are as they should be are left alone: cargo looks at their times.
     pub fn copied(home: &Path) -> io::Result<Tree> {
-        let build = env::var_os("CARGO_TARGET_DIR").map_or_else(|| home.join("target"), PathBuf::from);
-        fs::create_dir_all(&build)?;
-        let build = build.canonicalize()?;
-        let own = build.join("mutants");
-        let tree = Tree { root: own.join("tree"), target: own.join("built"), build };
+        let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| home.join("target"), PathBuf::from);
+        fs::create_dir_all(target.join("mutants"))?;
+        let own = target.join("mutants").canonicalize()?;
+        let tree = Tree { root: own.join("tree"), target: own.join("built") };
         let git = ["ls-files", "-z", "--cached", "--others", "--exclude-standard"];
         let listed = Command::new("git").current_dir(home).args(git).output()?;
         if !listed.status.success() {
@@ -57,7 +55,7 @@ impl Tree {
     pub fn cargo_test(&self) -> Command {
         let mut command = Command::new(env!("CARGO"));
         command.current_dir(&self.root).arg("test").env("CARGO_TARGET_DIR", &self.target);
-        command.env("CARGO_BUILD_BUILD_DIR", &self.build).env("CARGO_TERM_COLOR", "never");
+        command.env("CARGO_TERM_COLOR", "never");
         // What cargo tells the program that it runs is of another package there.
         for (name, _) in env::vars_os() {
             if name.to_string_lossy().starts_with("CARGO_PKG_") || name == "CARGO_MANIFEST_DIR" {

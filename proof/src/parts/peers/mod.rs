@@ -147,7 +147,7 @@ fn run(plan: &Plan) -> Tally {
     let mut missing: BTreeMap<String, Vec<&str>> = BTreeMap::new();
     let mut lines = Vec::new();
     let mut known_ours: BTreeMap<&str, (u64, u64, Vec<String>)> = BTreeMap::new();
-    for scenario in SCENARIOS {
+    for (n, scenario) in SCENARIOS.iter().enumerate() {
         let at_once = if scenario.alone { 1 } else { AT_ONCE };
         // A scenario of ours that stands beside several of others runs once.
         let ours = known_ours.entry(scenario.ours).or_insert_with(|| {
@@ -166,7 +166,12 @@ fn run(plan: &Plan) -> Tally {
                 let theirs = repeat(tries, at_once, |mark| theirs(&program, scenario.theirs, mark));
                 let cells = [tries, theirs.hangs, theirs.fails, our_hangs, our_fails];
                 tally.row(name(&program.version), cells);
-                lines.push(markdown(scenario, &program, &theirs, tries, our_hangs + our_fails));
+                let line = markdown(scenario, &program, &theirs, tries, our_hangs + our_fails);
+                if plan.long {
+                    // Progress, apart from what is kept.
+                    eprintln!("{} of {}: {line}", n + 1, SCENARIOS.len());
+                }
+                lines.push(line);
                 if let Some(why) = theirs.why.first() {
                     tally.note(format!("{}, {}: {why}", program.version, scenario.theirs));
                 }

@@ -31,14 +31,8 @@ pub enum Outcome {
 /// Runs the program to its end, or until it is seen to hang. No process of its session is left.
 pub fn attempt(mut command: Command) -> Outcome {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
-    // SAFETY: `setsid` is a bare system call, which may be made between fork and exec.
-    unsafe {
-        command.pre_exec(|| {
-            // Fails only for the leader of a group, which a new child is not.
-            libc::setsid();
-            Ok(())
-        })
-    };
+    // SAFETY: what runs between fork and exec is one bare system call.
+    unsafe { command.pre_exec(own_session) };
     let mut child = match command.spawn() {
         Ok(child) => child,
         Err(e) => return Outcome::Fails(format!("does not start: {e}")),
@@ -57,6 +51,12 @@ pub fn attempt(mut command: Command) -> Outcome {
         (None, Ok(status)) => verdict(status, said.trim()),
         (None, Err(e)) => Outcome::Fails(e.to_string()),
     }
+}
+
+fn own_session() -> std::io::Result<()> {
+    // SAFETY: no arguments. It fails only for the leader of a group, which a new child is not.
+    unsafe { libc::setsid() };
+    Ok(())
 }
 
 fn verdict(status: ExitStatus, said: &str) -> Outcome {

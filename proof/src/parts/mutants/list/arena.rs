@@ -70,8 +70,8 @@ pub const ALL: &[Mutant] = &[
         name: "each collection has the same epoch",
         file: COLLECT,
         rows: &[("arena.rs", "`epoch`")],
-        from: "        let now = epoch.load(Ordering::Relaxed).wrapping_add(1).max(1);\n",
-        to: "        let now = epoch.load(Ordering::Relaxed).max(1);\n",
+        from: "            last => last + 1,\n",
+        to: "            last => last.max(1),\n",
         by: &[Test::model("multiproc-channel", "arenas", ""), Test::steps("collector", ""), dies_in("Put(Handle), A")],
     },
     Mutant {
@@ -197,9 +197,9 @@ pub const ALL: &[Mutant] = &[
         name: "a slot is freed before it is cleaned",
         file: COLLECT,
         rows: &[("roster.rs", "state `Live`"), ("roster.rs", "flag `CLEANED`")],
-        from: "        let high = self.objects.high();\n        self.each_bit(slot, Table::Hold, high, |index| match self.object(index)? {\n",
+        from: "        let high = self.objects_high();\n        self.each_bit(slot, Table::Hold, high, |index| match self.object(index)? {\n",
         to: "        if !kept {\n            s.change((SlotState::Live, generation), (SlotState::Free, generation.wrapping_add(1)));\n        }\n        let high = \
-             self.objects.high();\n        self.each_bit(slot, Table::Hold, high, |index| match self.object(index)? {\n",
+             self.objects_high();\n        self.each_bit(slot, Table::Hold, high, |index| match self.object(index)? {\n",
         by: &[SYNC, Test::steps("scale", "")],
     },
     Mutant {

@@ -108,7 +108,7 @@ pub const ALL: &[Mutant] = &[
         rows: &[("lock.rs", "`deaths`")],
         from: "                    self.deaths.fetch_add(1, Ordering::Relaxed);\n",
         to: "",
-        by: &[UNIT, Test::steps("crash_cond", "waiting_and_notifying")],
+        by: &[UNIT],
     },
     Mutant {
         name: "a death is news for ever",

@@ -4,6 +4,7 @@ use crate::parts::mutants::Mutant;
 use crate::parts::mutants::trial::Test;
 
 const SEND: &str = "channel/src/pipe/send.rs";
+const WAY: &str = "channel/src/pipe/way.rs";
 const LOCAL: &str = "channel/src/pipe/local.rs";
 const KIND: &str = "channel/src/pipe/kind.rs";
 
@@ -27,7 +28,7 @@ pub const ALL: &[Mutant] = &[
         name: "who takes over does not look for the last record",
         file: LOCAL,
         rows: &[("pipe/send.rs", "before `tail` is noted"), ("pipe/cell.rs", "`tail`")],
-        from: "            let tail = ring.end_from(sent.tail.load(Ordering::Relaxed))?;\n            sent.tail.store(tail, Ordering::Relaxed);\n",
+        from: "            let tail = ring.end_from(position(sent.tail.load(Ordering::Relaxed))?)?;\n            sent.tail.store(tail, Ordering::Relaxed);\n",
         to: "            let _ = ring;\n",
         by: &[Test::steps("crash_pipe", "who_takes_over_dies_as_well").only("Send(Inline) twice")],
     },
@@ -114,18 +115,18 @@ pub const ALL: &[Mutant] = &[
     },
     Mutant {
         name: "a sender is not told of room",
-        file: "channel/src/pipe/recv.rs",
+        file: WAY,
         rows: &[("pipe/recv.rs", "after the commit, before the wake"), ("pipe/cell.rs", "`pw`")],
-        from: "            received.pw.commit_and_kick_lightly(who.thread, || received.head.store(next, Ordering::Release));\n",
-        to: "            let _ = who;\n            received.head.store(next, Ordering::Release);\n",
+        from: "            self.pw.commit_and_kick_lightly(me, || self.head.store(next, Ordering::Release));\n",
+        to: "            let _ = me;\n            self.head.store(next, Ordering::Release);\n",
         by: &[dies_in("RecvQuarter, Sender")],
     },
     Mutant {
         name: "a receiver is not told of a message",
-        file: SEND,
+        file: WAY,
         rows: &[("pipe/cell.rs", "`cw`")],
-        from: "        sent.cw.commit_and_kick_lightly(who.thread, || word.store(value, Ordering::Release));\n",
-        to: "        let _ = who;\n        word.store(value, Ordering::Release);\n",
+        from: "        self.cw.commit_and_kick_lightly(me, || word.store(value, Ordering::Release));\n",
+        to: "        let _ = me;\n        word.store(value, Ordering::Release);\n",
         by: &[dies_in("Send(Inline), Receiver")],
     },
     Mutant {

@@ -5,6 +5,7 @@ use crate::parts::mutants::trial::Test;
 
 const PUT: &str = "channel/src/ring/put.rs";
 const GET: &str = "channel/src/ring/get.rs";
+const USUAL: &str = "channel/src/ring/usual.rs";
 const SEGMENTS: &str = "channel/src/ring/segments.rs";
 
 const fn dies_in(only: &'static str) -> Test {
@@ -14,15 +15,14 @@ const fn dies_in(only: &'static str) -> Test {
 pub const ALL: &[Mutant] = &[
     Mutant {
         name: "the short way commits a record before it is written",
-        file: PUT,
+        file: USUAL,
         rows: &[("ring/put.rs", "writing the record, or several of a batch"), ("ring/cell.rs", "`tail`")],
         from: "        write_plain(ring, tail, record, payload);\n        crash::point(\"put.written_usual\");\n        let produced = \
-               &self.cell.produced;\n        produced.cw.commit_and_kick_lightly(who.thread, || tail.after(record.size()).store(&produced.tail));\n",
-        to: "        let produced = &self.cell.produced;\n        produced.cw.commit_and_kick_lightly(who.thread, || \
+               &self.produced;\n        produced.cw.commit_and_kick_lightly(who.thread, || tail.after(record.size()).store(&produced.tail));\n",
+        to: "        let produced = &self.produced;\n        produced.cw.commit_and_kick_lightly(who.thread, || \
              tail.after(record.size()).store(&produced.tail));\n        crash::point(\"put.written_usual\");\n        \
              write_plain(ring, tail, record, payload);\n",
         by: &[
-            dies_in("Put(Inline), Getters"),
             Test::steps("crash_wait", "a_waiting_getter_and_watchers_wake_each_other"),
             Test::steps("storm_queue", "getters_and_putters_are_killed"),
         ],
@@ -103,7 +103,7 @@ pub const ALL: &[Mutant] = &[
         file: PUT,
         rows: &[("ring/cell.rs", "`plock`, `clock`")],
         from: "        let repaired = if found == Acquired::OwnerDied { self.repair_put() } else { Ok(()) };\n",
-        to: "        let repaired = if found == Acquired::OwnerDied { Ok(()) } else { Ok(()) };\n",
+        to: "        let repaired = if found == Acquired::OwnerDied { Ok::<(), Error>(()) } else { Ok(()) };\n",
         by: &[dies_in("Put(Block), A")],
     },
     Mutant {
@@ -125,9 +125,9 @@ pub const ALL: &[Mutant] = &[
         ],
         from: "        // Relaxed: the commit publishes.\n        bytes.entry(number).store(block.raw(), Ordering::Relaxed);\n        \
                crash::point(\"put.segment_named\");\n        // Release pairs with the Acquire of who ends the queue after this process's \
-               death.\n        produced.ring_backed.store((start + backing) & ((1 << POSITION_BITS) - 1), Ordering::Release);\n        \
+               death.\n        produced.ring_backed.store((start + backing) & POSITION_MASK, Ordering::Release);\n        \
                crash::point(\"put.segment_made\");\n",
-        to: "        produced.ring_backed.store((start + backing) & ((1 << POSITION_BITS) - 1), Ordering::Release);\n        \
+        to: "        produced.ring_backed.store((start + backing) & POSITION_MASK, Ordering::Release);\n        \
              crash::point(\"put.segment_named\");\n        bytes.entry(number).store(block.raw(), Ordering::Relaxed);\n        \
              crash::point(\"put.segment_made\");\n",
         by: &[dies_in("Grow(Inline), A")],
@@ -175,12 +175,12 @@ pub const ALL: &[Mutant] = &[
     },
     Mutant {
         name: "the short way notes what is in hand after the commit",
-        file: GET,
+        file: USUAL,
         rows: &[("ring/get.rs", "after the commit, before the caller has it")],
-        from: "        let hand = self.note_in_hand(first.at.seq(), 1);\n        crash::point(\"get.in_hand_usual\");\n        \
+        from: "        let hand = note(first.at.seq());\n        crash::point(\"get.in_hand_usual\");\n        \
                consumed.pw.commit_and_kick_lightly(who.thread, || first.end().store(&consumed.head));\n",
         to: "        consumed.pw.commit_and_kick_lightly(who.thread, || first.end().store(&consumed.head));\n        \
-             crash::point(\"get.in_hand_usual\");\n        let hand = self.note_in_hand(first.at.seq(), 1);\n",
+             crash::point(\"get.in_hand_usual\");\n        let hand = note(first.at.seq());\n",
         by: &[dies_in("Get(Inline), Alone"), Test::steps("storm_queue", "getters_and_putters_are_killed")],
     },
     Mutant {
@@ -235,8 +235,8 @@ pub const ALL: &[Mutant] = &[
         name: "what was not committed counts as lost",
         file: "channel/src/ring/kind.rs",
         rows: &[("ring/get.rs", "copying, before the commit")],
-        from: "            if taken < 1 << 23 { taken.min(count) } else { 0 }\n",
-        to: "            taken.max(count)\n",
+        from: "            age(now, seq).min(count)\n",
+        to: "            age(now, seq).max(count)\n",
         by: &[dies_in("Get(Inline), Alone")],
     },
 ];

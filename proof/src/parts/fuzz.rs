@@ -1,0 +1,60 @@
+//! The fuzz targets: from seeds with any compiler, and by libFuzzer under a sanitizer of addresses where a nightly one and cargo-fuzz are there.
+
+use super::Part;
+use crate::plan::Plan;
+use crate::tally::Tally;
+use crate::tests;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+pub const PART: Part =
+    Part { name: "fuzz", what: "arbitrary bytes as shared memory, as messages, and as what a child is told", run };
+
+const TARGETS: [&str; 3] = ["arena", "frames", "handshake"];
+
+fn run(plan: &Plan) -> Tally {
+    let mut tally = Tally::new(&["passed", "failed", "s"]);
+    tests::run(&["-p", "multiproc-targets"], plan, &mut tally);
+    let there =
+        Command::new("cargo").args(["+nightly", "fuzz", "--version"]).stderr(Stdio::null()).stdout(Stdio::null()).status();
+    if !there.is_ok_and(|status| status.success()) {
+        tally.note("libFuzzer skipped: there is no nightly compiler with cargo-fuzz; the same targets ran from seeds");
+        return tally;
+    }
+    for target in TARGETS {
+        let begin = Instant::now();
+        let seconds = format!("-max_total_time={}", plan.count(5, 300));
+        let seed = format!("-seed={}", plan.seed as u32);
+        let mut command = Command::new("cargo");
+        command.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).env_remove("CARGO_TARGET_DIR");
+        command.args([
+            "+nightly",
+            "fuzz",
+            "run",
+            target,
+            "--",
+            &seconds,
+            &seed,
+            "-timeout=20",
+            "-rss_limit_mb=4096",
+            "-max_len=2000",
+        ]);
+        match command.output() {
+            Ok(output) => {
+                let text = String::from_utf8_lossy(&output.stderr).into_owned();
+                let runs = text.lines().rev().find_map(|line| line.strip_prefix("Done ")).unwrap_or("no runs").to_owned();
+                let (passed, failed) = if output.status.success() { (1, 0) } else { (0, 1) };
+                tally.row(
+                    format!("libFuzzer {target}: {runs}"),
+                    [passed.to_string(), failed.to_string(), format!("{:.1}", begin.elapsed().as_secs_f64())],
+                );
+                let tail: Vec<&str> = text.lines().rev().take(60).collect();
+                tally.check(output.status.success(), || {
+                    format!("{target}\n{}", tail.into_iter().rev().collect::<Vec<_>>().join("\n"))
+                });
+            }
+            Err(error) => tally.broken(format!("cargo fuzz run {target} did not start: {error}")),
+        }
+    }
+    tally
+}
