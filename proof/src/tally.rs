@@ -1,5 +1,6 @@
 //! What came of a part: rows of figures, and what does not hold.
 
+use crate::plan::Plan;
 use std::fmt;
 
 /// The table of one part.
@@ -42,6 +43,15 @@ impl Tally {
     /// What is broken in another one is broken here.
     pub fn take_broken(&mut self, other: Tally) {
         self.broken.extend(other.broken);
+    }
+
+    /// A figure that is above its bar: a line below the table, and in the long form, which has the machine to itself, not held.
+    pub fn bar(&mut self, plan: &Plan, met: bool, what: impl FnOnce() -> String) {
+        match (met, plan.long) {
+            (true, _) => {}
+            (false, true) => self.broken.push(what()),
+            (false, false) => self.notes.push(format!("above the bar: {}", what())),
+        }
     }
 
     /// Whether everything held.

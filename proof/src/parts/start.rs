@@ -25,7 +25,7 @@ fn run(plan: &Plan) -> Tally {
     let micros = |time: Duration| format!("{:.0}", time.as_secs_f64() * 1e6);
     let (half, most) = (times[times.len() / 2], times[times.len() * 99 / 100]);
     tally.row("self-test", [micros(half), micros(most), micros(times[0])]);
-    tally.check(half <= LIMIT, || format!("the self-test takes {half:?}"));
+    tally.bar(plan, half <= LIMIT, || format!("the self-test takes {half:?}"));
     // Only who makes the arena tests; the result lies in its first page, where children read it (`Arena::attach`).
     tally
 }

@@ -104,7 +104,7 @@ fn run(plan: &Plan) -> Tally {
         // A pool's tasks may wait for a worker to be started.
         match gap.filter(|_| family != "pools") {
             Some(gap) => {
-                tally.check(gap <= LONGEST_GAP_US, || format!("{family}: nothing went on for {:.1} ms", gap as f64 / 1e3))
+                tally.bar(plan, gap <= LONGEST_GAP_US, || format!("{family}: nothing went on for {:.1} ms", gap as f64 / 1e3))
             }
             None => tally.note(format!("{family}: the longest gap was not judged, since others used the machine")),
         }
@@ -164,8 +164,9 @@ fn hand_over(plan: &Plan, random: &mut fastrand::Rng, tally: &mut Tally) {
         report.others
     ));
     if report.others <= QUIET {
-        tally
-            .check(p50 <= HANDOVER_P50_US && p99 <= HANDOVER_P99_US, || format!("a lock's hand-over took {p50} us and {p99} us"));
+        tally.bar(plan, p50 <= HANDOVER_P50_US && p99 <= HANDOVER_P99_US, || {
+            format!("a lock's hand-over took {p50} us and {p99} us")
+        });
     }
 }
 
