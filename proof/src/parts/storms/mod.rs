@@ -60,8 +60,8 @@ const FAMILIES: [Family; 8] = [
 ];
 
 /// Of a hundred kills of each scene so many on one core, and beside a hog with every other seat at idle priority.
-const ON_ONE_CORE: u64 = 15;
-const BESIDE_A_HOG: u64 = 10;
+const ON_ONE_CORE: u64 = 10;
+const BESIDE_A_HOG: u64 = 5;
 
 /// Half a second is a stall where each process gets its turn within that time; beside a hog one of idle priority may not.
 const PATIENCE_BESIDE_A_HOG: u32 = 10;

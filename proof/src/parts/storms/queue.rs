@@ -89,8 +89,8 @@ impl Queues {
 
     fn produce(&self, me: &Me) -> ! {
         loop {
-            // An unbounded queue must not grow for ever: nobody would see the consumers.
-            let Some(id) = (self.q.len() < 5000).then(|| me.page.next_item()).flatten() else {
+            // An unbounded queue must not grow for ever: nobody would see the consumers, and each collection looks at every message.
+            let Some(id) = (self.q.len() < 1000).then(|| me.page.next_item()).flatten() else {
                 me.rest();
                 continue;
             };

@@ -23,12 +23,21 @@ const LOOK: Duration = Duration::from_micros(200);
 /// Stops are short against what counts as a stall.
 const MOST_STOPPED: u64 = 8000;
 
-/// Progress of one group.
+/// Progress of one group, or of all together.
 #[derive(Clone, Copy, Debug)]
 struct Progress {
     sum: u64,
     since: Instant,
-    longest: Duration,
+}
+
+impl Progress {
+    /// How long there was none.
+    fn look(&mut self, sum: u64, now: Instant) -> Duration {
+        if sum != self.sum {
+            *self = Progress { sum, since: now };
+        }
+        now - self.since
+    }
 }
 
 struct Storm<'a> {
@@ -40,6 +49,7 @@ struct Storm<'a> {
     dying: Vec<(Victim, Instant)>,
     deaths: Vec<Death>,
     progress: Vec<Progress>,
+    of_all: Progress,
     retired: [u64; SEATS],
     pub report: Report,
     load: Load,
@@ -97,7 +107,8 @@ impl<'a> Storm<'a> {
     fn new(order: &'a Order, random: fastrand::Rng, stable: Stable, seats: usize, report: Report) -> Result<Storm<'a>, String> {
         let scene = Scene::new(&order.scene, seats)?;
         let groups = (0..seats).map(|seat| scene.group(seat)).max().unwrap_or(0) + 1;
-        let progress = vec![Progress { sum: 0, since: Instant::now(), longest: Duration::ZERO }; groups];
+        let nothing = Progress { sum: 0, since: Instant::now() };
+        let (progress, of_all) = (vec![nothing; groups], nothing);
         let living = (0..seats).map(|_| None).collect();
         let (dying, deaths) = (Vec::new(), Vec::new());
         Ok(Storm {
@@ -109,6 +120,7 @@ impl<'a> Storm<'a> {
             dying,
             deaths,
             progress,
+            of_all,
             retired: [0; SEATS],
             report,
             load: Load::begin(),
@@ -126,7 +138,7 @@ impl<'a> Storm<'a> {
             self.start(seat)?;
         }
         let now = Instant::now();
-        self.progress.iter_mut().for_each(|p| p.since = now);
+        self.progress.iter_mut().chain([&mut self.of_all]).for_each(|p| p.since = now);
         println!("running");
         let mut killed = 0;
         let mut stopped: Option<(usize, Instant)> = None;
@@ -226,16 +238,10 @@ impl<'a> Storm<'a> {
             sums[self.scene.group(victim.seat)] += self.stable.page.rows[victim.row].count.load(Ordering::Relaxed);
         }
         let now = Instant::now();
+        let gap = self.of_all.look(sums.iter().sum(), now);
+        self.report.longest_gap_us = self.report.longest_gap_us.max(gap.as_micros() as u64);
         for (group, (progress, sum)) in self.progress.iter_mut().zip(sums).enumerate() {
-            if sum != progress.sum {
-                (progress.sum, progress.since) = (sum, now);
-                continue;
-            }
-            let gap = now - progress.since;
-            if gap > progress.longest {
-                progress.longest = gap;
-                self.report.longest_gap_us = self.report.longest_gap_us.max(gap.as_micros() as u64);
-            }
+            let gap = progress.look(sum, now);
             if gap > STALL * self.order.patience && (self.load.of_others() <= BUSY || gap > STALL * WITH_OTHERS) {
                 let doing = |v: &Victim| {
                     let inside = self.stable.page.rows[v.row].inside.load(Ordering::Relaxed);
