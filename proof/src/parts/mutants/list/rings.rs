@@ -60,14 +60,6 @@ pub const ALL: &[Mutant] = &[
         by: &[dies_in("Put(Block), A")],
     },
     Mutant {
-        name: "a putter's repair frees a message that is there",
-        file: PUT,
-        rows: &[("ring/put.rs", "after the commit, before the wake")],
-        from: "            state @ BlockState::Queue { queue, seq } if queue == self.index() && seq == self.tail().seq() => {\n",
-        to: "            state @ BlockState::Queue { queue, seq: _ } if queue == self.index() => {\n",
-        by: &[dies_in("Put(Block), ")],
-    },
-    Mutant {
         name: "a putter's repair leaves the ring that has no name",
         file: PUT,
         rows: &[
@@ -77,16 +69,6 @@ pub const ALL: &[Mutant] = &[
         ],
         from: "                if queue == self.index() && self.cell.ring.load(Ordering::Relaxed) != block.raw() =>\n",
         to: "                if queue == self.index() && self.cell.ring.load(Ordering::Relaxed) == block.raw() + 1 =>\n",
-        by: &[dies_in("FirstPut, A")],
-    },
-    Mutant {
-        name: "a ring is named before it is the queue's",
-        file: PUT,
-        rows: &[("ring/put.rs", "making the ring, or a segment of it ([`super::segments`])")],
-        from: "        self.cell.produced.putting.store(block.raw(), Ordering::Relaxed);\n        \
-               self.arena().set_block_state(block, BlockState::Object(self.index()))?;\n        crash::point(\"put.ring_owned\");\n",
-        to: "        self.cell.ring.store(block.raw(), Ordering::Release);\n        crash::point(\"put.ring_owned\");\n        \
-             self.arena().set_block_state(block, BlockState::Object(self.index()))?;\n",
         by: &[dies_in("FirstPut, A")],
     },
     Mutant {
@@ -152,14 +134,6 @@ pub const ALL: &[Mutant] = &[
         by: &[dies_in("Shrink(Inline), A")],
     },
     Mutant {
-        name: "who needs a place in the table is not told of it",
-        file: SEGMENTS,
-        rows: &[("segments.rs", "after a get's commit, before a segment is freed, or `segments_low` says so")],
-        from: "            self.cell.consumed.pw.commit_and_kick_lightly(me, || low.store(next, Ordering::Release));\n",
-        to: "            let _ = me;\n            low.store(next, Ordering::Release);\n",
-        by: &[Test::unit("multiproc-channel", "segments")],
-    },
-    Mutant {
         name: "what is in hand is noted after the commit",
         file: GET,
         rows: &[
@@ -172,16 +146,6 @@ pub const ALL: &[Mutant] = &[
         to: "        self.commit_get(who, at, first.end(), self.volume_of(first));\n        crash::point(\"get.in_hand\");\n        \
              self.note_in_hand(at.seq(), 1);\n",
         by: &[dies_in("Get(Inline), Alone")],
-    },
-    Mutant {
-        name: "the short way notes what is in hand after the commit",
-        file: USUAL,
-        rows: &[("ring/get.rs", "after the commit, before the caller has it")],
-        from: "        let hand = note(first.at.seq());\n        crash::point(\"get.in_hand_usual\");\n        \
-               consumed.pw.commit_and_kick_lightly(who.thread, || first.end().store(&consumed.head));\n",
-        to: "        consumed.pw.commit_and_kick_lightly(who.thread, || first.end().store(&consumed.head));\n        \
-             crash::point(\"get.in_hand_usual\");\n        let hand = note(first.at.seq());\n",
-        by: &[dies_in("Get(Inline), Alone"), Test::steps("storm_queue", "getters_and_putters_are_killed")],
     },
     Mutant {
         name: "the notes of the dead are not taken back",
@@ -229,14 +193,6 @@ pub const ALL: &[Mutant] = &[
         rows: &[("ring/cell.rs", "`lost`"), ("ring/get.rs", "after the commit, before the caller has it")],
         from: "            cell.lost.fetch_add(lost, Ordering::Relaxed);\n",
         to: "",
-        by: &[dies_in("Get(Inline), Alone")],
-    },
-    Mutant {
-        name: "what was not committed counts as lost",
-        file: "channel/src/ring/kind.rs",
-        rows: &[("ring/get.rs", "copying, before the commit")],
-        from: "            age(now, seq).min(count)\n",
-        to: "            age(now, seq).max(count)\n",
         by: &[dies_in("Get(Inline), Alone")],
     },
 ];
