@@ -47,13 +47,12 @@ pub const ALL: &[Mutant] = &[
         by: &[dies_in("Lease(Inline), Alone")],
     },
     Mutant {
-        name: "the lease of a dead process comes back and nobody looks",
+        name: "the end of a queue leaves what has come back",
         file: KIND,
-        rows: &[("lease.rs", "with the lease"), ("blocks.rs", "`Returned(queue, seq)`")],
-        from: "                    arena.tell_later(Notice { tell: tell_of_return, object: object.index, seq, count: 1, pid });\n                \
-               }\n                raise_attention(arena, cell)?;\n",
-        to: "                    arena.tell_later(Notice { tell: tell_of_return, object: object.index, seq, count: 1, pid });\n                }\n",
-        by: &[dies_in("Ack(Inline), Getters")],
+        rows: &[("blocks.rs", "`Returned(queue, seq)`")],
+        from: "            | BlockState::Returned { queue, .. }\n            // That was",
+        to: "            // That was",
+        by: &[dies_in("Requeue(Inline), Abandoned")],
     },
     Mutant {
         name: "an acknowledged lease of a dead process keeps its block",

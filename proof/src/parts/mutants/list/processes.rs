@@ -15,10 +15,10 @@ pub const ALL: &[Mutant] = &[
         from: "    arena.set_block_state(block, BlockState::Slot(arena.my_slot()))?;\n    crash::point(\"result.owned\");\n    \
                slot.outcome.store(Outcome::Returned.to_word(), Ordering::Release);\n    // Release: the commit of the result.\n    \
                slot.result.store(BlockId::to_word(Some(block)), Ordering::Release);\n",
-        to: "    slot.result.store(BlockId::to_word(Some(block)), Ordering::Release);\n    crash::point(\"result.owned\");\n    \
-             arena.set_block_state(block, BlockState::Slot(arena.my_slot()))?;\n    \
-             slot.outcome.store(Outcome::Returned.to_word(), Ordering::Release);\n",
-        by: &[Test::steps("crash_sync", "a_permit_in_a_result_survives_every_death")],
+        to: "    slot.outcome.store(Outcome::Returned.to_word(), Ordering::Release);\n    \
+             slot.result.store(BlockId::to_word(Some(block)), Ordering::Release);\n    crash::point(\"result.owned\");\n    \
+             arena.set_block_state(block, BlockState::Slot(arena.my_slot()))?;\n",
+        by: &[Test::steps("crash_result", "")],
     },
     Mutant {
         name: "the desk says that a task runs when it has run",
