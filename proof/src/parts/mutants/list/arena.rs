@@ -173,19 +173,6 @@ pub const ALL: &[Mutant] = &[
         by: &[Test::steps("shared_vec", "one_dies_at_each_step"), SYNC],
     },
     Mutant {
-        name: "an object's entry is free before its cell is freed",
-        file: ARENA,
-        rows: &[("objects.rs", "state `Dying(slot)`"), ("blocks.rs", "`Object(index)`")],
-        from: "        if let Some(block) = BlockId::from_word(self.entry(index)?.block.load(Ordering::Relaxed)) {\n            \
-               self.free_if(block, BlockState::Object(index))?;\n        }\n        crash::point(\"object.cell_freed\");\n        let free = \
-               ObjectState::Free.to_word(generation.wrapping_add(1));\n        self.objects.give_back(&self.memory, u64::from(index), free)\n",
-        to: "        let block = BlockId::from_word(self.entry(index)?.block.load(Ordering::Relaxed));\n        let free = \
-             ObjectState::Free.to_word(generation.wrapping_add(1));\n        self.objects.give_back(&self.memory, u64::from(index), free)?;\n        \
-             crash::point(\"object.cell_freed\");\n        if let Some(block) = block {\n            self.free_if(block, \
-             BlockState::Object(index))?;\n        }\n        Ok(())\n",
-        by: &[Test::steps("shared_vec", "one_dies_at_each_step"), SYNC],
-    },
-    Mutant {
         name: "free entries that somebody died over are not offered again",
         file: "shm/src/slab.rs",
         rows: &[("slab.rs", "free bit"), ("slab.rs", "`high`")],
@@ -227,14 +214,6 @@ pub const ALL: &[Mutant] = &[
         by: &[Test::steps("dying", "")],
     },
     Mutant {
-        name: "a released slot waits for its parent",
-        file: COLLECT,
-        rows: &[("roster.rs", "flag `RELEASED`")],
-        from: "        let kept = !s.is_released() && !self.parent_gone(s)?;\n",
-        to: "        let kept = !self.parent_gone(s)?;\n",
-        by: &[dies_in("FirstPut, Abandoned")],
-    },
-    Mutant {
         name: "the children of the dead are kept for them",
         file: COLLECT,
         rows: &[("roster.rs", "flag `RELEASED`")],
@@ -257,22 +236,6 @@ pub const ALL: &[Mutant] = &[
         from: "            self.bits_high.fetch_max(index + 1, Ordering::Relaxed);\n",
         to: "            self.bits_high.fetch_max(index, Ordering::Relaxed);\n",
         by: &[Test::model("multiproc-channel", "arenas", ""), Test::steps("collector", "")],
-    },
-    Mutant {
-        name: "pages that may not be there count as sure",
-        file: BLOCKS,
-        rows: &[("blocks.rs", "n | yes"), ("blocks.rs", "n | no")],
-        from: "            Pages::store(word, need, true);\n            crash::point(\"block.unsure\");\n",
-        to: "            Pages::store(word, need, false);\n            crash::point(\"block.unsure\");\n",
-        by: &[SCALE],
-    },
-    Mutant {
-        name: "pages are backed before they are noted",
-        file: BLOCKS,
-        rows: &[("blocks.rs", "n | yes")],
-        from: "            Pages::store(word, need, true);\n            crash::point(\"block.unsure\");\n",
-        to: "            Pages::store(word, have, false);\n            crash::point(\"block.unsure\");\n",
-        by: &[SCALE],
     },
     Mutant {
         name: "pages are given back and still counted",

@@ -71,14 +71,6 @@ pub const ALL: &[Mutant] = &[
         by: &[STEPS],
     },
     Mutant {
-        name: "nothing is pending where the lock is free",
-        file: FILE,
-        rows: &[("lock.rs", "TID (29..0)")],
-        from: "        crash::point(\"lock.pending\");\n",
-        to: "        me.restore_pending(pending);\n        crash::point(\"lock.pending\");\n",
-        by: &[STEPS],
-    },
-    Mutant {
         name: "the kernel does not know of the lock",
         file: FILE,
         rows: &[("value.rs", "`lock`"), ("lock.rs", "`link`")],
@@ -125,13 +117,5 @@ pub const ALL: &[Mutant] = &[
         from: "            futex::clear_top_bit_and_wake_all(&self.word);\n",
         to: "            self.word.fetch_and(!WAITERS, Ordering::Relaxed);\n",
         by: &[UNIT, STEPS],
-    },
-    Mutant {
-        name: "a lock whose owner's list was lost is not marked",
-        file: FILE,
-        rows: &[("lock.rs", "TID (29..0)")],
-        from: "        if self.word.compare_exchange(seen, marked, Ordering::Release, Ordering::Relaxed).is_ok() {\n",
-        to: "        if self.word.load(Ordering::Relaxed) == marked {\n",
-        by: &[UNIT],
     },
 ];

@@ -34,14 +34,6 @@ pub const ALL: &[Mutant] = &[
         by: &[dies_in("Lease(Inline), "), dies_in("Lease(Block), ")],
     },
     Mutant {
-        name: "a lease that was not committed is not undone",
-        file: LEASE,
-        rows: &[("lease.rs", "before the head's commit"), ("ring/cell.rs", "`putting`, `taking` (with `taking_seq`)")],
-        from: "            state @ BlockState::Leased { queue, seq, .. } if queue == self.index() && seq == head.seq() => {\n",
-        to: "            state @ BlockState::Leased { queue, seq, .. } if queue == self.index() && seq != head.seq() => {\n",
-        by: &[dies_in("Lease(Inline), "), dies_in("Lease(Block), ")],
-    },
-    Mutant {
         name: "the lease of a dead process is not delivered again",
         file: KIND,
         rows: &[
@@ -55,13 +47,12 @@ pub const ALL: &[Mutant] = &[
         by: &[dies_in("Lease(Inline), Alone")],
     },
     Mutant {
-        name: "the lease of a dead process comes back and nobody looks",
+        name: "the end of a queue leaves what has come back",
         file: KIND,
-        rows: &[("lease.rs", "with the lease"), ("blocks.rs", "`Returned(queue, seq)`")],
-        from: "                    arena.tell_later(Notice { tell: tell_of_return, object: object.index, seq, count: 1, pid });\n                \
-               }\n                raise_attention(arena, cell)?;\n",
-        to: "                    arena.tell_later(Notice { tell: tell_of_return, object: object.index, seq, count: 1, pid });\n                }\n",
-        by: &[dies_in("Ack(Inline), Getters")],
+        rows: &[("blocks.rs", "`Returned(queue, seq)`")],
+        from: "            | BlockState::Returned { queue, .. }\n            // That was",
+        to: "            // That was",
+        by: &[dies_in("Requeue(Inline), Abandoned")],
     },
     Mutant {
         name: "an acknowledged lease of a dead process keeps its block",
@@ -103,14 +94,6 @@ pub const ALL: &[Mutant] = &[
         by: &[dies_in("Requeue(Inline), ")],
     },
     Mutant {
-        name: "of several leases that came back the first is the last",
-        file: LEASE,
-        rows: &[("lease.rs", "having cleared `attention`, with more of them there"), ("ring/cell.rs", "`attention`")],
-        from: "        if count > 1 {\n",
-        to: "        if count == u32::MAX {\n",
-        by: &[dies_in("Retake(Inline), Alone"), Test::steps("queue", "")],
-    },
-    Mutant {
         name: "a lease is counted before it is taken",
         file: LEASE,
         rows: &[("lease.rs", "taking a returned one, after the state's store")],
@@ -121,38 +104,6 @@ pub const ALL: &[Mutant] = &[
              crash::point(\"lease.attempt_counted\");\n        \
              self.arena().set_block_state(leased.block, self.leased_by_me(leased.seq))?;\n        crash::point(\"lease.retaken\");\n",
         by: &[Test::steps("queue_bounds", "a_message_that_is_on_its_last_lease_is_no_dead_letter")],
-    },
-    Mutant {
-        name: "a message that had been leased is in hand unnoted",
-        file: LEASE,
-        rows: &[("ring/get.rs", "after the commit, before the caller has it")],
-        from: "                self.note_returned(seq);\n                crash::point(\"get.returned_in_hand\");\n                self.clear_entry_of(block)\n",
-        to: "                self.clear_entry_of(block)?;\n                crash::point(\"get.returned_in_hand\");\n                self.note_returned(seq);\n                Ok(())\n",
-        by: &[dies_in("GetReturned(Inline), Alone")],
-    },
-    Mutant {
-        name: "the block of a dead getter is freed though its message is in the ring",
-        file: KIND,
-        rows: &[("ring/get.rs", "copying, before the commit"), ("ring/cell.rs", "`putting`, `taking` (with `taking_seq`)")],
-        from: "if cell.consumed.is_taking(block) && is_first(seq) => {}",
-        to: "if cell.consumed.is_taking(block) && !is_first(seq) => {}",
-        by: &[dies_in("Get(Block), A")],
-    },
-    Mutant {
-        name: "the block of a lost message is not freed",
-        file: KIND,
-        rows: &[("ring/get.rs", "after the commit, before the caller has it"), ("blocks.rs", "`Taken(slot, queue, seq)`")],
-        from: "        state @ BlockState::Taken { slot: s, .. } if s == slot => {\n            arena.free_if(block, state)?;\n        }\n",
-        to: "        BlockState::Taken { slot: s, .. } if s == slot => {}\n",
-        by: &[dies_in("Get(Block), A")],
-    },
-    Mutant {
-        name: "the end of a queue leaves what was about to be put",
-        file: KIND,
-        rows: &[("blocks.rs", "`Queue(queue, seq)`")],
-        from: "    for word in [&cell.produced.putting, &cell.consumed.taking, &cell.ring, &cell.leases] {\n",
-        to: "    for word in [&cell.consumed.taking, &cell.ring, &cell.leases] {\n",
-        by: &[dies_in("Put(Block), Abandoned")],
     },
     Mutant {
         name: "the cleaner does not wake joiners",

@@ -51,14 +51,6 @@ pub const ALL: &[Mutant] = &[
         by: &[dies_in("Send(Block), ")],
     },
     Mutant {
-        name: "the block of a message in a pipe is freed with its sender",
-        file: KIND,
-        rows: &[("pipe/send.rs", "after the commit, before the wake")],
-        from: "            if !committed {\n",
-        to: "            if !committed || number != u32::MAX {\n",
-        by: &[Test::steps("crash_pipe", "who_takes_over_dies_as_well").only("Send(Block) twice"), dies_in("Send(Block), ")],
-    },
-    Mutant {
         name: "the ring that a dead sender was making is not freed",
         file: KIND,
         rows: &[("pipe/send.rs", "making the ring"), ("pipe/cell.rs", "`ring`")],

@@ -9,16 +9,12 @@ const TAG: &str = "named/src/tag.rs";
 
 pub const ALL: &[Mutant] = &[
     Mutant {
-        name: "a result is stored before its block is the slot's",
+        name: "a result is stored when all is said",
         file: "process/src/worker.rs",
         rows: &[("process/src/worker.rs", "after `result` is stored"), ("roster.rs", "`result`"), ("roster.rs", "`outcome`")],
-        from: "    arena.set_block_state(block, BlockState::Slot(arena.my_slot()))?;\n    crash::point(\"result.owned\");\n    \
-               slot.outcome.store(Outcome::Returned.to_word(), Ordering::Release);\n    // Release: the commit of the result.\n    \
-               slot.result.store(BlockId::to_word(Some(block)), Ordering::Release);\n",
-        to: "    slot.result.store(BlockId::to_word(Some(block)), Ordering::Release);\n    crash::point(\"result.owned\");\n    \
-             arena.set_block_state(block, BlockState::Slot(arena.my_slot()))?;\n    \
-             slot.outcome.store(Outcome::Returned.to_word(), Ordering::Release);\n",
-        by: &[Test::steps("crash_sync", "a_permit_in_a_result_survives_every_death")],
+        from: "    slot.result.store(BlockId::to_word(Some(block)), Ordering::Release);\n    crash::point(\"result.named\");\n",
+        to: "    crash::point(\"result.named\");\n    slot.result.store(BlockId::to_word(Some(block)), Ordering::Release);\n",
+        by: &[Test::steps("crash_result", "")],
     },
     Mutant {
         name: "the desk says that a task runs when it has run",

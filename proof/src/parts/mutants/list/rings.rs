@@ -63,14 +63,6 @@ pub const ALL: &[Mutant] = &[
         by: &[dies_in("Put(Block), A")],
     },
     Mutant {
-        name: "a putter's repair frees a message that is there",
-        file: PUT,
-        rows: &[("ring/put.rs", "after the commit, before the wake")],
-        from: "            state @ BlockState::Queue { queue, seq } if queue == self.index() && seq == self.tail().seq() => {\n",
-        to: "            state @ BlockState::Queue { queue, seq: _ } if queue == self.index() => {\n",
-        by: &[dies_in("Put(Block), ")],
-    },
-    Mutant {
         name: "a putter's repair leaves the ring that has no name",
         file: PUT,
         rows: &[
@@ -80,16 +72,6 @@ pub const ALL: &[Mutant] = &[
         ],
         from: "                if queue == self.index() && self.cell.ring.load(Ordering::Relaxed) != block.raw() =>\n",
         to: "                if queue == self.index() && self.cell.ring.load(Ordering::Relaxed) == block.raw() + 1 =>\n",
-        by: &[dies_in("FirstPut, A")],
-    },
-    Mutant {
-        name: "a ring is named before it is the queue's",
-        file: PUT,
-        rows: &[("ring/put.rs", "making the ring, or a segment of it ([`super::segments`])")],
-        from: "        self.cell.produced.putting.store(block.raw(), Ordering::Relaxed);\n        \
-               self.arena().set_block_state(block, BlockState::Object(self.index()))?;\n        crash::point(\"put.ring_owned\");\n",
-        to: "        self.cell.ring.store(block.raw(), Ordering::Release);\n        crash::point(\"put.ring_owned\");\n        \
-             self.arena().set_block_state(block, BlockState::Object(self.index()))?;\n",
         by: &[dies_in("FirstPut, A")],
     },
     Mutant {
@@ -153,14 +135,6 @@ pub const ALL: &[Mutant] = &[
              BlockId::from_word(bytes.entry(number).load(Ordering::Relaxed)) {\n                \
              self.arena().free_if(block, BlockState::Segment { queue: self.index(), number })?;\n            }\n",
         by: &[dies_in("Shrink(Inline), A")],
-    },
-    Mutant {
-        name: "who needs a place in the table is not told of it",
-        file: SEGMENTS,
-        rows: &[("segments.rs", "after a get's commit, before a segment is freed, or `segments_low` says so")],
-        from: "            self.cell.consumed.pw.commit_and_kick_lightly(me, || low.store(next, Ordering::Release));\n",
-        to: "            let _ = me;\n            low.store(next, Ordering::Release);\n",
-        by: &[Test::unit("multiproc-channel", "segments")],
     },
     Mutant {
         name: "what is in hand is noted after the commit",
