@@ -322,7 +322,10 @@ mod tests {
         let hand = Hand { queue: object.index, seq: first, count: 3, returned: false };
         arena.slot(5).unwrap().hands[2].store(hand.to_word(), Ordering::Relaxed);
         End::new(first.wrapping_add(taken), 0).store(&cell.consumed.head);
+        // As the cleaner does, who alone counts.
+        let cleaning = arena.hold_collections().unwrap();
         slot_died(arena, object, 5).unwrap();
+        drop(cleaning);
         queue.take_losses()
     }
 
