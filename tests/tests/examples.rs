@@ -548,7 +548,8 @@ fn torture_on_a_terminal(end: impl FnOnce(&mut fs::File, i32)) -> String {
     let before = mode(&theirs);
     let stdio = || Stdio::from(theirs.try_clone().expect("a descriptor is left"));
     let mut command = Command::new(binary("torture"));
-    command.args(["--blocks", "1000000", "--kib", "4"]).stdin(stdio()).stdout(stdio()).stderr(stdio());
+    // Blocks that take longer than a tick, so that who looks sees them at work.
+    command.args(["--blocks", "1000000", "--kib", "256"]).stdin(stdio()).stdout(stdio()).stderr(stdio());
     let mut child = command.spawn().expect("the example starts");
     let pid = i32::try_from(child.id()).expect("a pid");
     let (to, shown) = mpsc::channel();
@@ -570,7 +571,8 @@ fn torture_on_a_terminal(end: impl FnOnce(&mut fs::File, i32)) -> String {
                 Ok(more) => text.push_str(&more),
                 Err(e) => {
                     signal(pid, libc::SIGKILL);
-                    panic!("no {wanted:?}: {e}, {text:?}");
+                    let last: String = text.chars().rev().take(2000).collect::<Vec<_>>().into_iter().rev().collect();
+                    panic!("no {wanted:?}: {e}, .. {last:?}");
                 }
             }
         }

@@ -14,7 +14,7 @@ const TARGETS: [&str; 3] = ["arena", "frames", "handshake"];
 
 fn run(plan: &Plan) -> Tally {
     let mut tally = Tally::new(&["passed", "failed", "s"]);
-    tests::run(&["-p", "multiproc-targets"], plan, &mut tally);
+    tests::run(&["-p", "multiproc-targets", "--features", "postcard"], plan, &mut tally);
     let there =
         Command::new("cargo").args(["+nightly", "fuzz", "--version"]).stderr(Stdio::null()).stdout(Stdio::null()).status();
     if !there.is_ok_and(|status| status.success()) {

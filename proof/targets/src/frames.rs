@@ -1,8 +1,9 @@
 //! Bytes that claim to be messages: each codec decodes them into values of many shapes, with handles among them, and what comes out is encoded again.
 
+use crate::Postcard;
 use crate::input::Input;
 use crate::things::Parcel;
-use multiproc_channel::{Bincode, Buffer, Codec, Plain, PlainVec, Postcard, Raw, message};
+use multiproc_channel::{Bincode, Buffer, Codec, Plain, PlainVec, Raw, message};
 use multiproc_shm::{Arena, Options, scope};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;

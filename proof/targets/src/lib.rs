@@ -9,3 +9,8 @@ pub mod handshake;
 pub mod input;
 pub mod map;
 pub mod things;
+
+#[cfg(not(feature = "postcard"))]
+pub(crate) use multiproc_channel::Bincode as Postcard;
+#[cfg(feature = "postcard")]
+pub(crate) use multiproc_channel::Postcard;

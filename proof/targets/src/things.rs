@@ -1,10 +1,9 @@
 //! One of everything that processes share, and everything that can be done with it. No operation waits for more than a moment, whatever stands in shared
 //! memory, and what it returns is looked at only for whether it was refused.
 
+use crate::Postcard;
 use crate::input::Input;
-use multiproc_channel::{
-    Connection, Lease, PipeBuilder, PipeReceiver, PipeSender, Plain, PlainVec, Postcard, Queue, Raw, WhenFull,
-};
+use multiproc_channel::{Connection, Lease, PipeBuilder, PipeReceiver, PipeSender, Plain, PlainVec, Queue, Raw, WhenFull};
 use multiproc_shm::watching::{WaitOn, wait_timeout};
 use multiproc_shm::{Arena, Error};
 use multiproc_sync::{
