@@ -1,7 +1,7 @@
 //! Old age: counters that go round begin shortly before they wrap, and traffic with kills goes on across it.
 //!
 //! What the coordinator of this file makes is born old (`multiproc::testing::born_old`): item numbers and byte positions of queues, notifications of conditions, rounds of
-//! barriers, versions of values, epochs of collections, generations of slots; positions of pipes are about to cross 2^63.
+//! barriers, versions of values, epochs of collections, generations of slots; positions of pipes are about to cross 2^61.
 #![cfg(feature = "crash-points")]
 
 use multiproc::testing::{audit, born_old, collect};

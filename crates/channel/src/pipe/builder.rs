@@ -194,7 +194,7 @@ impl<C: 'static> PipeBuilder<C> {
                 side.end.ring_bytes.store(ring, Ordering::Relaxed);
                 // The way from this end begins here, at a lap's beginning, and so does that to it. A position never wraps: of all that a pipe could carry in
                 // centuries, half has been.
-                let first = age::first(63 - ring.trailing_zeros()) * ring;
+                let first = age::first(61 - ring.trailing_zeros()) * ring;
                 side.sent.tail.store(first, Ordering::Relaxed);
                 side.received.head.store(first, Ordering::Relaxed);
             }
