@@ -209,8 +209,13 @@ fn first(tool: Tool, op: Op, at: String, stage: Atomic<u32>) {
             drop(Process::spawn(args, |_: Event, _: Vec<u8>| ()));
         }
         (_, Op::Detach) => {
-            let quit = Event::new().unwrap();
-            let p = Process::spawn((quit.clone(),), |quit: Event| _ = quit.wait()).unwrap();
+            // A detached process may outlive this one, and would outlive the test.
+            let outlives = |parent: u32| {
+                while std::os::unix::process::parent_id() == parent {
+                    thread::sleep(Duration::from_millis(1));
+                }
+            };
+            let p = Process::spawn((std::process::id(),), outlives).unwrap();
             go();
             drop(p.detach());
         }
