@@ -2,7 +2,9 @@
 
 use crate::plan::Plan;
 use crate::tally::Tally;
-use std::process::{Command, Stdio};
+use std::fs::File;
+use std::io::{self, Read, Seek};
+use std::process::{Command, ExitStatus};
 use std::time::Instant;
 
 /// Runs `cargo test` with these arguments, with `PROOF_SEED` and, in the long form, `PROOF_LONG` in its environment, and adds a row.
@@ -15,20 +17,19 @@ pub fn run_with(args: &[&str], environment: &[(&str, &str)], plan: &Plan, tally:
     let begin = Instant::now();
     let mut command = Command::new(env!("CARGO"));
     command.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).arg("test").args(args);
-    command.env("PROOF_SEED", plan.seed.to_string()).stderr(Stdio::piped());
+    command.env("PROOF_SEED", plan.seed.to_string());
     command.envs(environment.iter().copied());
     if plan.long {
         command.env("PROOF_LONG", "1");
     }
     let name = args.join(" ");
-    let output = match command.output() {
-        Ok(output) => output,
+    let (status, text, errors) = match finish(&mut command) {
+        Ok(ended) => ended,
         Err(error) => {
-            tally.broken(format!("cargo test {name} did not start: {error}"));
+            tally.broken(format!("cargo test {name} did not run: {error}"));
             return String::new();
         }
     };
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let sum = |what: &str| -> u64 {
         let results = text.lines().filter(|l| l.starts_with("test result:"));
         results
@@ -37,8 +38,21 @@ pub fn run_with(args: &[&str], environment: &[(&str, &str)], plan: &Plan, tally:
     };
     let (passed, failed) = (sum(" passed"), sum(" failed"));
     tally.row(&name, [passed.to_string(), failed.to_string(), format!("{:.1}", begin.elapsed().as_secs_f64())]);
-    if !output.status.success() {
-        tally.broken(format!("cargo test {name}: {}\n{text}\n{}", output.status, String::from_utf8_lossy(&output.stderr)));
+    if !status.success() {
+        tally.broken(format!("cargo test {name}: {status}\n{text}\n{errors}"));
     }
     text
+}
+
+/// Runs a command to its end. What it says goes into files: a pipe would be waited for until the last process that a test has left behind is gone.
+fn finish(command: &mut Command) -> io::Result<(ExitStatus, String, String)> {
+    let (mut out, mut err) = (tempfile::tempfile()?, tempfile::tempfile()?);
+    let status = command.stdout(out.try_clone()?).stderr(err.try_clone()?).status()?;
+    let read = |file: &mut File| -> io::Result<String> {
+        let mut bytes = Vec::new();
+        file.rewind()?;
+        file.read_to_end(&mut bytes)?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    };
+    Ok((status, read(&mut out)?, read(&mut err)?))
 }
