@@ -253,7 +253,7 @@ fn terminate() {
     pool.terminate();
 }
 
-/// No thread can be started: an error that says so, no hang, and pools begin again when there are threads.
+/// No thread can be started: an error that says so, no hang, and nothing stays of the attempt.
 #[test]
 fn no_thread_to_be_had() {
     let _watched = watched();
@@ -303,6 +303,8 @@ fn starts_without_threads() {
     taken.into_iter().for_each(|thread| thread.join().unwrap());
     let texts = refused.map(|outcome| outcome.map_or_else(|e| e.to_string(), |()| "begun".to_owned()));
     assert!(texts[0].contains("thread") && texts[2].contains("thread"), "{texts:?}");
+    // No worker is left behind: those of the second end when it has been refused.
+    multiproc_tests::eventually(|| multiproc::active_children().is_empty());
     for pool in [Pool::new(2).unwrap(), Pool::builder().workers(2).threads().build().unwrap()] {
         assert_eq!(pool.apply((2, 5), pow).unwrap(), 32);
     }
