@@ -35,29 +35,7 @@ mod ring {
     pub(crate) mod usual;
     pub(crate) mod wakes;
 
-    /// Nothing of it is tried here.
-    pub(crate) mod dead {
-        #[derive(Debug)]
-        pub(crate) struct DeadCell;
-    }
-
-    /// Neither is this.
-    pub(crate) mod volume {
-        use super::cell::End;
-
-        #[derive(Debug)]
-        pub(crate) struct Volume;
-
-        impl Volume {
-            pub(crate) fn at(&self, _end: End) -> Option<End> {
-                None
-            }
-
-            pub(crate) fn first_word(&self) -> &crate::world::AtomicU64 {
-                unreachable!("nothing is born old here")
-            }
-        }
-    }
+    pub(crate) use crate::queue::untried::{dead, volume};
 }
 
 use loom::thread;

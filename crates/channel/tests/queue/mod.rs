@@ -1,6 +1,8 @@
 //! A queue of one or two items made of the shipping words: both locks, both wait words, both ends, and the records. Around them, as the handle does it: who finds the
 //! lock held waits for it, who finds nothing to do waits with it, and who finds its owner dead takes back what that one had in hand.
 
+pub(crate) mod untried;
+
 use crate::beneath::{AtomicU64, QueueCell, RawLock, WaitWord};
 use crate::lock::{Acquired, Who};
 use crate::mock::{Arena, BlockId, Round};
