@@ -6,6 +6,7 @@ use super::losses_heard;
 use super::order::Order;
 use super::page::{ITEMS, Page, ROWS};
 use super::report::Report;
+use super::storm;
 use super::victim::{self, Hog, Way};
 use multiproc::{Pool, Task, TaskError};
 use std::collections::VecDeque;
@@ -69,15 +70,7 @@ struct Waiting {
 
 /// Runs what was ordered.
 pub fn run(order: &Order) -> Report {
-    victim::no_core_dumps();
-    if order.one_core {
-        victim::bind(0);
-    }
-    let mut report = Report::default();
-    if let Err(what) = run_rounds(order, &mut report) {
-        report.broken.push(format!("{order}: {what}"));
-    }
-    report
+    storm::in_rounds(order, run_rounds)
 }
 
 fn run_rounds(order: &Order, report: &mut Report) -> Result<(), String> {

@@ -57,12 +57,17 @@ struct Storm<'a> {
 
 /// Runs what was ordered, and prints what came of it.
 pub fn run(order: &Order) -> Report {
+    in_rounds(order, run_rounds)
+}
+
+/// Plays `rounds` in a process that is prepared as the order says; what does not hold is in the report.
+pub fn in_rounds(order: &Order, rounds: impl FnOnce(&Order, &mut Report) -> Result<(), String>) -> Report {
     victim::no_core_dumps();
     if order.one_core {
         victim::bind(0);
     }
     let mut report = Report::default();
-    if let Err(what) = run_rounds(order, &mut report) {
+    if let Err(what) = rounds(order, &mut report) {
         report.broken.push(format!("{order}: {what}"));
     }
     report
