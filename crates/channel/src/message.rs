@@ -5,6 +5,7 @@
 //! belongs to one of them and is freed with it.
 
 use crate::codec::{Buffer, BufferFailed, Codec, CodecError, EncodeRef};
+use crate::ring::bytes::INLINE_REFERENCES;
 use crate::scratch::Scratch;
 use crate::view;
 use multiproc_shm::blocks::BlockId;
@@ -19,8 +20,6 @@ use std::sync::Arc;
 pub(crate) const INLINE_BYTES: usize = 4096;
 /// A message of so many words needs no memory but the stack on its way out of a pipe.
 const SMALL_WORDS: usize = 16;
-/// A message with more references travels as a block.
-pub(crate) const INLINE_REFERENCES: usize = 64;
 
 /// What can travel to another process: arguments, results, messages. Implemented for every type that owns its data and derives serde's traits.
 #[diagnostic::on_unimplemented(

@@ -429,12 +429,8 @@ impl Marks<'_> {
         while let Some(index) = self.work.pop() {
             let Ok(Some(object)) = self.arena.object(index) else { continue };
             let Ok(kind) = self.arena.kind_of(index) else { continue };
-            let mut found = Vec::new();
             // Records are read while others change them; what was read wrong is not live, or harmless: it keeps something one collection longer.
-            let _ = (kind.trace)(self.arena, object, &mut |r| found.push(r));
-            for reference in found {
-                self.refer(reference);
-            }
+            let _ = (kind.trace)(self.arena, object, &mut |reference| self.refer(reference));
         }
     }
 

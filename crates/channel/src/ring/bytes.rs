@@ -7,6 +7,9 @@
 use super::cell::End;
 use crate::beneath::{Arena, AtomicU64, BlockId, Error, Ordering, RawRef, Round};
 
+/// A message with more references travels as a block.
+pub(crate) const INLINE_REFERENCES: usize = 64;
+
 /// Bytes of a record that names a block.
 pub(crate) const BLOCK_RECORD: u64 = 16;
 const HEAD: u64 = 8;
@@ -205,7 +208,10 @@ impl Bytes {
         let head = Head::from_word(word, at.seq()).ok_or(Error::Corrupted(&"a record's head"))?;
         let fits = head.size() <= tail.bytes_since(at)
             && head.size() <= self.len
-            && (head.form() == Form::Inline || (head.len() == 8 && head.references() == 0));
+            && match head.form() {
+                Form::Inline => head.references() <= INLINE_REFERENCES as u64,
+                Form::Block => head.len() == 8 && head.references() == 0,
+            };
         if fits { Ok(head) } else { Err(Error::Corrupted(&"a record's length")) }
     }
 

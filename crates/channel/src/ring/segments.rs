@@ -208,7 +208,7 @@ mod tests {
     }
 
     /// As many as lie in a ring.
-    const HANDLES: usize = crate::message::INLINE_REFERENCES;
+    const HANDLES: usize = crate::ring::bytes::INLINE_REFERENCES;
     /// Bytes of a message in the ring, or a little more: each handle has four in the payload, and its reference.
     const RECORD: u64 = HANDLES as u64 * (4 + 8);
 
