@@ -64,7 +64,7 @@ pub const ALL: &[Mutant] = &[
         rows: &[("shared_vec.rs", "after that"), ("shared_vec.rs", "after the freeze, before a message with it commits")],
         from: "            if flags & REACHED == 0 {\n                if !stamped &&",
         to: "            if flags & REACHED == 0 {\n                if !stamped && index == u32::MAX &&",
-        by: &[Test::steps("shared_vec", "one_dies_at_each_step")],
+        by: &[Test::steps("crash_memory", "of_a_shared_vec")],
     },
     Mutant {
         name: "each collection has the same epoch",
@@ -150,7 +150,7 @@ pub const ALL: &[Mutant] = &[
         rows: &[("objects.rs", "state `Filling(slot)`"), ("shared_vec.rs", "while the memory is taken or filled")],
         from: "                (ObjectState::Filling(by), generation) if by == slot => {\n",
         to: "                (ObjectState::Filling(by), generation) if by == slot && generation == u32::MAX => {\n",
-        by: &[Test::steps("shared_vec", "one_dies_at_each_step"), SYNC],
+        by: &[Test::steps("crash_memory", "of_a_shared_vec"), SYNC],
     },
     Mutant {
         name: "an object that a dead process was freeing stays",
@@ -158,7 +158,7 @@ pub const ALL: &[Mutant] = &[
         rows: &[("objects.rs", "state `Dying(slot)`")],
         from: "                (ObjectState::Dying(by), generation) if by == slot => self.finish_end(index, generation)?,\n",
         to: "",
-        by: &[Test::steps("shared_vec", "one_dies_at_each_step"), SYNC],
+        by: &[Test::steps("crash_memory", "of_a_shared_vec"), SYNC],
     },
     Mutant {
         name: "an object lives before its cell is its own",
@@ -170,7 +170,7 @@ pub const ALL: &[Mutant] = &[
                state.store(ObjectState::Live.to_word(generation), Ordering::Release);\n",
         to: "        self.stamp(index).map_err(undo)?;\n        state.store(ObjectState::Live.to_word(generation), Ordering::Release);\n        \
              crash::point(\"object.owned\");\n        self.set_block_state(block, BlockState::Object(index)).map_err(undo)?;\n",
-        by: &[Test::steps("shared_vec", "one_dies_at_each_step"), SYNC],
+        by: &[Test::steps("crash_clean", "who_cleans_up_dies_as_well").only("New, object.owned")],
     },
     Mutant {
         name: "free entries that somebody died over are not offered again",
