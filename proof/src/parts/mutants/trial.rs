@@ -39,8 +39,8 @@ impl Test {
         Test { package: "multiproc-tests", file, filter, only: "" }
     }
 
-    /// One of the small storms of the proof itself.
-    pub const fn storm(filter: &'static str) -> Test {
+    /// One of the proof's own tests: a small storm, or an operation stepped through.
+    pub const fn proof(filter: &'static str) -> Test {
         Test { package: "multiproc-proof", file: "", filter, only: "" }
     }
 

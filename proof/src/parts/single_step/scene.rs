@@ -145,7 +145,7 @@ impl Scene {
         eventually("the victim is ready", || stage.is_ready() || child.has_ended())?;
         let stage = self.stage.clone();
         match self.op {
-            Op::Lock => {
+            Op::Lock | Op::FirstLock => {
                 self.kill_and_clean()?;
                 take(&stage)
             }
