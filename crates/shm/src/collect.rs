@@ -446,3 +446,38 @@ impl Marks<'_> {
         Ok(found)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::objects::{Kind, Object};
+    use crate::{Arena, Options};
+    use std::sync::Mutex;
+
+    static OLD: Kind = Kind { end: make_another, ..Kind::plain(1, "Old") };
+    static NEW: Kind = Kind::plain(2, "New");
+    static KINDS: &[&Kind] = &[&OLD, &NEW];
+    static MADE: Mutex<Option<RawRef>> = Mutex::new(None);
+
+    /// As another process may at this moment.
+    fn make_another(arena: &Arena, _: Object) -> Result<(), Error> {
+        *MADE.lock().unwrap() = Some(arena.make_object(&NEW, 0, (64, 64), Role::Plain, |_| Ok(()))?);
+        Ok(())
+    }
+
+    #[test]
+    fn what_is_made_between_the_marks_and_the_sweep_lives() {
+        let arena = Arena::create(&Options { size: 16 << 20, ..Options::new(0, KINDS) }).unwrap();
+        let make = |kind| arena.new_object(kind, 0, 64, Role::Plain, |_| Ok(())).unwrap();
+        // The entry of the second is free when the marks are drawn up, and has one in which it is not reached.
+        let (old, before, last) = (make(&OLD), make(&NEW), make(&NEW));
+        let places = [&old, &before, &last].map(|held| held.object().index);
+        drop(before);
+        old.mark_shared();
+        drop(old);
+        arena.collect().unwrap();
+        let made = MADE.lock().unwrap().expect("the old one has ended");
+        assert!(made.index() == places[1] && places[0] < places[1] && places[1] < places[2], "{places:?}, {}", made.index());
+        assert_eq!(arena.object_state(made.index()).unwrap(), (ObjectState::Live, made.generation()));
+    }
+}

@@ -48,7 +48,7 @@ pub const ALL: &[Mutant] = &[
         rows: &[("objects.rs", "`stamp`")],
         from: "                if !stamped && self.object_made_before(index, marks)? && self.end_object(index, generation)? {\n",
         to: "                if self.object_made_before(index, marks)? && self.end_object(index, generation)? {\n",
-        by: &[MOVING, Test::steps("collector", "")],
+        by: &[Test::unit("multiproc-shm", "collect")],
     },
     Mutant {
         name: "what is stamped is no root",
