@@ -80,7 +80,7 @@ pub const ALL: &[Mutant] = &[
         rows: &[("arena.rs", "`again`")],
         from: "            if words.again.swap(0, Ordering::SeqCst) == 0 || sum.rounds == MAX_ROUNDS {\n",
         to: "            if words.again.swap(0, Ordering::SeqCst) <= 1 || sum.rounds == MAX_ROUNDS {\n",
-        by: &[Test::steps("collector", ""), Test::steps("scale", "")],
+        by: &[Test::unit("multiproc-shm", "collect")],
     },
     Mutant {
         name: "a dead collector keeps the lock",
