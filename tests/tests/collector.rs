@@ -173,6 +173,25 @@ fn a_sender_in_a_message_keeps_its_channel_open_and_no_other_does() {
     all_gone(&before);
 }
 
+/// Its place in the roster is kept for the parent, which may come for the result; what it held is not.
+#[test]
+fn what_a_dead_child_held_goes_before_its_parent_asks_for_it() {
+    let (_one, _watch) = (alone(), watch(120));
+    let (tx, rx) = channel::<u32>(4).unwrap();
+    let before = objects();
+    let hold = |tx: Sender<u32>| -> () {
+        let _own = Queue::<u32>::bounded(3).unwrap();
+        tx.put(1).unwrap();
+        die();
+    };
+    let p = Process::spawn((tx,), hold).unwrap();
+    assert_eq!(rx.get().unwrap(), 1);
+    assert!(p.wait().is_some());
+    eventually(|| has_ended(&rx));
+    all_gone(&before);
+    assert!(p.join().is_err());
+}
+
 #[test]
 fn handles_in_arguments_and_results_live_as_long_as_they_can_be_fetched() {
     let (_one, _watch) = (alone(), watch(120));

@@ -12,6 +12,8 @@ const MOVING: Test = Test::model("multiproc-channel", "arenas", "handles_move_wh
 const SCALE: Test = Test::steps("scale", "who_dies_while_memory_is_taken_or_given_back");
 const FORK: Test = Test::steps("fork", "it_dies_at_each_step_of_joining");
 const SYNC: Test = Test::steps("crash_sync", "a_death_at_every_step_of_every_operation");
+/// Elsewhere the place in the roster is free a moment later, and whatever stands there counts no more.
+const LEFT: Test = Test::steps("collector", "what_a_dead_child_held_goes_before_its_parent_asks_for_it");
 
 const fn dies_in(only: &'static str) -> Test {
     Test::steps("crash_queue", "one_dies_at_each_step").only(only)
@@ -108,7 +110,7 @@ pub const ALL: &[Mutant] = &[
         ],
         from: "        for index in held {\n            self.holds.clear(&self.memory, slot, Table::Hold, index)?;\n        }\n",
         to: "        let _ = held;\n",
-        by: &[dies_in("FirstPut, Abandoned"), SYNC],
+        by: &[LEFT],
     },
     Mutant {
         name: "the dead keep their roles",
@@ -116,7 +118,7 @@ pub const ALL: &[Mutant] = &[
         rows: &[("holds.rs", "sender, receiver")],
         from: "                self.holds.clear(&self.memory, slot, table, index)?;\n                // The mark phase that follows",
         to: "                // The mark phase that follows",
-        by: &[dies_in("DropSender, Getters"), dies_in("DropReceiver, Putters")],
+        by: &[LEFT],
     },
     Mutant {
         name: "what a dead process was filling stays",
