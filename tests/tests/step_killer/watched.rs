@@ -3,6 +3,7 @@
 #![allow(dead_code, unreachable_pub)]
 
 use crate::common_queue::Watchdog;
+#[allow(unused_imports)]
 pub use crate::steps::wanted;
 use crate::steps::{self, Line, notes_apart};
 use std::process::Command;
