@@ -109,8 +109,16 @@ fn run_rounds(order: &Order, report: &mut Report) -> Result<(), String> {
 }
 
 impl<'a> Storm<'a> {
-    fn new(order: &'a Order, random: fastrand::Rng, stable: Stable, seats: usize, report: Report) -> Result<Storm<'a>, String> {
+    fn new(
+        order: &'a Order,
+        random: fastrand::Rng,
+        stable: Stable,
+        seats: usize,
+        mut report: Report,
+    ) -> Result<Storm<'a>, String> {
         let scene = Scene::new(&order.scene, seats)?;
+        // So that it shows in which nobody has died.
+        scene.ops().iter().for_each(|op| _ = report.inside.entry((*op).to_owned()).or_default());
         let groups = (0..seats).map(|seat| scene.group(seat)).max().unwrap_or(0) + 1;
         let nothing = Progress { sum: 0, since: Instant::now() };
         let (progress, of_all) = (vec![nothing; groups], nothing);
@@ -171,7 +179,7 @@ impl<'a> Storm<'a> {
             // One that is to die later has not been followed yet.
             let Some(mut victim) = self.living[seat].take() else { continue };
             if victim.is_over() {
-                return Err(format!("seat {seat} ended by itself: {:?}", page.complaint()));
+                return Err(format!("seat {seat} ended by itself, with {:?}: {:?}", victim.status, page.complaint()));
             }
             match aim {
                 Some((op, _)) => {
@@ -272,9 +280,11 @@ impl<'a> Storm<'a> {
                 continue;
             }
             let (victim, _) = self.dying.swap_remove(i);
-            let row = &self.stable.page.rows[victim.row];
+            let page = self.stable.page;
+            let row = &page.rows[victim.row];
             let inside = row.inside.load(Ordering::Relaxed);
-            let way = victim.way.unwrap_or(Way::Kill);
+            // Who complains has said why.
+            let way = victim.died().map_err(|how| page.complaint().map_or(how.clone(), |why| format!("{why} ({how})")))?;
             let death = Death {
                 seat: victim.seat,
                 inside,
