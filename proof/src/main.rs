@@ -68,6 +68,7 @@ fn main() -> ExitCode {
     if failed.is_empty() {
         return ExitCode::SUCCESS;
     }
-    println!("\nbroken: {}; again: proof --seed {} {}", failed.join(", "), plan.seed, failed.join(" "));
+    let long = if plan.long { "--long " } else { "" };
+    println!("\nbroken: {}; again: proof {long}--seed {} {}", failed.join(", "), plan.seed, failed.join(" "));
     ExitCode::FAILURE
 }
