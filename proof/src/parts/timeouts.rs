@@ -178,24 +178,18 @@ fn measure(plan: &Plan, tally: &mut Tally) -> Result<(), Box<dyn Error>> {
         all.sort_unstable();
         let p99 = percentile(&all, 99);
         let over = p99.saturating_sub(bare);
-        let verdict = |bar: Duration| if over < bar { "below" } else { "ABOVE" };
-        tally.note(match weather {
-            Weather::Idle => format!(
-                "idle: all p99 {}, {} over a bare futex, {} the bar of {BAR_IDLE:?}",
-                us(p99),
-                us(over),
-                verdict(BAR_IDLE)
-            ),
-            Weather::Hogs => format!(
-                "two hogs: all p99 {}, {} over a bare futex, {} the bar of {BAR_LOADED:?}",
-                us(p99),
-                us(over),
-                verdict(BAR_LOADED)
-            ),
-            Weather::Alarms => format!("alarms: all p99 {}; {} signals", us(p99), ALARMS.load(Ordering::Relaxed) - before),
-        });
+        let (name, bar) = match weather {
+            Weather::Idle => ("idle", Some(BAR_IDLE)),
+            Weather::Hogs => ("two hogs", Some(BAR_LOADED)),
+            Weather::Alarms => ("alarms", None),
+        };
+        tally.note(format!("{name}: all p99 {}, {} over a bare futex", us(p99), us(over)));
+        if let Some(bar) = bar {
+            tally.bar(plan, over < bar, || format!("{name}: the 99th of 100 is {} over a bare futex, not {bar:?}", us(over)));
+        }
         if weather == Weather::Alarms {
             let signals = ALARMS.load(Ordering::Relaxed) - before;
+            tally.note(format!("alarms: {signals} signals"));
             tally.check(signals > 500, || format!("the storm was one of {signals} signals"));
         }
     }
