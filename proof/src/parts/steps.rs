@@ -5,6 +5,7 @@
 //! a wait that looks again by itself; and there were enough deaths.
 
 use super::Part;
+use crate::interrupt;
 use crate::plan::Plan;
 use crate::tally::Tally;
 use crate::tests::run_with;
@@ -18,7 +19,7 @@ pub const PART: Part =
 /// All deaths of a run, at least.
 const DEATHS: u64 = 10_000;
 /// At so many of the points that a scene passes somebody has died in that scene. The rest was passed by a chance that did not come again though it was aimed at.
-const COVERED_PERMILLE: u64 = 985;
+const COVERED_PERMILLE: u64 = 995;
 /// Scenes of these are played where the kernel lacks something: waits look again there, and what matters is that they do.
 const OLD: &str = ".old";
 /// What changes one word at most has no step between two: nobody can die in these.
@@ -57,6 +58,8 @@ fn run(plan: &Plan) -> Tally {
         }
     };
     let notes = directory.path();
+    let left = notes.to_owned();
+    let _undo = interrupt::undo(move || _ = fs::remove_dir_all(left));
     play(plan, &root, notes, &mut tally);
     let (rows, scenes) = read(notes, &mut tally);
     for (name, cells) in &rows {
