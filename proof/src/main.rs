@@ -3,6 +3,7 @@
 //! Each part tries to break one promise of docs/RELIABILITY.md and prints what it did in figures. The short form is what CI runs; the long one takes as long as it
 //! takes. Every choice comes from a seed that is printed, and `--seed` repeats a run.
 
+mod interrupt;
 mod machine;
 mod parts;
 mod plan;
@@ -50,6 +51,9 @@ fn main() -> ExitCode {
     if let Some(unknown) = arguments.parts.iter().find(|p| parts::ALL.iter().all(|part| part.name != **p)) {
         eprintln!("no part is named {unknown}; --list names them");
         return ExitCode::from(2);
+    }
+    if let Err(e) = interrupt::watch() {
+        eprintln!("an interrupt would leave things behind: {e}");
     }
     let plan = Plan { long: arguments.long, seed: arguments.seed.unwrap_or_else(|| fastrand::u64(..)) };
     println!("{}, seed {}, {}", if plan.long { "long form" } else { "short form" }, plan.seed, machine::line());
