@@ -144,6 +144,10 @@ fn storm(kills: u64, seed: u64) -> Result<String, Box<dyn Error>> {
     if lost > 0 {
         return Err(format!("{lost} messages are lost").into());
     }
+    // A worker holds one job; who is killed with it has it done again, once.
+    if twice > again || again > killed {
+        return Err(format!("{again} jobs came again and {twice} were told twice after {killed} kills").into());
+    }
     let counted = count.get()?;
     if counted < put {
         return Err(format!("{counted} counted of {put}").into());

@@ -191,7 +191,10 @@ fn run(plan: &Plan) -> Tally {
                 }
             }
             Err(why) => {
-                let who = format!("{:?}", scenario.peer);
+                let who = match scenario.peer {
+                    Peer::Crate(name) => name.to_owned(),
+                    other => format!("{other:?}"),
+                };
                 tally.row(name(&who), ["-".to_owned(), "-".into(), "-".into(), our_hangs.to_string(), our_fails.to_string()]);
                 missing.entry(why).or_default().push(scenario.theirs);
             }

@@ -85,7 +85,8 @@ fn watch(child: &mut Child, session: u32) -> Option<String> {
         }
         let members = members(session);
         let used = members.iter().map(|m| m.used).sum();
-        let moves = used != last.1 || members.iter().any(|m| m.runs);
+        // If none is left, the kernel is still taking the last one apart.
+        let moves = used != last.1 || members.is_empty() || members.iter().any(|m| m.runs);
         if moves {
             last = (Instant::now(), used);
         }
