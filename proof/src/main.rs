@@ -58,16 +58,21 @@ fn main() -> ExitCode {
     let plan = Plan { long: arguments.long, seed: arguments.seed.unwrap_or_else(|| fastrand::u64(..)) };
     println!("{}, seed {}, {}", if plan.long { "long form" } else { "short form" }, plan.seed, machine::line());
     let wanted = |name: &str| arguments.parts.is_empty() || arguments.parts.iter().any(|p| p == name);
-    let mut failed = Vec::new();
+    let (mut failed, mut skipped) = (Vec::new(), Vec::new());
     for part in parts::ALL.iter().filter(|p| wanted(p.name)) {
         println!("\n== {}: {}", part.name, part.what);
         let begin = Instant::now();
         let tally = (part.run)(&plan);
         print!("{tally}");
-        println!("{} in {:.1} s", if tally.holds() { "holds" } else { "BROKEN" }, begin.elapsed().as_secs_f64());
+        println!("{} in {:.1} s", tally.verdict(), begin.elapsed().as_secs_f64());
         if !tally.holds() {
             failed.push(part.name);
+        } else if !tally.is_whole() {
+            skipped.push(part.name);
         }
+    }
+    if !skipped.is_empty() {
+        println!("\nnot tried, or not in whole: {}", skipped.join(", "));
     }
     if failed.is_empty() {
         return ExitCode::SUCCESS;

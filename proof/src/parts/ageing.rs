@@ -32,7 +32,7 @@ fn run(plan: &Plan) -> Tally {
     tests::run(&["-p", "multiproc-tests", "--features", features, "--test", "ageing"], plan, &mut tally);
     match recurring_ids(plan.count(400, 20_000), plan.random("ageing").u64(..)) {
         Ok(Some(said)) => tally.note(format!("thread ids up to {IDS}: {said}")),
-        Ok(None) => tally.note("thread ids that recur: skipped, this kernel or this user has no pid_max of a namespace"),
+        Ok(None) => tally.skip("thread ids that recur: skipped, this kernel or this user has no pid_max of a namespace"),
         Err(e) => tally.broken(format!("thread ids that recur: {e}")),
     }
     tally

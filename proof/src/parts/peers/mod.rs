@@ -201,7 +201,7 @@ fn run(plan: &Plan) -> Tally {
         }
     }
     for (why, cases) in missing {
-        tally.note(format!("skipped {}: {why}", cases.join(", ")));
+        tally.skip(format!("skipped {}: {why}", cases.join(", ")));
     }
     if plan.long {
         tally.note("\n| a process is killed | peer | hangs or fails | ours |\n|---|---|---|---|");
