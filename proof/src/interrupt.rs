@@ -9,11 +9,13 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 
 /// What is to be undone, each with its number.
-static BEGUN: Mutex<Vec<(u64, Box<dyn FnOnce() + Send>)>> = Mutex::new(Vec::new());
+type Begun = Vec<(u64, Box<dyn FnOnce() + Send>)>;
+
+static BEGUN: Mutex<Begun> = Mutex::new(Vec::new());
 static ENDING: AtomicBool = AtomicBool::new(false);
 static TELL: OnceLock<PipeWriter> = OnceLock::new();
 
-fn begun() -> MutexGuard<'static, Vec<(u64, Box<dyn FnOnce() + Send>)>> {
+fn begun() -> MutexGuard<'static, Begun> {
     BEGUN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
