@@ -254,15 +254,13 @@ fn who_dies_while_memory_is_taken_or_given_back_leaves_none_of_it() {
 }
 
 const LARGE: usize = 64 << 20;
-/// So little is kept for the next one when it is free.
-const KEPT: usize = 8 << 20;
 
 /// Where the pages of a large block change, and whether a getter comes there.
 const POINTS: &[(&str, bool)] = &[("block.unsure", false), ("block.backed", false), ("block.punched", true)];
 
 /// Puts a large message, or gets one; killed at a point, or by its parent once it has said that it is ready.
-fn large(q: Queue<Vec<u8>, Raw>, ready: Sender<()>, gets: bool, point: Option<usize>, len: usize) {
-    let message = vec![1; len];
+fn large(q: Queue<Vec<u8>, Raw>, ready: Sender<()>, gets: bool, point: Option<usize>) {
+    let message = vec![1; LARGE];
     ready.put(()).unwrap();
     #[cfg(feature = "crash-points")]
     point.into_iter().for_each(|point| multiproc::testing::arm_at(POINTS[point].0, 1));
@@ -285,21 +283,13 @@ fn interrupted() {
     let before = multiproc::stats().unwrap();
     assert!(before.idle == 0 && before.used < 1 << 20, "{before}");
     let points = if cfg!(feature = "crash-points") { POINTS.len() } else { 0 };
-    for point in (0..points).filter(|point| !POINTS[*point].1) {
-        let p = Process::spawn((q.clone(), ready.clone(), false, Some(point), KEPT), large).unwrap();
-        is_ready.get().unwrap();
-        assert!(p.join().is_err());
-        // Not where nobody knows whether it is there.
-        let after = multiproc::stats().unwrap();
-        assert!(after.idle == 0 && after.used <= before.used + (1 << 20), "{:?}: {before}\n{after}", POINTS[point]);
-    }
     for round in 0..points + 20 {
         let point = (round < points).then_some(round);
         let gets = point.map_or(round % 4 == 0, |point| POINTS[point].1);
         if gets {
             q.put(vec![1; LARGE]).unwrap();
         }
-        let p = Process::spawn((q.clone(), ready.clone(), gets, point, LARGE), large).unwrap();
+        let p = Process::spawn((q.clone(), ready.clone(), gets, point), large).unwrap();
         is_ready.get().unwrap();
         if point.is_none() {
             // At any moment of it, or after it.

@@ -12,8 +12,8 @@ const MOVING: Test = Test::model("multiproc-channel", "arenas", "handles_move_wh
 const SCALE: Test = Test::steps("scale", "who_dies_while_memory_is_taken_or_given_back");
 const FORK: Test = Test::steps("fork", "it_dies_at_each_step_of_joining");
 const SYNC: Test = Test::steps("crash_sync", "a_death_at_every_step_of_every_operation");
-/// Elsewhere the place in the roster is free a moment later, and whatever stands there counts no more.
-const LEFT: Test = Test::steps("collector", "what_a_dead_child_held_goes_before_its_parent_asks_for_it");
+/// What stands at a free place of the roster counts for nobody: it shows when the place is another's.
+const LEFT: Test = Test::steps("collector", "what_a_dead_process_held_is_not_held_by_its_successor");
 
 const fn dies_in(only: &'static str) -> Test {
     Test::steps("crash_queue", "one_dies_at_each_step").only(only)
@@ -245,14 +245,6 @@ pub const ALL: &[Mutant] = &[
         rows: &[("blocks.rs", "n | no"), ("memory.rs", "`used`")],
         from: "        crash::point(\"block.emptied\");\n        account.credit(have);\n",
         to: "        crash::point(\"block.emptied\");\n",
-        by: &[SCALE],
-    },
-    Mutant {
-        name: "a block that may lack pages is kept as it is",
-        file: BLOCKS,
-        rows: &[("blocks.rs", "n | yes")],
-        from: "            if unsure || slab.control().warm.load(Ordering::Relaxed).saturating_add(have) > WARM_BYTES {\n",
-        to: "            if slab.control().warm.load(Ordering::Relaxed).saturating_add(have) > WARM_BYTES {\n",
         by: &[SCALE],
     },
     Mutant {
