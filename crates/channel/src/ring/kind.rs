@@ -344,6 +344,7 @@ mod tests {
 
     /// Else whoever collects follows a busy queue for as long as there are items up to where a peer has put the tail.
     #[test]
+    #[cfg_attr(miri, ignore = "it goes through a whole ring")]
     fn no_more_is_gone_through_than_lies_between_the_ends() {
         let arena = Arena::create(&Options { size: 16 << 20, ..Options::new(0, crate::KINDS) }).unwrap();
         let queue = Queue::<u64>::builder().capacity(4).build_in(arena).unwrap();
