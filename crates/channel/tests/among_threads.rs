@@ -31,7 +31,7 @@ fn number(bytes: &[u8]) -> u64 {
 
 /// Two put and two take; what they took is each message once.
 fn crowd(q: &Queue<Vec<u8>, Raw>, take: impl Fn() -> u64 + Sync) {
-    const EACH: u64 = rounds(2_000, 12);
+    const EACH: u64 = rounds(2_000, 6);
     let sum = AtomicU64::new(0);
     thread::scope(|s| {
         for first in [0, EACH] {
@@ -101,7 +101,7 @@ fn many_at_once() {
 
 #[test]
 fn who_joins_has_what_was_done_before() {
-    const EACH: u64 = rounds(1_000, 20);
+    const EACH: u64 = rounds(1_000, 8);
     let q: Queue<Vec<u8>, Raw> = Queue::bounded_in(arena(), 3).unwrap();
     let done = AtomicU64::new(0);
     thread::scope(|s| {
@@ -122,7 +122,7 @@ fn who_joins_has_what_was_done_before() {
 
 #[test]
 fn a_pipe_to_and_fro() {
-    const ALL: u64 = rounds(2_000, 40);
+    const ALL: u64 = rounds(2_000, 12);
     let (a, b) = PipeBuilder::new().ring_bytes(16 << 10).codec::<Raw>().pipe_in::<Vec<u8>, Vec<u8>>(arena()).unwrap();
     thread::scope(|s| {
         s.spawn(|| {
@@ -140,7 +140,7 @@ fn a_pipe_to_and_fro() {
 
 #[test]
 fn a_pipe_that_fills() {
-    const EACH: u64 = rounds(2_000, 30);
+    const EACH: u64 = rounds(2_000, 6);
     let (a, b) = PipeBuilder::new().ring_bytes(16 << 10).codec::<Raw>().pipe_in::<Vec<u8>, Vec<u8>>(arena()).unwrap();
     let sum = AtomicU64::new(0);
     let send =
@@ -158,7 +158,7 @@ fn a_pipe_that_fills() {
 
 #[test]
 fn handles_on_their_way_while_somebody_collects() {
-    const ALL: u64 = rounds(200, 8);
+    const ALL: u64 = rounds(200, 3);
     let arena = arena();
     let there: Queue<Queue<u32>> = Queue::bounded_in(arena, 2).unwrap();
     let done = AtomicBool::new(false);

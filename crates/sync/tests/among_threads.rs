@@ -35,7 +35,7 @@ fn among_three(each: u64, act: impl Fn(u64) + Sync) {
 
 #[test]
 fn one_at_a_time() {
-    const EACH: u64 = rounds(2_000, 25);
+    const EACH: u64 = rounds(2_000, 9);
     let arena = arena();
     let counter = AtomicU64::new(0);
     let (lock, nested, one) = (Lock::new_in(arena).unwrap(), RLock::new_in(arena).unwrap(), Semaphore::new_in(arena, 1).unwrap());
@@ -61,7 +61,7 @@ fn one_at_a_time() {
 
 #[test]
 fn values_are_whole() {
-    const EACH: u64 = rounds(2_000, 20);
+    const EACH: u64 = rounds(2_000, 6);
     let arena = arena();
     let value = Value::new_in(arena, [0u64; 5]).unwrap();
     let (array, number) = (Array::<u64>::zeroed_in(arena, 4).unwrap(), Atomic::<u64>::new_in(arena, 0).unwrap());
@@ -80,7 +80,7 @@ fn values_are_whole() {
 
 #[test]
 fn a_condition_to_and_fro() {
-    const ALL: u64 = rounds(1_000, 20);
+    const ALL: u64 = rounds(1_000, 6);
     let condition = Condition::new_in(arena()).unwrap();
     let turn = AtomicU64::new(0);
     thread::scope(|s| {
@@ -101,7 +101,7 @@ fn a_condition_to_and_fro() {
 
 #[test]
 fn rounds_of_a_barrier() {
-    const ALL: u64 = rounds(1_000, 12);
+    const ALL: u64 = rounds(1_000, 4);
     let barrier = Barrier::new_in(arena(), 3).unwrap();
     let counters = [const { AtomicU64::new(0) }; 3];
     thread::scope(|s| {
@@ -121,7 +121,7 @@ fn rounds_of_a_barrier() {
 
 #[test]
 fn signs_carry_what_was_done_before() {
-    const ALL: u64 = rounds(1_000, 12);
+    const ALL: u64 = rounds(1_000, 4);
     let arena = arena();
     let (there, back) = (Event::new_in(arena).unwrap(), Event::new_in(arena).unwrap());
     let permits = SignalSemaphore::new_in(arena, 0, 9).unwrap();
@@ -155,13 +155,14 @@ fn signs_carry_what_was_done_before() {
 
 #[test]
 fn a_vector_is_filled_and_frozen() {
-    let mut vector = SharedVec::<u64>::zeroed_in(arena(), 600).unwrap();
+    const ALL: u64 = rounds(600, 20);
+    let mut vector = SharedVec::<u64>::zeroed_in(arena(), ALL as usize).unwrap();
     vector.iter_mut().zip(0..).for_each(|(element, n)| *element = n);
     let frozen = vector.freeze();
     thread::scope(|s| {
         for _ in 0..2 {
             let frozen = frozen.clone();
-            s.spawn(move || assert!(frozen.iter().copied().eq(0..600)));
+            s.spawn(move || assert!(frozen.iter().copied().eq(0..ALL)));
         }
     });
 }
