@@ -20,11 +20,14 @@ use crate::objects::{ObjectState, RawRef};
 use crate::raw::{LockFailed, Who};
 use crate::record;
 use crate::roster::{Slot, SlotState};
+use multiproc_sys::clock::thread_nanos;
 use multiproc_sys::crash;
 use std::sync::atomic::Ordering;
 
 /// Traffic in handles can ask for one collection after the other; the rest is for the next caller.
 const MAX_ROUNDS: u32 = 100;
+/// Where long queues of handles are followed each time, it is this process's keeper that goes on, when its caller has worked so long for others.
+const ENOUGH_NANOS: u64 = 10_000_000;
 
 /// What a collection did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -74,6 +77,8 @@ impl Arena {
     fn collect_in_rounds(&self) -> Result<Collected, Error> {
         let mut sum = Collected::default();
         let words = self.collection();
+        let mut begun = thread_nanos();
+        let enough = begun + ENOUGH_NANOS;
         // SeqCst: either we get the lock, or its owner sees the wish after it has unlocked.
         words.again.store(1, Ordering::SeqCst);
         loop {
@@ -93,7 +98,14 @@ impl Arena {
             sum.objects += done.objects;
             sum.orphans = done.orphans;
             sum.rounds += 1;
+            let now = thread_nanos();
+            self.note_pace(now - begun);
+            begun = now;
             if words.again.swap(0, Ordering::SeqCst) == 0 || sum.rounds == MAX_ROUNDS {
+                return Ok(sum);
+            }
+            if now > enough {
+                self.leave_to_keeper();
                 return Ok(sum);
             }
         }
