@@ -1,8 +1,9 @@
 //! [`Bincode`], the default codec.
 //!
 //! bincode 2.0.1 is pinned (RUSTSEC-2025-0141 calls it unmaintained; complete, no fault known): everything that
-//! knows it is in this file.
+//! knows it is in this file and in [`decoder`](super::decoder), which reads what it has written.
 
+use super::decoder::Decoder;
 use super::{Buffer, Codec, CodecError, EncodeRef};
 use bincode::error::{DecodeError, EncodeError};
 use serde::Serialize;
@@ -15,15 +16,6 @@ use serde::de::DeserializeOwned;
 /// Not self-describing: `#[serde(flatten)]`, `skip_serializing_if` and untagged enums do not work with it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Bincode;
-
-/// Bytes that a decoded message of up to [`SMALL`] bytes may claim.
-const SMALL_LIMIT: usize = 1 << 20;
-const SMALL: usize = 1 << 18;
-/// The same for up to [`MEDIUM`] bytes.
-const MEDIUM_LIMIT: usize = 1 << 28;
-const MEDIUM: usize = 1 << 26;
-/// The same for all larger ones.
-const LARGE_LIMIT: usize = 1 << 36;
 
 macro_rules! config {
     () => {
@@ -52,7 +44,7 @@ fn left_over(bytes: usize) -> CodecError {
 }
 
 impl<T: Serialize + DeserializeOwned> Codec<T> for Bincode {
-    /// The owned decoder copies strings and byte strings before it checks them.
+    /// The decoder copies strings and byte strings before it checks them.
     const READS_ONCE: bool = true;
 
     #[inline]
@@ -62,21 +54,10 @@ impl<T: Serialize + DeserializeOwned> Codec<T> for Bincode {
 
     #[inline]
     fn decode(bytes: &[u8]) -> Result<T, CodecError> {
-        use bincode::serde::decode_from_reader as decode;
-        let mut rest = Rest(bytes);
-        let decoded = if !std::mem::needs_drop::<T>() {
-            // A type that owns no memory allocates for no length, and counting costs as much again as decoding.
-            decode(&mut rest, config!())
-        } else if bytes.len() <= SMALL {
-            decode(&mut rest, config!().with_limit::<SMALL_LIMIT>())
-        } else if bytes.len() <= MEDIUM {
-            decode(&mut rest, config!().with_limit::<MEDIUM_LIMIT>())
-        } else {
-            decode(&mut rest, config!().with_limit::<LARGE_LIMIT>())
-        };
-        match decoded {
-            Ok(value) if rest.0.is_empty() => Ok(value),
-            Ok(_) => Err(left_over(rest.0.len())),
+        let mut decoder = Decoder::new(bytes);
+        match T::deserialize(&mut decoder) {
+            Ok(value) if decoder.left_over() == 0 => Ok(value),
+            Ok(_) => Err(left_over(decoder.left_over())),
             Err(why) => Err(not_decoded(why)),
         }
     }
@@ -108,22 +89,6 @@ impl Append<'_> {
     #[cold]
     fn write_growing(&mut self, bytes: &[u8]) -> Result<(), EncodeError> {
         self.0.append_growing(bytes).map_err(|_| EncodeError::Other("the message does not fit"))
-    }
-}
-
-/// What is still to be read. Each byte is read once.
-struct Rest<'a>(&'a [u8]);
-
-impl bincode::de::read::Reader for Rest<'_> {
-    #[inline(always)]
-    fn read(&mut self, into: &mut [u8]) -> Result<(), DecodeError> {
-        let Some((bytes, rest)) = self.0.split_at_checked(into.len()) else {
-            // A constant: what is worked out here for each field keeps the decoder of a small struct from being compiled in one piece.
-            return Err(DecodeError::UnexpectedEnd { additional: 0 });
-        };
-        into.copy_from_slice(bytes);
-        self.0 = rest;
-        Ok(())
     }
 }
 

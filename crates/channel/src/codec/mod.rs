@@ -2,6 +2,7 @@
 
 mod bincode;
 mod buffer;
+mod decoder;
 mod plain;
 mod plain_vec;
 #[cfg(feature = "postcard")]
