@@ -2,7 +2,6 @@
 
 mod bincode;
 mod buffer;
-mod decoder;
 mod plain;
 mod plain_vec;
 #[cfg(feature = "postcard")]
