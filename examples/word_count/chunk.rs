@@ -494,10 +494,8 @@ pub(crate) mod tests {
         let path = PathBuf::from(OsStr::from_bytes(b"/tmp/\xff\xfe name"));
         for source in [Source::Range { path, offset: 1, len: u64::MAX }, Source::Bytes((0..=255).collect())] {
             let chunk = Chunk { id: 7, file: 3, source, expected: 256 };
-            let config = bincode::config::standard();
-            let sent = bincode::serde::encode_to_vec(&chunk, config).unwrap();
-            let (received, _): (Chunk, _) = bincode::serde::decode_from_slice(&sent, config).unwrap();
-            assert_eq!(received, chunk);
+            let sent = bincode::serialize(&chunk).unwrap();
+            assert_eq!(bincode::deserialize::<Chunk>(&sent).unwrap(), chunk);
         }
     }
 }

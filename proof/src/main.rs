@@ -3,6 +3,7 @@
 //! Each part tries to break one promise of docs/RELIABILITY.md and prints what it did in figures. The short form is what CI runs; the long one takes as long as it
 //! takes. Every choice comes from a seed that is printed, and `--seed` repeats a run.
 
+mod interrupt;
 mod machine;
 mod parts;
 mod plan;
@@ -51,23 +52,32 @@ fn main() -> ExitCode {
         eprintln!("no part is named {unknown}; --list names them");
         return ExitCode::from(2);
     }
+    if let Err(e) = interrupt::watch() {
+        eprintln!("an interrupt would leave things behind: {e}");
+    }
     let plan = Plan { long: arguments.long, seed: arguments.seed.unwrap_or_else(|| fastrand::u64(..)) };
     println!("{}, seed {}, {}", if plan.long { "long form" } else { "short form" }, plan.seed, machine::line());
     let wanted = |name: &str| arguments.parts.is_empty() || arguments.parts.iter().any(|p| p == name);
-    let mut failed = Vec::new();
+    let (mut failed, mut skipped) = (Vec::new(), Vec::new());
     for part in parts::ALL.iter().filter(|p| wanted(p.name)) {
         println!("\n== {}: {}", part.name, part.what);
         let begin = Instant::now();
         let tally = (part.run)(&plan);
         print!("{tally}");
-        println!("{} in {:.1} s", if tally.holds() { "holds" } else { "BROKEN" }, begin.elapsed().as_secs_f64());
+        println!("{} in {:.1} s", tally.verdict(), begin.elapsed().as_secs_f64());
         if !tally.holds() {
             failed.push(part.name);
+        } else if !tally.is_whole() {
+            skipped.push(part.name);
         }
+    }
+    if !skipped.is_empty() {
+        println!("\nnot tried, or not in whole: {}", skipped.join(", "));
     }
     if failed.is_empty() {
         return ExitCode::SUCCESS;
     }
-    println!("\nbroken: {}; again: proof --seed {} {}", failed.join(", "), plan.seed, failed.join(" "));
+    let long = if plan.long { "--long " } else { "" };
+    println!("\nbroken: {}; again: proof {long}--seed {} {}", failed.join(", "), plan.seed, failed.join(" "));
     ExitCode::FAILURE
 }

@@ -9,6 +9,8 @@ pub struct Tally {
     columns: Vec<&'static str>,
     rows: Vec<(String, Vec<String>)>,
     notes: Vec<String>,
+    /// Something was not done.
+    skipped: bool,
     broken: Vec<String>,
 }
 
@@ -26,6 +28,12 @@ impl Tally {
     /// A line below the table.
     pub fn note(&mut self, line: impl Into<String>) {
         self.notes.push(line.into());
+    }
+
+    /// What was not done since there is no tool for it here, and why: a line below the table.
+    pub fn skip(&mut self, line: impl Into<String>) {
+        self.note(line);
+        self.skipped = true;
     }
 
     /// A promise that did not hold.
@@ -57,6 +65,21 @@ impl Tally {
     /// Whether everything held.
     pub fn holds(&self) -> bool {
         self.broken.is_empty()
+    }
+
+    /// Whether all of it was done.
+    pub fn is_whole(&self) -> bool {
+        !self.skipped
+    }
+
+    /// What came of it, in a word or some.
+    pub fn verdict(&self) -> &'static str {
+        match (self.holds(), self.skipped) {
+            (false, _) => "BROKEN",
+            (true, false) => "holds",
+            (true, true) if self.rows.is_empty() => "skipped",
+            (true, true) => "holds, as far as it was tried,",
+        }
     }
 }
 

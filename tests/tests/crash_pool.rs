@@ -5,10 +5,12 @@
 #[path = "step_killer/table.rs"]
 mod steps;
 
-use multiproc::testing::{arm_at, arm_step};
+use multiproc::testing::{arm_at, arm_signal, arm_step, named};
 use multiproc::{Atomic, Event, Pool, Queue, Task, TaskError};
 use multiproc_tests::{eventually, watch};
 use serde::{Deserialize, Deserializer, Serialize};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 use steps::{Line, Table};
@@ -285,4 +287,145 @@ fn what_was_told_before_a_death_is_true() {
 
 fn is_zombie(pid: u32) -> bool {
     std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains(") Z "))
+}
+
+fn is_stopped(pid: u32) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains(") T "))
+}
+
+fn go_on(pid: u32) {
+    // SAFETY: touches no memory; the pid is that of a worker of a pool that is there.
+    unsafe { libc::kill(pid.cast_signed(), libc::SIGCONT) };
+}
+
+/// A worker has told that its task panicked, and is stopped before it clears its desk. The next attempt is another worker's, though that one has to ask whether it may begin it.
+#[test]
+fn a_failure_that_was_told_is_not_in_the_way_of_the_next_attempt() {
+    let _watched = watch(60);
+    let failed = Arc::new(AtomicBool::new(false));
+    let only_if = {
+        let failed = failed.clone();
+        move |_: &TaskError| {
+            failed.store(true, Ordering::SeqCst);
+            true
+        }
+    };
+    let pool = Pool::builder().workers(2).retries(1).only_if(only_if).env("RUST_BACKTRACE", "0").build().unwrap();
+    let (stopped, begun, go) = (Atomic::new(0u32).unwrap(), Event::new().unwrap(), Event::new().unwrap());
+    let busy = pool.submit((begun.clone(), go.clone()), |begun: Event, go: Event| {
+        begun.set().unwrap();
+        go.wait().unwrap();
+    });
+    let busy = busy.unwrap();
+    begun.wait().unwrap();
+    let task = pool.submit((stopped.clone(),), |stopped: Atomic<u32>| {
+        if stopped.get() == 0 {
+            stopped.set(std::process::id());
+            arm_signal(libc::SIGSTOP, named("pool.told"));
+            panic!("as planned");
+        }
+        5u32
+    });
+    let task = task.unwrap();
+    // Who looks hears what has been told. A moment later the next attempt lies in the queue.
+    eventually(|| !task.is_done() && failed.load(Ordering::SeqCst) && is_stopped(stopped.get()));
+    thread::sleep(Duration::from_millis(100));
+    // As long as something that was cancelled lies in the queue, whoever begins a task asks.
+    let cancelled = pool.submit((), || ()).unwrap();
+    cancelled.cancel();
+    assert!(matches!(cancelled.join(), Err(TaskError::Cancelled)));
+    go.set().unwrap();
+    assert_eq!(task.join().unwrap(), 5);
+    busy.join().unwrap();
+    go_on(stopped.get());
+}
+
+/// What the only worker that is free does with a task while its client claims it.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+enum Meanwhile {
+    /// Dies before it begins it; the next one finds it and asks whether it may.
+    Met,
+    /// Runs it, and it fails.
+    Failed,
+}
+
+/// How often a task runs that its client claims while that happens, and its outcome. All of it comes to pass before the pool hears of any.
+fn claimed(meanwhile: Meanwhile) -> (u32, Result<u32, TaskError>) {
+    // Two attempts at the most.
+    let pool = Pool::builder().workers(3).retries(1).env("RUST_BACKTRACE", "0").build().unwrap();
+    let event = || Event::new().unwrap();
+    let (submitted, claim, begun, free, told, go) = (event(), event(), event(), event(), event(), event());
+    let (runs, stopped) = (Atomic::new(0u32).unwrap(), Atomic::new(0u32).unwrap());
+    // The worker that will find the task.
+    let finds = pool.submit((begun.clone(), free.clone(), meanwhile), |begun: Event, free: Event, meanwhile: Meanwhile| {
+        begun.set().unwrap();
+        free.wait().unwrap();
+        if meanwhile == Meanwhile::Met {
+            arm_at("pool.taken", 1);
+        }
+    });
+    // The worker that keeps the pool busy: its value is not decoded before `go`, and it stops when it has told it.
+    let keeps = pool.submit((stopped.clone(), told.clone(), go.clone()), |stopped: Atomic<u32>, told: Event, go: Event| {
+        stopped.set(std::process::id());
+        told.wait().unwrap();
+        arm_signal(libc::SIGSTOP, named("pool.told"));
+        Slow(go)
+    });
+    let (finds, keeps) = (finds.unwrap(), keeps.unwrap());
+    begun.wait().unwrap();
+    eventually(|| stopped.get() != 0);
+    // The worker whose task is the client.
+    let args = (pool.clone(), runs.clone(), submitted.clone(), claim.clone(), meanwhile);
+    let client = pool.submit(args, |pool: Pool, runs: Atomic<u32>, submitted: Event, claim: Event, meanwhile: Meanwhile| {
+        let run = |runs: Atomic<u32>, meanwhile: Meanwhile| {
+            let run = runs.add(1);
+            assert!(meanwhile == Meanwhile::Met, "attempt {run}");
+            run
+        };
+        let task = pool.submit((runs, meanwhile), run).unwrap();
+        submitted.set().unwrap();
+        claim.wait().unwrap();
+        task.join().map_err(|e| e.to_string())
+    });
+    let client = client.unwrap();
+    submitted.wait().unwrap();
+    // It has told so before; who looks hears it.
+    assert!(!client.is_done());
+    let hears = thread::spawn(move || keeps.join().map(|_| ()));
+    told.set().unwrap();
+    eventually(|| is_stopped(stopped.get()));
+    let moment = || thread::sleep(Duration::from_millis(100));
+    moment();
+    claim.set().unwrap();
+    moment();
+    free.set().unwrap();
+    moment();
+    if meanwhile == Meanwhile::Met {
+        go_on(stopped.get());
+        moment();
+    }
+    go.set().unwrap();
+    hears.join().unwrap().unwrap();
+    finds.join().unwrap();
+    go_on(stopped.get());
+    let outcome = client.join();
+    // Nothing is left of it.
+    pool.close();
+    pool.join().unwrap();
+    assert!(format!("{pool:?}").contains("tasks: 0"), "{pool:?}");
+    (runs.get(), outcome.map(|outcome| outcome.unwrap_or(u32::MAX)))
+}
+
+/// A worker meets a task that its client is about to take back, and throws it away: the client runs it.
+#[test]
+fn what_is_met_while_it_is_claimed_runs_once() {
+    let _watched = watch(60);
+    assert!(matches!(claimed(Meanwhile::Met), (1, Ok(0))));
+}
+
+/// A worker has run a task, and it has failed, when its client would take it back: that attempt counts.
+#[test]
+fn what_has_failed_while_it_is_claimed_is_not_taken_back() {
+    let _watched = watch(60);
+    assert!(matches!(claimed(Meanwhile::Failed), (2, Ok(u32::MAX))));
 }

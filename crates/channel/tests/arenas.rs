@@ -2,6 +2,7 @@
 
 use multiproc_channel::{KINDS, Queue, Raw};
 use multiproc_shm::{Arena, Options};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 fn arena(limit: Option<u64>) -> &'static Arena {
@@ -109,7 +110,6 @@ fn a_message_that_grows_beyond_the_memory_is_handed_back() {
 /// Protocol T on the shipping code: a handle that is always on its way is never freed, and one that is dropped always is.
 #[test]
 fn handles_move_while_collections_run() {
-    use std::sync::atomic::{AtomicBool, Ordering};
     const ROUNDS: u32 = 20_000;
     let arena = arena(None);
     // What is inside a parcel is referred to by the parcel's record alone.
@@ -158,4 +158,30 @@ fn handles_move_while_collections_run() {
     drop((there, back));
     arena.collect().unwrap();
     assert_eq!(arena.audit().unwrap().objects, 0);
+}
+
+/// Who collects goes round again for those who have wished for it meanwhile; where each round is long, not for long.
+#[test]
+fn who_collects_beside_a_long_queue_of_handles_is_not_held_up_by_others() {
+    let arena = arena(None);
+    let inside: Queue<u32> = Queue::bounded_in(arena, 2).unwrap();
+    let long: Queue<Queue<u32>> = Queue::bounded_in(arena, 1 << 15).unwrap();
+    (0..1 << 15).for_each(|_| long.put(inside.clone()).unwrap());
+    let begun = multiproc_sys::clock::thread_nanos();
+    arena.collect().unwrap();
+    let one = multiproc_sys::clock::thread_nanos() - begun;
+    let all = AtomicU32::new(0);
+    let collect_often = || {
+        let mut most = 0;
+        while all.load(Ordering::Relaxed) < 30 {
+            let rounds = arena.collect().unwrap().rounds;
+            all.fetch_add(rounds, Ordering::Relaxed);
+            most = most.max(rounds);
+        }
+        most
+    };
+    let most = std::thread::scope(|s| [(); 2].map(|()| s.spawn(collect_often)).map(|c| c.join().unwrap()).into_iter().max());
+    println!("a collection takes {} us, at most {most:?} rounds", one / 1000);
+    // It ends with the round that comes to ten milliseconds; half as long as the first one each takes at least.
+    assert!(most.is_some_and(|most| u64::from(most) <= 2 + 20_000_000 / one));
 }

@@ -22,7 +22,7 @@ use std::time::Duration;
 
 /// How often an open begins anew because the name has been given to another segment meanwhile.
 const TRIES: u32 = 100;
-/// Changing names takes some microseconds: who finds another one at it looks again this often, and for so long.
+/// Changing names takes some microseconds, and so does a child from fork to exec: who finds another one at it looks again this often, and for so long.
 const STEP: Duration = Duration::from_millis(1);
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -83,7 +83,7 @@ pub struct SharedMemory {
 impl SharedMemory {
     /// A new segment of `size` zeroes; without a name it gets one of its own. The memory is taken now. Only this user's programs can open it.
     ///
-    /// Waits for nobody.
+    /// Waits for nobody, but where the last user of a segment of that name was killed while it started a process: for that process to exec, at most a second.
     ///
     /// # Errors
     /// There is one of that name; `name` is empty, has a slash or a NUL, begins with `.multiproc.`, or is longer than 227 bytes; `size` is 0, or
@@ -93,12 +93,21 @@ impl SharedMemory {
         if size == 0 {
             return Err(SharedMemoryError::new(name.unwrap_or_default(), Kind::Invalid("its size must be at least 1")));
         }
-        reap_for(name.unwrap_or_default())?;
+        let mut waited = Duration::ZERO;
         loop {
+            reap_for(name.unwrap_or_default())?;
             let chosen = name.map_or_else(|| format!("mp_{:010x}", tag::random() >> 24), str::to_owned);
             match tag::create(&chosen, size) {
                 Ok((fd, facts)) => return Ok(SharedMemory::new(fd.into(), facts, chosen)),
                 Err(e) if name.is_none() && e.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(e)
+                    if e.kind() == io::ErrorKind::AlreadyExists
+                        && waited < PATIENCE
+                        && tag::is_left_by_the_dead(&chosen).unwrap_or(false) =>
+                {
+                    thread::sleep(STEP);
+                    waited += STEP;
+                }
                 Err(source) if source.kind() == io::ErrorKind::NotFound => {
                     return Err(SharedMemoryError::new(chosen, Kind::System { call: "open in /dev/shm", source }));
                 }

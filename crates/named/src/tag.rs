@@ -129,6 +129,13 @@ fn tag_and_name(fd: BorrowedFd<'_>, new: &str, name: &str, size: u64) -> io::Res
     Ok(facts)
 }
 
+/// Whether all that is left of the users of the segment of this name is what copied their descriptors. That is a child which has not called exec yet, and is about
+/// to; or one of a plain fork(2), which may live on.
+pub fn is_left_by_the_dead(name: &str) -> io::Result<bool> {
+    let Some(file) = named::facts_of(name)? else { return Ok(true) };
+    Ok(Tag::of(file.inode, name).is_there()? && named::lockers(&file).is_some_and(|living| living.is_empty()))
+}
+
 /// A number that nobody else has.
 pub fn random() -> u64 {
     RandomState::new().hash_one(std::process::id())

@@ -205,7 +205,7 @@ impl Home {
             self.cancelled.fetch_sub(1, Ordering::SeqCst);
             return false;
         }
-        if entry.claim != Claim::None && entry.head.tries == 0 && tries == 0 {
+        if entry.claim != Claim::None && entry.head.tries == 0 {
             entry.claim = Claim::Met;
             return false;
         }

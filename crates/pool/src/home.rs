@@ -409,10 +409,10 @@ impl Home {
             .get(id)
             .and_then(|entry| Some((entry.head.tries, entry.terms.as_ref()?.retry.clone()?)))
             .filter(|_| self.state() < TERMINATED);
+        let tried = retry.as_ref().map(|(tries, _)| *tries);
         // The user's code, outside of all locks.
-        let pause = retry.and_then(|(tries, retry)| {
-            catch_unwind(AssertUnwindSafe(|| retry.pause(tries + 1, &why))).ok().flatten().map(|pause| (tries, pause))
-        });
+        let pause =
+            retry.and_then(|(tries, retry)| catch_unwind(AssertUnwindSafe(|| retry.pause(tries + 1, &why))).ok().flatten());
         let mut table = lock(&self.table);
         let Some(entry) = table.get(id) else { return };
         if entry.cancelled {
@@ -421,9 +421,13 @@ impl Home {
             self.cancelled.fetch_sub(1, Ordering::SeqCst);
             return;
         }
+        if tried.is_some_and(|tried| tried != entry.head.tries) {
+            // The same attempt was told as failed meanwhile, and there is another one.
+            return;
+        }
         // Who has been asked to stop meanwhile is not tried again.
         let may = entry.terms.as_ref().is_some_and(|terms| terms.retry.is_some());
-        if let Some((_, pause)) = pause.filter(|(tries, _)| may && *tries == entry.head.tries) {
+        if let Some(pause) = pause.filter(|_| may) {
             entry.head.tries += 1;
             drop(table);
             lock(&self.later).push((Instant::now() + pause, id));
@@ -497,5 +501,66 @@ impl Home {
             // Fails in a process made by fork(), where nobody collects.
             let _ = self.tells.poke(|| self.nudged.store(true, Ordering::SeqCst));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Pool;
+    use std::sync::OnceLock;
+
+    /// No test waits longer.
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    /// While `only_if` is asked about a failure, the same one is told a second time.
+    #[test]
+    fn an_attempt_fails_once() {
+        static TOLD: OnceLock<(Arc<Home>, TaskId)> = OnceLock::new();
+        let timed_out = || TaskError::TimedOut { after: Duration::ZERO };
+        let asked = Arc::new(AtomicUsize::new(0));
+        let only_if = {
+            let asked = asked.clone();
+            move |_: &TaskError| {
+                let (home, id) = TOLD.get().expect("nothing fails before");
+                if asked.fetch_add(1, Ordering::SeqCst) == 0 {
+                    home.fail(*id, timed_out());
+                }
+                true
+            }
+        };
+        // Before a pause is over nothing is sent again.
+        let pool = Pool::builder().workers(1).retries(5).backoff(PATIENCE).only_if(only_if).build().unwrap();
+        let home = pool.home().unwrap();
+        let go = Event::new().unwrap();
+        let task = pool.submit((go.clone(),), |go: Event| go.wait().is_ok()).unwrap();
+        assert!(TOLD.set((home.me.upgrade().unwrap(), task.id)).is_ok());
+        home.fail(task.id, timed_out());
+        assert_eq!(asked.load(Ordering::SeqCst), 2);
+        assert_eq!(lock(&home.table).get(task.id).unwrap().head.tries, 1);
+        assert_eq!(lock(&home.later).len(), 1);
+        assert!(!task.is_done());
+        go.set().unwrap();
+        assert!(task.join().unwrap());
+    }
+
+    /// The last that keeps the workers of a closed pool is let go while the pool's thread sleeps.
+    #[test]
+    fn letting_go_wakes_the_pool() {
+        let pool = Pool::builder().workers(1).build().unwrap();
+        let home = pool.home().unwrap();
+        let by = Instant::now() + PATIENCE;
+        assert!(pool.ready(PATIENCE));
+        let held = pool.hold();
+        pool.close();
+        // It has looked; a moment later it sleeps.
+        while home.bell.is_set() {
+            assert!(Instant::now() < by);
+            std::thread::yield_now();
+        }
+        std::thread::sleep(Duration::from_millis(200));
+        assert_eq!(home.state(), CLOSED);
+        drop(held);
+        assert!(home.drive_any(&|| home.state() == FINISHED, Some(by)));
     }
 }

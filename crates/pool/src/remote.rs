@@ -275,7 +275,7 @@ impl Home {
         self.cancelled.fetch_add(1, Ordering::SeqCst);
         let runs = crew.who_runs(task).is_some();
         let mut table = lock(&self.table);
-        let entry = table.get(task).filter(|entry| !runs && !entry.cancelled && entry.head.tries == 0);
+        let entry = table.get(task).filter(|entry| !runs && !entry.cancelled);
         // Room is not waited for: it is this thread that makes it.
         let decide = Out(TellHead::new(Tell::Decide, client, id, task), &());
         let noted = entry.is_some_and(|entry| {

@@ -20,11 +20,14 @@ use crate::objects::{ObjectState, RawRef};
 use crate::raw::{LockFailed, Who};
 use crate::record;
 use crate::roster::{Slot, SlotState};
+use multiproc_sys::clock::thread_nanos;
 use multiproc_sys::crash;
 use std::sync::atomic::Ordering;
 
 /// Traffic in handles can ask for one collection after the other; the rest is for the next caller.
 const MAX_ROUNDS: u32 = 100;
+/// Where long queues of handles are followed each time, it is this process's keeper that goes on, when its caller has worked so long for others.
+const ENOUGH_NANOS: u64 = 10_000_000;
 
 /// What a collection did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -74,6 +77,8 @@ impl Arena {
     fn collect_in_rounds(&self) -> Result<Collected, Error> {
         let mut sum = Collected::default();
         let words = self.collection();
+        let mut begun = thread_nanos();
+        let enough = begun + ENOUGH_NANOS;
         // SeqCst: either we get the lock, or its owner sees the wish after it has unlocked.
         words.again.store(1, Ordering::SeqCst);
         loop {
@@ -93,7 +98,14 @@ impl Arena {
             sum.objects += done.objects;
             sum.orphans = done.orphans;
             sum.rounds += 1;
+            let now = thread_nanos();
+            self.note_pace(now - begun);
+            begun = now;
             if words.again.swap(0, Ordering::SeqCst) == 0 || sum.rounds == MAX_ROUNDS {
+                return Ok(sum);
+            }
+            if now > enough {
+                self.leave_to_keeper();
                 return Ok(sum);
             }
         }
@@ -444,5 +456,67 @@ impl Marks<'_> {
             }
         }
         Ok(found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Options;
+    use crate::held::Held;
+    use crate::objects::{Kind, Object};
+    use std::sync::{Arc, Mutex};
+    use std::thread;
+
+    static OLD: Kind = Kind { end: make_another, ..Kind::plain(1, "Old") };
+    static NEW: Kind = Kind::plain(2, "New");
+    static KINDS: &[&Kind] = &[&OLD, &NEW];
+    static MADE: Mutex<Option<RawRef>> = Mutex::new(None);
+
+    /// As another process may at this moment.
+    fn make_another(arena: &Arena, _: Object) -> Result<(), Error> {
+        *MADE.lock().unwrap() = Some(arena.make_object(&NEW, 0, (64, 64), Role::Plain, |_| Ok(()))?);
+        Ok(())
+    }
+
+    #[test]
+    fn what_is_made_between_the_marks_and_the_sweep_lives() {
+        let arena = Arena::create(&Options { size: 16 << 20, ..Options::new(0, KINDS) }).unwrap();
+        let make = |kind| arena.new_object(kind, 0, 64, Role::Plain, |_| Ok(())).unwrap();
+        // The entry of the second is free when the marks are drawn up, and has one in which it is not reached.
+        let (old, before, last) = (make(&OLD), make(&NEW), make(&NEW));
+        let places = [&old, &before, &last].map(|held| held.object().index);
+        drop(before);
+        old.mark_shared();
+        drop(old);
+        arena.collect().unwrap();
+        let made = MADE.lock().unwrap().expect("the old one has ended");
+        assert!(made.index() == places[1] && places[0] < places[1] && places[1] < places[2], "{places:?}, {}", made.index());
+        assert_eq!(arena.object_state(made.index()).unwrap(), (ObjectState::Live, made.generation()));
+    }
+
+    static ASKING: Kind = Kind { end: drop_another_and_ask, ..Kind::plain(3, "Asking") };
+    static ASKING_KINDS: &[&Kind] = &[&ASKING, &NEW];
+    static LATE: Mutex<Option<Arc<Held>>> = Mutex::new(None);
+
+    /// As another process may at this moment, which finds the lock taken.
+    fn drop_another_and_ask(arena: &Arena, _: Object) -> Result<(), Error> {
+        drop(LATE.lock().unwrap().take());
+        let asked = thread::scope(|scope| scope.spawn(|| arena.collect()).join().unwrap())?;
+        assert_eq!(asked, Collected::default());
+        Ok(())
+    }
+
+    #[test]
+    fn who_asks_while_another_collects_has_it_done_by_that_one() {
+        let arena = Arena::create(&Options { size: 16 << 20, ..Options::new(0, ASKING_KINDS) }).unwrap();
+        let make = |kind| arena.new_object(kind, 0, 64, Role::Plain, |_| Ok(())).unwrap();
+        let (first, late) = (make(&ASKING), make(&NEW));
+        late.mark_shared();
+        *LATE.lock().unwrap() = Some(late);
+        first.mark_shared();
+        drop(first);
+        let done = arena.collect().unwrap();
+        assert_eq!((done.rounds, done.objects, arena.audit().unwrap().objects), (2, 2, 0));
     }
 }

@@ -15,8 +15,10 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 
 /// The least growth that makes a collection due.
 pub const LEAST_GROWTH: u64 = 64 << 20;
-/// In a tree that has never had more objects a collection takes less than a tenth of a millisecond.
+/// In a tree that has never had more objects a collection takes less than a tenth of a millisecond, unless many handles lie in queues.
 const FEW_OBJECTS: u64 = 1 << 10;
+/// A collection that takes longer is the keeper's, where nobody asks for it by name.
+const QUICK_NANOS: u64 = 1_000_000;
 /// After so many bytes allocated a process looks whether one is due.
 const LOOK_EVERY: u64 = 1 << 20;
 /// Collections that nobody has asked for and that follow no death may come in quick succession: so often do they give back idle memory.
@@ -43,6 +45,8 @@ pub struct Pace {
     /// Bytes allocated since this process last looked.
     allocated: AtomicU64,
     wished: AtomicBool,
+    /// How long a processor was at the last collection of this process.
+    took: AtomicU64,
     keeper: OnceLock<fn()>,
     notices: Notices,
 }
@@ -115,13 +119,27 @@ impl Arena {
         }
     }
 
-    /// After a handle was dropped that leaves something for a collection to find out. At once among few objects; among many it is left to the keeper, where many
-    /// wishes become one collection: a thousand queues dropped one after the other must not look at all objects a thousand times.
+    /// After a collection of this process, at which a processor was for `nanos`.
+    pub(crate) fn note_pace(&self, nanos: u64) {
+        // Relaxed: a figure to compare with.
+        self.pace.took.store(nanos, Ordering::Relaxed);
+    }
+
+    /// After a handle was dropped that leaves something for a collection to find out. At once where there is little to look at; otherwise it is left to the keeper, where
+    /// many wishes become one collection: a thousand queues dropped one after the other must not look at all objects a thousand times.
     pub(crate) fn collect_soon(&self) {
-        if self.objects_high() <= FEW_OBJECTS || self.pace.keeper.get().is_none() {
+        let is_quick = self.objects_high() <= FEW_OBJECTS && self.pace.took.load(Ordering::Relaxed) <= QUICK_NANOS;
+        if is_quick || self.pace.keeper.get().is_none() {
             // An error means corrupted shared memory, of which the next operation tells.
             let _ = self.collect_and(false);
         } else {
+            self.wish();
+        }
+    }
+
+    /// What others have wished for meanwhile. Without a keeper it is for the next who collects.
+    pub(crate) fn leave_to_keeper(&self) {
+        if self.pace.keeper.get().is_some() {
             self.wish();
         }
     }

@@ -1,7 +1,7 @@
 //! Protocol T as a model: every order of its steps in small scenes, with a death at each, and many random ones in larger scenes. Nothing that is
 //! referenced is freed, no channel closes that has a sender, and in the end everything else is freed and closed. Each rule left out is caught.
 //!
-//! `PROTOCOL_T_SEED` repeats a random run, `PROTOCOL_T_SCHEDULES` makes it longer.
+//! `PROOF_SEED` repeats a random run, `PROOF_LONG` makes it longer.
 
 mod model {
     pub(crate) mod explore;
@@ -249,23 +249,19 @@ fn any_scene(random: &mut Random) -> Scene {
     }
 }
 
-fn from_env(name: &str, default: u64) -> u64 {
-    std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default)
-}
-
 #[test]
 fn random_orders_keep_what_is_referenced_and_free_the_rest() {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos() as u64 / 1000);
-    let seed = from_env("PROTOCOL_T_SEED", now);
-    let schedules = from_env("PROTOCOL_T_SCHEDULES", 20_000);
-    println!("PROTOCOL_T_SEED={seed}");
+    let given = std::env::var("PROOF_SEED").ok().and_then(|seed| seed.parse().ok());
+    let seed = given.unwrap_or_else(|| SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos() as u64 / 1000));
+    let schedules = if std::env::var_os("PROOF_LONG").is_some() { 2_500_000 } else { 20_000 };
+    println!("PROOF_SEED={seed}");
     let (mut random, mut steps) = (Random::new(seed), 0);
     for schedule in 0..schedules {
         let scene = any_scene(&mut random);
         let play = Play::new(&scene, None);
         match wander(&play, &mut random) {
             Ok(taken) => steps += taken,
-            Err(broken) => panic!("PROTOCOL_T_SEED={seed}, schedule {schedule}: {}\n{scene:?}", tell(&play, &broken)),
+            Err(broken) => panic!("PROOF_SEED={seed}, schedule {schedule}: {}\n{scene:?}", tell(&play, &broken)),
         }
     }
     println!("{schedules} schedules, {steps} steps");

@@ -14,12 +14,9 @@ mod wait_word;
 
 use loom::thread;
 use wait_word::WaitWord;
-use world::check::{BOTH, ONE_ORDER, holds};
+use world::check::{BOTH, ONE_ORDER, Orders, holds, holds_at_each_step};
 use world::shared::shared;
 use world::{AtomicU32, Ordering, Thread, Without, Word, crash, wait_any};
-
-/// More crash points than an operation here has.
-const STEPS: u32 = 8;
 
 /// An object that is watched: `news` rises.
 #[derive(Debug, Default)]
@@ -110,13 +107,13 @@ fn always(scene: impl Fn() + Sync + Send + Copy + 'static) {
     assert!(holds(ONE_ORDER, Without::Nothing, true, scene));
 }
 
-/// Where a death wakes one of two.
-fn in_both_orders(without: Without, loud: bool, scene: impl Fn() + Sync + Send + Copy + 'static) -> bool {
-    holds(BOTH, without, loud, scene)
+/// Whoever dies in it, at each of its crash points in turn; in both orders where a death wakes one of two.
+fn at_each_step(orders: Orders, scene: impl Fn(u32) -> bool + Sync + Send + Copy + 'static) {
+    assert!(holds_at_each_step(2, orders, Without::Nothing, true, scene).is_ok());
 }
 
 fn missed(what: &str, without: Without, scene: impl Fn() + Sync + Send + Copy + 'static) {
-    assert!(!in_both_orders(without, false, scene), "{what}: not missed");
+    assert!(!holds(BOTH, without, false, scene), "{what}: not missed");
 }
 
 /// Two watch, and something comes.
@@ -169,20 +166,21 @@ fn of_several() -> &'static Watched {
 }
 
 /// A watcher dies at each step, and with it the wake that it may have.
-fn watcher_dies(k: u32, habits: Habits) {
+fn watcher_dies(k: u32, habits: Habits) -> bool {
     let watched: &Watched = shared();
     let mortal = thread::spawn(move || crash::dies_at(k, || watched.watch(1, 1, habits)));
     let other = watched.watcher(2, 1, habits);
     watched.put(1);
     other.join().unwrap();
-    mortal.join().unwrap();
+    mortal.join().unwrap()
 }
 
 /// Who puts dies at each step, with both asleep or about to be; the cleaner wakes who was about to sleep.
-fn putter_dies(k: u32, habits: Habits) {
+fn putter_dies(k: u32, habits: Habits) -> bool {
     let watched: &Watched = shared();
     let watchers = [watched.watcher(1, 1, habits), watched.watcher(2, 1, habits)];
-    if crash::dies_at(k, || watched.put(1)) {
+    let died = crash::dies_at(k, || watched.put(1));
+    if died {
         if watched.news.load(Ordering::Acquire) == 0 {
             watched.put(1);
         } else {
@@ -191,29 +189,33 @@ fn putter_dies(k: u32, habits: Habits) {
         }
     }
     watchers.into_iter().for_each(|w| w.join().unwrap());
+    died
 }
 
 /// The same with both asleep: the kernel wakes one, who wakes the other.
-fn putter_dies_over_sleepers(k: u32, habits: Habits) {
+fn putter_dies_over_sleepers(k: u32, habits: Habits) -> bool {
     let watched = of_several();
     let watchers = [watched.watcher(1, 1, habits), watched.watcher(2, 1, habits)];
     watched.word.watch().0.await_asleep(2);
-    if crash::dies_at(k, || watched.put(1)) && watched.news.load(Ordering::Acquire) == 0 {
+    let died = crash::dies_at(k, || watched.put(1));
+    if died && watched.news.load(Ordering::Acquire) == 0 {
         watched.put(1);
     }
     watchers.into_iter().for_each(|w| w.join().unwrap());
+    died
 }
 
 /// And one of the two dies at each step after its sleep, with the wake in hand or without it.
-fn both_die(k: u32, habits: Habits) {
+fn both_die(k: u32, habits: Habits) -> bool {
     let watched = of_several();
-    let mortal = thread::spawn(move || crash::dies_at(k, || watched.watch(1, 1, habits)));
+    let mortal = thread::spawn(move || crash::dies_at(ASLEEP + k, || watched.watch(1, 1, habits)));
     let other = watched.watcher(2, 1, habits);
     watched.word.watch().0.await_asleep(2);
     // Between the commit and the wake.
     assert!(crash::dies_at(2, || watched.put(1)));
-    mortal.join().unwrap();
+    let died = mortal.join().unwrap();
     other.join().unwrap();
+    died
 }
 
 /// The one that waits beside a watcher gives up.
@@ -238,8 +240,8 @@ fn waiter_is_woken() {
     watcher.join().unwrap();
 }
 
-/// The first step after a sleep.
-const WOKEN: u32 = 3;
+/// Steps of a watcher until it sleeps.
+const ASLEEP: u32 = 2;
 
 #[test]
 fn all_watchers_are_told() {
@@ -261,20 +263,14 @@ fn who_waits_beside_a_watcher_leaves_it_its_wake() {
 
 #[test]
 fn a_watcher_that_dies_swallows_no_wake() {
-    for k in 1..=STEPS {
-        always(move || watcher_dies(k, GOOD));
-    }
-    for k in WOKEN..=STEPS {
-        assert!(in_both_orders(Without::Nothing, true, move || both_die(k, GOOD)));
-    }
+    at_each_step(ONE_ORDER, |k| watcher_dies(k, GOOD));
+    at_each_step(BOTH, |k| both_die(k, GOOD));
 }
 
 #[test]
 fn a_putter_that_dies_strands_no_watcher() {
-    for k in 1..=STEPS {
-        always(move || putter_dies(k, GOOD));
-        assert!(in_both_orders(Without::Nothing, true, move || putter_dies_over_sleepers(k, GOOD)));
-    }
+    at_each_step(ONE_ORDER, |k| putter_dies(k, GOOD));
+    at_each_step(BOTH, |k| putter_dies_over_sleepers(k, GOOD));
 }
 
 #[test]
@@ -286,7 +282,7 @@ fn each_rule_is_needed() {
     missed("the count", Without::Count, || one_comes_back_to_several(GOOD));
     missed("the announcement", Without::Announcement, || one_comes_back(GOOD));
     // The second step of a put is its commit.
-    missed("the kernel", Without::Baton, || putter_dies_over_sleepers(2, GOOD));
-    missed("passing on", Without::Nothing, || putter_dies_over_sleepers(2, Habits { passes_on: false, ..GOOD }));
-    assert!((WOKEN..=STEPS).any(|k| !in_both_orders(Without::Baton, false, move || both_die(k, GOOD))));
+    missed("the kernel", Without::Baton, || _ = putter_dies_over_sleepers(2, GOOD));
+    missed("passing on", Without::Nothing, || _ = putter_dies_over_sleepers(2, Habits { passes_on: false, ..GOOD }));
+    assert!(holds_at_each_step(2, BOTH, Without::Baton, false, |k| both_die(k, GOOD)).is_err());
 }

@@ -35,7 +35,7 @@ use loom::thread;
 use raw::event::RawEvent;
 use raw::ledger;
 use raw::signals::RawSignals;
-use world::check::{BOTH, ONE_ORDER, holds};
+use world::check::{BOTH, ONE_ORDER, Orders, holds, holds_at_each_step};
 use world::shared::shared;
 
 fn always(scene: impl Fn() + Sync + Send + Copy + 'static) {
@@ -51,8 +51,14 @@ fn missed(without: Without, scene: impl Fn() + Sync + Send + Copy + 'static) {
     assert!(!holds(BOTH, without, false, scene), "{without:?} is not missed");
 }
 
-/// More crash points than any operation here has.
-const STEPS: u32 = 6;
+/// Whoever dies in it, at each of its crash points in turn.
+fn at_each_step(orders: Orders, scene: fn(u32) -> bool) {
+    assert!(holds_at_each_step(2, orders, Without::Nothing, true, scene).is_ok());
+}
+
+fn missed_at_a_step(without: Without, scene: fn(u32) -> bool) {
+    assert!(holds_at_each_step(2, BOTH, without, false, scene).is_err(), "{without:?} is not missed");
+}
 
 // --- Event ----------------------------------------------------------------------------------------
 
@@ -70,24 +76,25 @@ fn event_pulse() {
 }
 
 /// The setter dies at each step, with two asleep.
-fn event_setter_dies(k: u32) {
+fn event_setter_dies(k: u32) -> bool {
     let event: &RawEvent = shared();
     let before = event.state();
     let waiters = [waits(event, before), waits(event, before)];
-    crash::dies_at(k, || event.set(Thread));
+    let died = crash::dies_at(k, || event.set(Thread));
     if !event.is_over(before) {
         event.set(Thread);
     }
     event.clear();
     waiters.into_iter().for_each(|w| w.join().unwrap());
+    died
 }
 
 /// One who comes after the dead setter's event was cleared swallows nothing.
-fn event_latecomer(k: u32) {
+fn event_latecomer(k: u32) -> bool {
     let event: &RawEvent = shared();
     let before = event.state();
     let old = waits(event, before);
-    crash::dies_at(k, || event.set(Thread));
+    let died = crash::dies_at(k, || event.set(Thread));
     let done = event.is_over(before);
     event.clear();
     let new = waits(event, event.state());
@@ -100,10 +107,11 @@ fn event_latecomer(k: u32) {
         old.join().unwrap();
         new.join().unwrap();
     }
+    died
 }
 
 /// A waiter dies at each step, before, while and after it is woken by a setter that dies before it has woken the other.
-fn event_waiter_dies(k: u32) {
+fn event_waiter_dies(k: u32) -> bool {
     let event: &RawEvent = shared();
     let before = event.state();
     let mortal = thread::spawn(move || crash::dies_at(k, || assert!(event.wait(Thread, before, None))));
@@ -111,7 +119,7 @@ fn event_waiter_dies(k: u32) {
     crash::dies_at(4, || event.set(Thread));
     event.clear();
     other.join().unwrap();
-    mortal.join().unwrap();
+    mortal.join().unwrap()
 }
 
 /// Set by one system call.
@@ -131,26 +139,21 @@ fn a_set_is_never_missed() {
 
 #[test]
 fn a_setter_that_dies_has_set_for_all_or_none() {
-    for k in 1..=STEPS {
-        always(move || event_setter_dies(k));
-        always(move || event_latecomer(k));
-    }
+    at_each_step(BOTH, event_setter_dies);
+    at_each_step(BOTH, event_latecomer);
 }
 
 #[test]
 fn a_waiter_that_dies_swallows_no_set() {
-    for k in 1..=STEPS {
-        always(move || event_waiter_dies(k));
-    }
+    at_each_step(BOTH, event_waiter_dies);
 }
 
 #[test]
 fn each_rule_of_an_event_is_needed() {
     // Its fences are the kernel's, which compares the state when the sleeper is in its queue.
     missed(Without::OtherWord, event_pulse);
-    for without in [Without::Baton, Without::PassingOn] {
-        assert!((1..=STEPS).any(|k| !holds(BOTH, without, false, move || event_setter_dies(k))), "{without:?} is not missed");
-    }
+    missed_at_a_step(Without::Baton, event_setter_dies);
+    missed_at_a_step(Without::PassingOn, event_setter_dies);
 }
 
 // --- SignalSemaphore ------------------------------------------------------------------------------
@@ -180,25 +183,31 @@ fn releases_apart() {
 }
 
 /// A taker dies at each step; what it has not taken the other one gets. Who has taken it releases it again.
-fn taker_dies(k: u32) {
+fn taker_dies(k: u32) -> bool {
     let signals = signals();
     let takes = move |k| {
-        move || match crash::dies_at(k, || take(signals)) {
-            true => signals.owner_died(),
-            false => assert!(signals.release(Thread, 1)),
+        move || {
+            let died = crash::dies_at(k, || take(signals));
+            match died {
+                true => signals.owner_died(),
+                false => assert!(signals.release(Thread, 1)),
+            }
+            died
         }
     };
     let takers = [thread::spawn(takes(k)), thread::spawn(takes(0))];
     assert!(signals.release(Thread, 1));
-    takers.into_iter().for_each(|t| t.join().unwrap());
-    assert_eq!(signals.value(), 1);
+    let [mortal, other] = takers.map(|t| t.join().unwrap());
+    assert!(!other && signals.value() == 1);
+    mortal
 }
 
 /// The releaser dies at each step: released or not.
-fn releaser_dies(k: u32, cleaned: bool) {
+fn releaser_dies_and(cleaned: bool, k: u32) -> bool {
     let signals = signals();
     let taker = thread::spawn(|| take(signals));
-    if crash::dies_at(k, || assert!(signals.release(Thread, 1))) && cleaned {
+    let died = crash::dies_at(k, || assert!(signals.release(Thread, 1)));
+    if died && cleaned {
         // The cleaner, for a taker that was about to sleep: the kernel has woken nobody then.
         signals.owner_died();
     }
@@ -208,6 +217,15 @@ fn releaser_dies(k: u32, cleaned: bool) {
     }
     taker.join().unwrap();
     assert_eq!(signals.value(), 0);
+    died
+}
+
+fn releaser_dies(k: u32) -> bool {
+    releaser_dies_and(true, k)
+}
+
+fn nobody_cleans_up(k: u32) -> bool {
+    releaser_dies_and(false, k)
 }
 
 #[test]
@@ -218,26 +236,19 @@ fn what_is_released_is_taken() {
 
 #[test]
 fn a_taker_that_dies_swallows_no_release() {
-    for k in 1..=4 {
-        always_alone(move || taker_dies(k));
-    }
+    at_each_step(ONE_ORDER, taker_dies);
 }
 
 #[test]
 fn a_releaser_that_dies_strands_nobody() {
-    for k in 1..=STEPS {
-        always_alone(move || releaser_dies(k, true));
-    }
+    at_each_step(ONE_ORDER, releaser_dies);
 }
 
 #[test]
 fn each_rule_of_a_signal_semaphore_is_needed() {
     missed(Without::SleepersFence, two_takers);
     missed(Without::Order, two_takers);
-    assert!(
-        (1..=STEPS).any(|k| !holds(BOTH, Without::Nothing, false, move || releaser_dies(k, false))),
-        "the cleaner is not missed"
-    );
+    missed_at_a_step(Without::Nothing, nobody_cleans_up);
 }
 
 // --- Semaphore ------------------------------------------------------------------------------------
@@ -271,7 +282,7 @@ fn one_waits() {
 }
 
 /// Who takes or gives back dies at each step, and is cleaned up after.
-fn holder_dies(k: u32) {
+fn holder_dies(k: u32) -> bool {
     let books: &Books<2> = shared();
     let waiter = thread::spawn(|| {
         books.enter_in_turn(1);
@@ -290,6 +301,7 @@ fn holder_dies(k: u32) {
     }
     waiter.join().unwrap();
     assert_eq!(ledger::sum(&books.entries), 0);
+    died
 }
 
 #[test]
@@ -300,9 +312,7 @@ fn a_permit_is_never_given_out_twice() {
 #[test]
 fn who_waits_for_a_permit_gets_it() {
     always_alone(one_waits);
-    for k in 1..=STEPS {
-        always_alone(move || holder_dies(k));
-    }
+    at_each_step(ONE_ORDER, holder_dies);
 }
 
 #[test]
@@ -321,18 +331,17 @@ fn two_nest() {
 }
 
 /// An owner dies at each step; the next one counts from one.
-fn owner_dies(k: u32) {
+fn owner_dies(k: u32) -> bool {
     let counted: &Counted = shared();
     let mortal = thread::spawn(move || crash::dies_at(k, || nests(counted, 7)));
     nests(counted, 8);
-    mortal.join().unwrap();
+    let died = mortal.join().unwrap();
     nests(counted, 9);
+    died
 }
 
 #[test]
 fn only_the_owner_believes_in_the_count() {
     always_alone(two_nest);
-    for k in 1..=STEPS {
-        always_alone(move || owner_dies(k));
-    }
+    at_each_step(ONE_ORDER, owner_dies);
 }

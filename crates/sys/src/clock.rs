@@ -21,6 +21,12 @@ fn nix_now() -> Duration {
     nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC).map(Duration::from).unwrap_or_default()
 }
 
+/// Nanoseconds for which the calling thread has had a processor.
+pub fn thread_nanos() -> u64 {
+    let time = nix::time::clock_gettime(nix::time::ClockId::CLOCK_THREAD_CPUTIME_ID);
+    time.map(Duration::from).unwrap_or_default().as_nanos() as u64
+}
+
 impl Deadline {
     /// The deadline `timeout` from now; `None` when that lies beyond the clock's range, which is for ever.
     pub fn after(timeout: Duration) -> Option<Deadline> {

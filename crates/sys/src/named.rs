@@ -6,6 +6,7 @@
 
 use crate::limits;
 use crate::memfd;
+use crate::pidfd::PidFd;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
 use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap, munmap};
@@ -174,6 +175,24 @@ pub fn try_use(fd: BorrowedFd<'_>, how: Use) -> io::Result<bool> {
     }
 }
 
+/// The processes that took the lock of flock(2) which is on a file; copies of their descriptors hold it as well, and are not told. Without those that have
+/// died, or live where this process cannot see them. `None` where the kernel does not say.
+pub fn lockers(file: &FileFacts) -> Option<Vec<u32>> {
+    let locks = fs::read_to_string("/proc/locks").ok()?;
+    let living = |pid: &u32| PidFd::open(*pid).map_or_else(|e| e.raw_os_error() != Some(libc::ESRCH), |p| !p.is_dead());
+    Some(lockers_in(&locks, file).filter(living).collect())
+}
+
+/// Lines are `1: FLOCK  ADVISORY  READ 123 00:1a:4567 0 EOF`, those of waiters `1: -> FLOCK ..`; a file's name is its device's two numbers in hex, and its own.
+fn lockers_in<'a>(locks: &'a str, file: &FileFacts) -> impl Iterator<Item = u32> + use<'a> {
+    let name = format!("{:02x}:{:02x}:{}", libc::major(file.device), libc::minor(file.device), file.inode);
+    locks.lines().filter_map(move |line| {
+        let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+        let [_, "FLOCK", _, _, pid, found, ..] = fields[..] else { return None };
+        pid.parse().ok().filter(|_| found == name)
+    })
+}
+
 /// Takes (or gives back) the lock that says who is changing the file's names; false when another descriptor has it.
 ///
 /// # Errors
@@ -283,6 +302,21 @@ mod tests {
         assert!(!try_use(a.as_fd(), Use::Shared).unwrap());
         assert!(try_claim_names(a.as_fd(), true).unwrap() && !try_claim_names(b.as_fd(), true).unwrap());
         assert!(try_claim_names(a.as_fd(), false).unwrap() && try_claim_names(b.as_fd(), true).unwrap());
+    }
+
+    #[test]
+    fn who_locked_is_known() {
+        let name = name("lockers");
+        let (a, b) = (create(&name).unwrap(), open_existing(&name).unwrap());
+        unlink(&name).unwrap();
+        let file = facts(a.as_fd()).unwrap();
+        assert_eq!(lockers(&file).unwrap(), []);
+        assert!(try_use(a.as_fd(), Use::Shared).unwrap() && try_use(b.as_fd(), Use::Shared).unwrap());
+        assert_eq!(lockers(&file).unwrap(), [std::process::id(); 2]);
+        let text = "1: FLOCK  ADVISORY  READ 12 00:1a:7 0 EOF\n1: -> FLOCK  ADVISORY  WRITE 13 00:1a:7 0 EOF\n\
+                    2: POSIX  ADVISORY  READ 14 00:1a:7 0 EOF\n3: FLOCK  ADVISORY  READ 15 00:1a:77 0 EOF\n4: FLOCK  ADVISORY  READ 16 00:1a:7 0 EOF\n";
+        let file = FileFacts { device: libc::makedev(0, 0x1a), inode: 7, ..file };
+        assert_eq!(lockers_in(text, &file).collect::<Vec<_>>(), [12, 16]);
     }
 
     #[test]

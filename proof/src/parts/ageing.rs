@@ -32,7 +32,7 @@ fn run(plan: &Plan) -> Tally {
     tests::run(&["-p", "multiproc-tests", "--features", features, "--test", "ageing"], plan, &mut tally);
     match recurring_ids(plan.count(400, 20_000), plan.random("ageing").u64(..)) {
         Ok(Some(said)) => tally.note(format!("thread ids up to {IDS}: {said}")),
-        Ok(None) => tally.note("thread ids that recur: skipped, this kernel or this user has no pid_max of a namespace"),
+        Ok(None) => tally.skip("thread ids that recur: skipped, this kernel or this user has no pid_max of a namespace"),
         Err(e) => tally.broken(format!("thread ids that recur: {e}")),
     }
     tally
@@ -143,6 +143,10 @@ fn storm(kills: u64, seed: u64) -> Result<String, Box<dyn Error>> {
     let lost = jobs.take_losses() + done.take_losses();
     if lost > 0 {
         return Err(format!("{lost} messages are lost").into());
+    }
+    // A worker holds one job; who is killed with it has it done again, once.
+    if twice > again || again > killed {
+        return Err(format!("{again} jobs came again and {twice} were told twice after {killed} kills").into());
     }
     let counted = count.get()?;
     if counted < put {

@@ -8,7 +8,7 @@ use crate::plan::Plan;
 use crate::tally::Tally;
 use multiproc::{
     Array, Barrier, Condition, Event, Lock, Pool, Process, Queue, RLock, ReturnWhen, Semaphore, SignalSemaphore, Value, WaitOn,
-    one_way, wait_tasks,
+    as_completed, one_way, threads, wait_tasks,
 };
 use std::error::Error;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -76,6 +76,7 @@ fn measure(plan: &Plan, tally: &mut Tally) -> Result<(), Box<dyn Error>> {
     held.wait()?;
     let (full, empty) = (Queue::<u32>::bounded(1)?, Queue::<u32>::bounded(1)?);
     full.put(1)?;
+    let dead = empty.dead()?;
     let (stuffed, _kept) = one_way::<Vec<u8>>()?;
     while stuffed.try_send(vec![0; 4096]).is_ok() {}
     let (_kept_too, silent) = one_way::<Vec<u8>>()?;
@@ -86,6 +87,9 @@ fn measure(plan: &Plan, tally: &mut Tally) -> Result<(), Box<dyn Error>> {
     let mut task = pool.submit((never.clone(),), |never: Event| never.wait().expect("a worker may wait"))?;
     let others = [pool.submit((), || ())?];
     let (task, sleeper) = (std::cell::RefCell::new(&mut task), std::cell::RefCell::new(Process::spawn((), sleep)?));
+    let as_they_end = std::cell::RefCell::new(as_completed([pool.submit((), || ())?]));
+    let thread = threads::spawn((never.clone(),), |never: Event| never.wait().expect("a thread may wait"))?;
+    let thread = std::cell::RefCell::new(thread);
     let descriptor = std::os::unix::net::UnixStream::pair()?;
 
     let call = |name, wait: Box<dyn Fn(Duration) -> bool>| Call { name, wait };
@@ -109,6 +113,7 @@ fn measure(plan: &Plan, tally: &mut Tally) -> Result<(), Box<dyn Error>> {
         of("Queue::get_many_timeout", |time| empty.get_many_timeout(2, time).is_err_and(|e| e.is_timeout())),
         of("Queue::lease_timeout", |time| empty.lease_timeout(time).is_err_and(|e| e.is_timeout())),
         of("Queue::join_timeout", |time| full.join_timeout(time).is_err()),
+        of("DeadLetters::get_timeout", |time| dead.get_timeout(time).is_err_and(|e| e.is_timeout())),
         of("PipeSender::send_timeout", |time| stuffed.send_timeout(vec![0; 4096], time).is_err_and(|e| e.is_timeout())),
         of("PipeSender::send_bytes_timeout", |time| stuffed.send_bytes_timeout(&[0; 4096], time).is_err_and(|e| e.is_timeout())),
         of("PipeReceiver::recv_timeout", |time| silent.recv_timeout(time).is_err_and(|e| e.is_timeout())),
@@ -131,11 +136,15 @@ fn measure(plan: &Plan, tally: &mut Tally) -> Result<(), Box<dyn Error>> {
             condition.wait_for_timeout(guard, time, || false).is_ok_and(|(_, holds)| !holds)
         }),
         of("Barrier::wait_timeout", |time| barrier.wait_timeout(time).is_err() && barrier.reset().is_ok()),
+        of("Barrier::with_timeout", |time| Barrier::with_timeout(2, time).is_ok_and(|barrier| barrier.wait().is_err())),
         of("Barrier::wait_with_timeout", |time| barrier.wait_with_timeout(time, || ()).is_err() && barrier.reset().is_ok()),
         of("Process::join_timeout", |time| matches!(sleeper.borrow_mut().join_timeout(time), Ok(None))),
         of("Process::wait_timeout", |time| sleeper.borrow().wait_timeout(time).is_none()),
+        of("threads::Process::join_timeout", |time| matches!(thread.borrow_mut().join_timeout(time), Ok(None))),
+        of("threads::Process::wait_timeout", |time| thread.borrow().wait_timeout(time).is_none()),
         of("Task::join_timeout", |time| matches!(task.borrow_mut().join_timeout(time), Ok(None))),
         of("Task::wait_timeout", |time| !task.borrow().wait_timeout(time)),
+        of("AsCompleted::next_timeout", |time| as_they_end.borrow_mut().next_timeout(time).is_none()),
         of("wait_tasks", |time| wait_tasks(&others, ReturnWhen::All, Some(time)).is_empty()),
         of("wait_timeout, of words", |time| {
             let things: [&dyn WaitOn; 3] = [&never, &silent, &*sleeper.borrow()];
@@ -178,24 +187,18 @@ fn measure(plan: &Plan, tally: &mut Tally) -> Result<(), Box<dyn Error>> {
         all.sort_unstable();
         let p99 = percentile(&all, 99);
         let over = p99.saturating_sub(bare);
-        let verdict = |bar: Duration| if over < bar { "below" } else { "ABOVE" };
-        tally.note(match weather {
-            Weather::Idle => format!(
-                "idle: all p99 {}, {} over a bare futex, {} the bar of {BAR_IDLE:?}",
-                us(p99),
-                us(over),
-                verdict(BAR_IDLE)
-            ),
-            Weather::Hogs => format!(
-                "two hogs: all p99 {}, {} over a bare futex, {} the bar of {BAR_LOADED:?}",
-                us(p99),
-                us(over),
-                verdict(BAR_LOADED)
-            ),
-            Weather::Alarms => format!("alarms: all p99 {}; {} signals", us(p99), ALARMS.load(Ordering::Relaxed) - before),
-        });
+        let (name, bar) = match weather {
+            Weather::Idle => ("idle", Some(BAR_IDLE)),
+            Weather::Hogs => ("two hogs", Some(BAR_LOADED)),
+            Weather::Alarms => ("alarms", None),
+        };
+        tally.note(format!("{name}: all p99 {}, {} over a bare futex", us(p99), us(over)));
+        if let Some(bar) = bar {
+            tally.bar(plan, over < bar, || format!("{name}: the 99th of 100 is {} over a bare futex, not {bar:?}", us(over)));
+        }
         if weather == Weather::Alarms {
             let signals = ALARMS.load(Ordering::Relaxed) - before;
+            tally.note(format!("alarms: {signals} signals"));
             tally.check(signals > 500, || format!("the storm was one of {signals} signals"));
         }
     }
@@ -289,4 +292,40 @@ fn alarm_each(micros: i64) {
     let timer = libc::itimerval { it_interval: time, it_value: time };
     // SAFETY: a timer that is alive.
     unsafe { libc::setitimer(libc::ITIMER_REAL, &raw const timer, std::ptr::null_mut()) };
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::fs;
+    use std::path::{Path, PathBuf};
+
+    /// These set a limit for later.
+    const SETTINGS: [&str; 3] = ["idle_timeout", "shutdown_timeout", "task_timeout"];
+
+    fn sources(directory: &Path, found: &mut Vec<PathBuf>) {
+        for path in fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path()) {
+            match path.is_dir() {
+                true => sources(&path, found),
+                false => found.extend(path.extension().is_some_and(|e| e == "rs").then_some(path)),
+            }
+        }
+    }
+
+    #[test]
+    fn each_call_with_a_time_out_is_tried() {
+        let mut files = Vec::new();
+        for krate in fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../crates")).unwrap() {
+            sources(&krate.unwrap().path().join("src"), &mut files);
+        }
+        let texts: Vec<String> = files.iter().map(|path| fs::read_to_string(path).unwrap()).collect();
+        let public = texts.iter().flat_map(|text| text.split("pub fn ").skip(1));
+        let names = public.filter_map(|rest| rest.split(|c: char| c != '_' && !c.is_alphanumeric()).next());
+        let with_a_limit = |name: &&str| name.ends_with("_timeout") && *name != "is_timeout" && !SETTINGS.contains(name);
+        let names: BTreeSet<&str> = names.filter(with_a_limit).collect();
+        assert!(names.len() > 15, "{names:?}");
+        let here = include_str!("timeouts.rs");
+        let missing: Vec<&&str> = names.iter().filter(|name| !here.contains(&format!("{name}("))).collect();
+        assert!(missing.is_empty(), "{missing:?}");
+    }
 }

@@ -1,7 +1,7 @@
 //! Several processes at one segment, killed at any moment.
 
 use crate::helpers::*;
-use multiproc::{Atomic, Process, SharedMemory};
+use multiproc::{Atomic, Connection, Process, SharedMemory};
 use std::sync::Barrier;
 use std::thread;
 
@@ -79,4 +79,37 @@ fn a_storm_on_one_name() {
     }
     leaves_nothing(&name);
     println!("{} rounds", rounds.get());
+}
+
+/// Who is killed while it starts a process leaves a child that has its descriptors until it calls exec: the name is free for the next one all the same.
+#[test]
+fn the_dead_have_a_child_that_is_about_to_exec() {
+    let _one = alone();
+    let _watched = multiproc_tests::watch(60);
+    let name = name("child");
+    let (ready, theirs) = multiproc::pipe::<(), ()>().unwrap();
+    let user = Process::spawn((name.clone(), theirs), |name: String, ready: Connection<(), ()>| -> () {
+        let _segment = SharedMemory::create(Some(&name), 8).unwrap();
+        let us = std::process::id() as i32;
+        // SAFETY: the child calls nothing but what a signal handler may.
+        if unsafe { libc::fork() } == 0 {
+            // SAFETY: as above.
+            while unsafe { libc::getppid() } == us {
+                // SAFETY: as above.
+                unsafe { libc::usleep(1000) };
+            }
+            // SAFETY: as above.
+            unsafe { libc::usleep(20_000) };
+            // SAFETY: as above.
+            unsafe { libc::_exit(0) };
+        }
+        ready.send(()).unwrap();
+        park()
+    })
+    .unwrap();
+    ready.recv().unwrap();
+    user.kill().unwrap();
+    let _ = user.join();
+    drop(SharedMemory::create(Some(&name), 16).unwrap());
+    leaves_nothing(&name);
 }

@@ -1,12 +1,13 @@
 //! [`Bincode`], the default codec.
 //!
-//! bincode 2.0.1 is pinned (RUSTSEC-2025-0141 calls it unmaintained; complete, no fault known): everything that
+//! bincode 1.3.3 is pinned (RUSTSEC-2025-0141 calls it unmaintained; complete, no fault known): everything that
 //! knows it is in this file.
 
 use super::{Buffer, Codec, CodecError, EncodeRef};
-use bincode::error::{DecodeError, EncodeError};
+use bincode::{BincodeRead, DefaultOptions, ErrorKind, Options};
 use serde::Serialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Visitor};
+use std::io;
 
 /// The default codec: serde through bincode, integers at their fixed width, little endian.
 ///
@@ -16,33 +17,24 @@ use serde::de::DeserializeOwned;
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Bincode;
 
-/// Bytes that a decoded message of up to [`SMALL`] bytes may claim.
-const SMALL_LIMIT: usize = 1 << 20;
-const SMALL: usize = 1 << 18;
-/// The same for up to [`MEDIUM`] bytes.
-const MEDIUM_LIMIT: usize = 1 << 28;
-const MEDIUM: usize = 1 << 26;
-/// The same for all larger ones.
-const LARGE_LIMIT: usize = 1 << 36;
-
-macro_rules! config {
-    () => {
-        bincode::config::standard().with_fixed_int_encoding()
-    };
+/// Without a limit: reading ends where the message does.
+#[inline(always)]
+fn options() -> impl Options {
+    DefaultOptions::new().with_fixint_encoding()
 }
 
 #[inline]
 fn encode(value: &(impl Serialize + ?Sized), into: &mut Buffer) -> Result<(), CodecError> {
-    bincode::serde::encode_into_writer(value, Append(into), config!()).map_err(not_encoded)
+    options().serialize_into(Append(into), value).map_err(not_encoded)
 }
 
 #[cold]
-fn not_encoded(why: EncodeError) -> CodecError {
+fn not_encoded(why: Box<ErrorKind>) -> CodecError {
     CodecError::encode(why)
 }
 
 #[cold]
-fn not_decoded(why: DecodeError) -> CodecError {
+fn not_decoded(why: Box<ErrorKind>) -> CodecError {
     CodecError::decode(why)
 }
 
@@ -52,7 +44,7 @@ fn left_over(bytes: usize) -> CodecError {
 }
 
 impl<T: Serialize + DeserializeOwned> Codec<T> for Bincode {
-    /// The owned decoder copies strings and byte strings before it checks them.
+    /// [`Rest`] copies strings and byte strings before anybody looks at them.
     const READS_ONCE: bool = true;
 
     #[inline]
@@ -62,19 +54,8 @@ impl<T: Serialize + DeserializeOwned> Codec<T> for Bincode {
 
     #[inline]
     fn decode(bytes: &[u8]) -> Result<T, CodecError> {
-        use bincode::serde::decode_from_reader as decode;
         let mut rest = Rest(bytes);
-        let decoded = if !std::mem::needs_drop::<T>() {
-            // A type that owns no memory allocates for no length, and counting costs as much again as decoding.
-            decode(&mut rest, config!())
-        } else if bytes.len() <= SMALL {
-            decode(&mut rest, config!().with_limit::<SMALL_LIMIT>())
-        } else if bytes.len() <= MEDIUM {
-            decode(&mut rest, config!().with_limit::<MEDIUM_LIMIT>())
-        } else {
-            decode(&mut rest, config!().with_limit::<LARGE_LIMIT>())
-        };
-        match decoded {
+        match options().deserialize_from_custom(&mut rest) {
             Ok(value) if rest.0.is_empty() => Ok(value),
             Ok(_) => Err(left_over(rest.0.len())),
             Err(why) => Err(not_decoded(why)),
@@ -96,34 +77,73 @@ impl<E: Serialize + DeserializeOwned> EncodeRef<[E], Vec<E>> for Bincode {
 
 struct Append<'a>(&'a mut Buffer);
 
-impl bincode::enc::write::Writer for Append<'_> {
+impl io::Write for Append<'_> {
+    #[inline(always)]
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.write_all(bytes).map(|()| bytes.len())
+    }
+
     // Always: a call for each field of a value costs more than all the rest.
     #[inline(always)]
-    fn write(&mut self, bytes: &[u8]) -> Result<(), EncodeError> {
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
         if self.0.fits(bytes) { Ok(()) } else { self.write_growing(bytes) }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
 impl Append<'_> {
     #[cold]
-    fn write_growing(&mut self, bytes: &[u8]) -> Result<(), EncodeError> {
-        self.0.append_growing(bytes).map_err(|_| EncodeError::Other("the message does not fit"))
+    fn write_growing(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.0.append_growing(bytes).map_err(io::Error::other)
     }
 }
 
-/// What is still to be read. Each byte is read once.
+/// What is still to be read. Each byte is read once, into memory that nothing has been written to before.
 struct Rest<'a>(&'a [u8]);
 
-impl bincode::de::read::Reader for Rest<'_> {
+impl<'a> Rest<'a> {
+    /// The next bytes, if there are so many.
     #[inline(always)]
-    fn read(&mut self, into: &mut [u8]) -> Result<(), DecodeError> {
-        let Some((bytes, rest)) = self.0.split_at_checked(into.len()) else {
-            // A constant: what is worked out here for each field keeps the decoder of a small struct from being compiled in one piece.
-            return Err(DecodeError::UnexpectedEnd { additional: 0 });
+    fn split(&mut self, length: usize) -> io::Result<&'a [u8]> {
+        let Some((bytes, rest)) = self.0.split_at_checked(length) else {
+            return Err(io::ErrorKind::UnexpectedEof.into());
         };
-        into.copy_from_slice(bytes);
         self.0 = rest;
+        Ok(bytes)
+    }
+}
+
+impl io::Read for &mut Rest<'_> {
+    #[inline(always)]
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let length = into.len().min(self.0.len());
+        self.read_exact(&mut into[..length]).map(|()| length)
+    }
+
+    // Always: as for what is written.
+    #[inline(always)]
+    fn read_exact(&mut self, into: &mut [u8]) -> io::Result<()> {
+        into.copy_from_slice(self.split(into.len())?);
         Ok(())
+    }
+}
+
+/// All give away copies: what borrows from a message could look at it twice, and another process could have written in between.
+impl<'de> BincodeRead<'de> for &mut Rest<'_> {
+    fn forward_read_str<V: Visitor<'de>>(&mut self, length: usize, visitor: V) -> bincode::Result<V::Value> {
+        let text = String::from_utf8(self.get_byte_buffer(length)?);
+        visitor.visit_string(text.map_err(|e| ErrorKind::InvalidUtf8Encoding(e.utf8_error()))?)
+    }
+
+    fn get_byte_buffer(&mut self, length: usize) -> bincode::Result<Vec<u8>> {
+        Ok(self.split(length)?.to_vec())
+    }
+
+    fn forward_read_bytes<V: Visitor<'de>>(&mut self, length: usize, visitor: V) -> bincode::Result<V::Value> {
+        visitor.visit_byte_buf(self.get_byte_buffer(length)?)
     }
 }
 

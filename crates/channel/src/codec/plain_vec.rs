@@ -33,14 +33,14 @@ const LENGTH: &str = "a length that is no multiple of the element's size";
 impl<E: Pod> PlainVec<E> {
     /// Copies the bytes; they need no alignment.
     pub(super) fn from_bytes(bytes: &[u8]) -> Result<PlainVec<E>, &'static str> {
-        let count = match size_of::<E>() {
-            0 if bytes.is_empty() => 0,
-            size if size > 0 && bytes.len().is_multiple_of(size) => bytes.len() / size,
-            _ => return Err(LENGTH),
-        };
-        let mut elements = vec![E::zeroed(); count];
-        bytemuck::must_cast_slice_mut::<E, u8>(&mut elements).copy_from_slice(bytes);
-        Ok(PlainVec(elements))
+        match size_of::<E>() {
+            0 if bytes.is_empty() => Ok(PlainVec(Vec::new())),
+            // Into memory that nothing has been written to, with one copy.
+            size if size > 0 && bytes.len().is_multiple_of(size) => {
+                Ok(PlainVec(bytes.chunks_exact(size).map(bytemuck::pod_read_unaligned).collect()))
+            }
+            _ => Err(LENGTH),
+        }
     }
 }
 

@@ -81,7 +81,7 @@ pub(crate) fn holds_at_each_step(
             return Err(k);
         }
         if !died.load(SeqCst) {
-            assert!(k > 3, "the victim has only {k} steps");
+            assert!(k > 2, "the victim has only {} steps", k - 1);
             return Ok(k - 1);
         }
     }

@@ -150,10 +150,12 @@ impl Actor {
         if done { &self.done } else { &self.refused }.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Whether it has been in one operation for so long. On a busy machine the time counts in which it had a processor, or wanted none.
+    /// Whether it has been in one operation for so long. On a busy machine the time counts in which it had a processor; where it sleeps, it may wait for somebody
+    /// who wants one, so five times as long is long.
     pub fn is_late(&self, patience: Duration) -> bool {
         let begun = self.begun.load(Ordering::Relaxed);
-        if begun == 0 || now(libc::CLOCK_MONOTONIC).saturating_sub(begun) < patience.as_millis() as u64 {
+        let (patience, elapsed) = (patience.as_millis() as u64, now(libc::CLOCK_MONOTONIC).saturating_sub(begun));
+        if begun == 0 || elapsed < patience {
             return false;
         }
         let (pid, thread) = (self.pid.load(Ordering::Relaxed), self.thread.load(Ordering::Relaxed));
@@ -163,7 +165,7 @@ impl Actor {
         let ticks = |i: usize| fields.get(i).and_then(|n| n.parse::<u64>().ok()).unwrap_or(0);
         let used = ((ticks(11) + ticks(12)) * 10).saturating_sub(self.used.load(Ordering::Relaxed));
         let asleep = fields.first().is_some_and(|state| *state == "S");
-        self.begun.load(Ordering::Relaxed) == begun && (asleep || used >= patience.as_millis() as u64)
+        self.begun.load(Ordering::Relaxed) == begun && (asleep && elapsed >= 5 * patience || used >= patience)
     }
 
     fn note_panic(&self, text: &str) {

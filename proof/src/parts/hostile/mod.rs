@@ -114,7 +114,8 @@ fn watch(board: &Board, coordinator: &mut Child, order: Order, outcome: &mut Out
         if let Some((index, actor)) = late {
             let pid = actor.pid.load(Ordering::Relaxed);
             let operation = actor.operation.load(Ordering::Relaxed);
-            outcome.broken.push(format!("actor {index} hangs in operation {}: {}", name(operation), standing(pid)));
+            let said = actor.panic().map(|text| format!(", after a panic: {text}")).unwrap_or_default();
+            outcome.broken.push(format!("actor {index} hangs in operation {}{said}: {}", name(operation), standing(pid)));
             return;
         }
         match coordinator.try_wait() {

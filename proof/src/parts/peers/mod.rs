@@ -8,11 +8,13 @@ pub mod ours;
 mod trial;
 
 use super::Part;
+use crate::interrupt;
 use crate::plan::Plan;
 use crate::tally::Tally;
 use built::{Peer, Program, Programs};
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -132,7 +134,10 @@ const SCENARIOS: &[Scenario] = &[
 #[derive(Default)]
 struct Counts {
     hangs: u64,
+    /// With those that gave no reason.
     fails: u64,
+    /// Those alone.
+    breaks: u64,
     /// The most frequent reason first.
     why: Vec<String>,
 }
@@ -172,6 +177,9 @@ fn run(plan: &Plan) -> Tally {
                 tally.check(theirs.why.iter().all(|why| !why.contains(NO_SUCH_CASE)), || {
                     format!("{}: {NO_SUCH_CASE}", scenario.theirs)
                 });
+                tally.check(theirs.breaks < tries, || {
+                    format!("{}, {}: the program does not run: {}", program.version, scenario.theirs, theirs.why.join("; "))
+                });
                 let line = markdown(scenario, &program, &theirs, tries, our_hangs + our_fails);
                 if plan.long {
                     // Progress, apart from what is kept.
@@ -183,14 +191,17 @@ fn run(plan: &Plan) -> Tally {
                 }
             }
             Err(why) => {
-                let who = format!("{:?}", scenario.peer);
+                let who = match scenario.peer {
+                    Peer::Crate(name) => name.to_owned(),
+                    other => format!("{other:?}"),
+                };
                 tally.row(name(&who), ["-".to_owned(), "-".into(), "-".into(), our_hangs.to_string(), our_fails.to_string()]);
                 missing.entry(why).or_default().push(scenario.theirs);
             }
         }
     }
     for (why, cases) in missing {
-        tally.note(format!("skipped {}: {why}", cases.join(", ")));
+        tally.skip(format!("skipped {}: {why}", cases.join(", ")));
     }
     if plan.long {
         tally.note("\n| a process is killed | peer | hangs or fails | ours |\n|---|---|---|---|");
@@ -228,8 +239,17 @@ fn repeat(tries: u64, at_once: usize, command: impl Fn(&str) -> Command + Sync) 
                 // Relaxed, both: counters.
                 while left.try_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1)).is_ok() {
                     let mark = format!("proof{}x{}", std::process::id(), MARKS.fetch_add(1, Ordering::Relaxed));
-                    let outcome = trial::attempt(command(&mark));
+                    let left = mark.clone();
+                    let undo = interrupt::undo(move || clean(&left));
+                    // What it makes by itself under names that nobody chose lies there.
+                    let files = std::env::temp_dir().join(&mark);
+                    // If there is none, it says so.
+                    let _ = fs::create_dir(&files);
+                    let mut command = command(&mark);
+                    command.env("TMPDIR", files);
+                    let outcome = trial::attempt(command);
                     clean(&mark);
+                    drop(undo);
                     *outcomes.lock().expect("no try panics").entry(outcome).or_default() += 1;
                 }
             });
@@ -249,6 +269,11 @@ fn repeat(tries: u64, at_once: usize, command: impl Fn(&str) -> Command + Sync) 
                 counts.fails += n;
                 counts.why.push(format!("{n} fail: {why}"));
             }
+            Outcome::Breaks(how) => {
+                counts.fails += n;
+                counts.breaks += n;
+                counts.why.push(format!("{n} fail without a reason: {how}"));
+            }
         }
     }
     counts
@@ -256,7 +281,8 @@ fn repeat(tries: u64, at_once: usize, command: impl Fn(&str) -> Command + Sync) 
 
 /// Removes the files that a killed try has left.
 fn clean(mark: &str) {
-    for directory in ["/dev/shm", "/tmp", "/tmp/iceoryx2", "/tmp/iceoryx2/nodes", "/tmp/iceoryx2/services"] {
+    let directories = ["/dev/shm", "/tmp", "/tmp/iceoryx2", "/tmp/iceoryx2/nodes", "/tmp/iceoryx2/services"];
+    for directory in directories.map(PathBuf::from).into_iter().chain([std::env::temp_dir()]) {
         let entries = fs::read_dir(directory).into_iter().flatten().flatten();
         let ours = |name: &str| name.split_once(mark).is_some_and(|(_, rest)| !rest.starts_with(|c: char| c.is_ascii_digit()));
         for entry in entries.filter(|entry| ours(&entry.file_name().to_string_lossy())) {

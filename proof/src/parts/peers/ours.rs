@@ -359,11 +359,12 @@ fn put_until_killed(sender: Sender<u64>) {
     while sender.put(1).is_ok() {}
 }
 
-/// A producer is killed at any moment of putting.
+/// A producer that does nothing but put is killed at any moment: nobody from outside can say when it has reserved and not published.
 fn reserved() -> Result {
     let queue = Queue::<u64>::bounded(64)?;
     let victim = Process::spawn((queue.sender()?,), put_until_killed)?;
-    let pause = 500 + u64::from(std::process::id()) * 97 % 3000;
+    queue.get()?;
+    let pause = u64::from(std::process::id()) * 97 % 3000;
     let killed = thread::spawn(move || {
         thread::sleep(Duration::from_micros(pause));
         kill(victim).is_ok()

@@ -1,5 +1,6 @@
 //! One try: a program in a session of its own, with a time after which all its processes are looked at, and ended.
 
+use crate::interrupt;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read;
@@ -24,6 +25,8 @@ pub enum Outcome {
     Progress,
     /// It ended otherwise, and says how.
     Fails(String),
+    /// It ended without a word: the program may be what is wrong.
+    Breaks(String),
     /// Nothing moves; what its processes do.
     Hangs(String),
 }
@@ -35,9 +38,10 @@ pub fn attempt(mut command: Command) -> Outcome {
     unsafe { command.pre_exec(own_session) };
     let mut child = match command.spawn() {
         Ok(child) => child,
-        Err(e) => return Outcome::Fails(format!("does not start: {e}")),
+        Err(e) => return Outcome::Breaks(format!("does not start: {e}")),
     };
     let session = child.id();
+    let _undo = interrupt::undo(move || end(session));
     let seen = watch(&mut child, session);
     end(session);
     let status = child.wait();
@@ -49,7 +53,7 @@ pub fn attempt(mut command: Command) -> Outcome {
     match (seen, status) {
         (Some(hang), _) => Outcome::Hangs(hang),
         (None, Ok(status)) => verdict(status, said.trim()),
-        (None, Err(e)) => Outcome::Fails(e.to_string()),
+        (None, Err(e)) => Outcome::Breaks(e.to_string()),
     }
 }
 
@@ -63,7 +67,7 @@ fn verdict(status: ExitStatus, said: &str) -> Outcome {
     match said.lines().last() {
         Some("progress") if status.success() => Outcome::Progress,
         Some(why) if status.code() == Some(3) => Outcome::Fails(why.to_owned()),
-        _ => Outcome::Fails(status.to_string()),
+        _ => Outcome::Breaks(status.to_string()),
     }
 }
 
@@ -81,7 +85,8 @@ fn watch(child: &mut Child, session: u32) -> Option<String> {
         }
         let members = members(session);
         let used = members.iter().map(|m| m.used).sum();
-        let moves = used != last.1 || members.iter().any(|m| m.runs);
+        // If none is left, the kernel is still taking the last one apart.
+        let moves = used != last.1 || members.is_empty() || members.iter().any(|m| m.runs);
         if moves {
             last = (Instant::now(), used);
         }

@@ -77,7 +77,7 @@ fn run_rounds(order: &Order, report: &mut Report) -> Result<(), String> {
     let (page, path) = Page::create().map_err(|e| e.to_string())?;
     losses_heard::listen_for(page);
     let hog = order.idle.then(Hog::start);
-    let load = Load::begin();
+    let load = Load::begin(hog.as_ref().map(Hog::pid));
     let began = Instant::now();
     let mut random = fastrand::Rng::with_seed(order.seed);
     let mut stable = Stable::new(page, path, Place { idle: order.idle });
@@ -86,7 +86,7 @@ fn run_rounds(order: &Order, report: &mut Report) -> Result<(), String> {
     while report.kills < order.kills {
         let seats = order.seats(round);
         let left = order.kills - report.kills;
-        let mut storm = Storm::new(order, random.fork(), stable, seats, std::mem::take(report))?;
+        let mut storm = Storm::new(order, random.fork(), stable, seats, std::mem::take(report), load.anew())?;
         let played = storm.play(left.min(order.per_round(round)));
         let judged = played.and_then(|()| storm.judge());
         *report = storm.report;
@@ -109,27 +109,23 @@ fn run_rounds(order: &Order, report: &mut Report) -> Result<(), String> {
 }
 
 impl<'a> Storm<'a> {
-    fn new(order: &'a Order, random: fastrand::Rng, stable: Stable, seats: usize, report: Report) -> Result<Storm<'a>, String> {
+    fn new(
+        order: &'a Order,
+        random: fastrand::Rng,
+        stable: Stable,
+        seats: usize,
+        mut report: Report,
+        load: Load,
+    ) -> Result<Storm<'a>, String> {
         let scene = Scene::new(&order.scene, seats)?;
+        // So that it shows in which nobody has died.
+        scene.ops().iter().for_each(|op| _ = report.inside.entry((*op).to_owned()).or_default());
         let groups = (0..seats).map(|seat| scene.group(seat)).max().unwrap_or(0) + 1;
         let nothing = Progress { sum: 0, since: Instant::now() };
         let (progress, of_all) = (vec![nothing; groups], nothing);
         let living = (0..seats).map(|_| None).collect();
         let (dying, deaths) = (Vec::new(), Vec::new());
-        Ok(Storm {
-            order,
-            random,
-            stable,
-            scene,
-            living,
-            dying,
-            deaths,
-            progress,
-            of_all,
-            retired: [0; SEATS],
-            report,
-            load: Load::begin(),
-        })
+        Ok(Storm { order, random, stable, scene, living, dying, deaths, progress, of_all, retired: [0; SEATS], report, load })
     }
 
     fn start(&mut self, seat: usize) -> Result<(), String> {
@@ -171,7 +167,7 @@ impl<'a> Storm<'a> {
             // One that is to die later has not been followed yet.
             let Some(mut victim) = self.living[seat].take() else { continue };
             if victim.is_over() {
-                return Err(format!("seat {seat} ended by itself: {:?}", page.complaint()));
+                return Err(format!("seat {seat} ended by itself, with {:?}: {:?}", victim.status, page.complaint()));
             }
             match aim {
                 Some((op, _)) => {
@@ -272,9 +268,11 @@ impl<'a> Storm<'a> {
                 continue;
             }
             let (victim, _) = self.dying.swap_remove(i);
-            let row = &self.stable.page.rows[victim.row];
+            let page = self.stable.page;
+            let row = &page.rows[victim.row];
             let inside = row.inside.load(Ordering::Relaxed);
-            let way = victim.way.unwrap_or(Way::Kill);
+            // Who complains has said why.
+            let way = victim.died().map_err(|how| page.complaint().map_or(how.clone(), |why| format!("{why} ({how})")))?;
             let death = Death {
                 seat: victim.seat,
                 inside,

@@ -6,7 +6,9 @@
 use super::page::{Page, ROWS, Row, STARTING};
 use super::scene::Scene;
 use multiproc::Process;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::os::unix::process::ExitStatusExt;
+use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind};
+use std::process::ExitStatus;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -14,6 +16,9 @@ use std::time::{Duration, Instant};
 /// Values of a row's `panic`: it shall panic; it is about to become another program, which is its end, though its pid lives on.
 pub const PANICS: u32 = 1;
 pub const DOOMED: u32 = 2;
+
+/// What a panic says that was asked for.
+const TOLD: &str = "as it was told";
 
 /// What a victim is told.
 #[derive(Clone, Copy, Debug)]
@@ -103,7 +108,14 @@ impl Me {
     #[inline]
     pub fn may_panic(&self) {
         if self.mine().panic.load(Ordering::Relaxed) == PANICS {
-            panic!("as it was told");
+            panic!("{TOLD}");
+        }
+    }
+
+    /// A panic that nobody has asked for.
+    fn mind(&self, panic: &PanicHookInfo<'_>) {
+        if panic.payload_as_str() != Some(TOLD) {
+            self.complain(&format!("{panic}"));
         }
     }
 
@@ -175,11 +187,31 @@ impl Way {
             Way::Exec => libc::SIGUSR2,
         }
     }
+
+    /// Whether who was told to die so may have ended so: any other signal, and any other status, is a fault in what it played. A handler is not there at once.
+    fn explains(self, status: ExitStatus) -> bool {
+        match (status.signal(), status.code()) {
+            (Some(signal), _) => signal == self.signal() || signal == libc::SIGKILL,
+            (_, Some(code)) => match self {
+                Way::Exit => code == EXITED,
+                Way::Exec => matches!(code, 0 | NO_EXEC),
+                Way::Panic => matches!(code, PANICKED | PANICKED_SPAWNED),
+                Way::Kill | Way::Abort => false,
+            },
+            _ => false,
+        }
+    }
 }
+
+/// With what victims leave: by a handler of signals, by a panic in one that was forked and in one that `Process::spawn` has made.
+const EXITED: i32 = 9;
+const NO_EXEC: i32 = 8;
+const PANICKED: i32 = 10;
+const PANICKED_SPAWNED: i32 = 101;
 
 extern "C" fn leave(_: i32) {
     // SAFETY: may be called by a signal handler.
-    unsafe { libc::_exit(9) }
+    unsafe { libc::_exit(EXITED) }
 }
 
 extern "C" fn become_another(_: i32) {
@@ -187,7 +219,7 @@ extern "C" fn become_another(_: i32) {
     // SAFETY: may be called by a signal handler; the lists have an end.
     unsafe { libc::execve(c"/bin/true".as_ptr(), arguments.as_ptr(), arguments[1..].as_ptr()) };
     // SAFETY: may be called by a signal handler.
-    unsafe { libc::_exit(8) }
+    unsafe { libc::_exit(NO_EXEC) }
 }
 
 fn handle(signal: i32, handler: extern "C" fn(i32)) {
@@ -231,7 +263,7 @@ pub fn no_core_dumps() {
 
 fn play(scene: &Scene, me: Me, place: Place) {
     let _ = ME.set(me);
-    std::panic::set_hook(Box::new(|_| {}));
+    std::panic::set_hook(Box::new(move |panic| me.mind(panic)));
     handle(libc::SIGUSR1, leave);
     handle(libc::SIGUSR2, become_another);
     take_place(place, me.seat);
@@ -255,6 +287,8 @@ pub struct Victim {
     pub seat: usize,
     pub pid: u32,
     pub way: Option<Way>,
+    /// How it has ended, as far as that is known.
+    pub status: Option<ExitStatus>,
     pub stopped: bool,
     /// It dies when it comes to a certain place.
     pub later: bool,
@@ -297,7 +331,7 @@ impl Stable {
             (self.fork(scene, me)?, None)
         };
         words.pid.store(pid, Ordering::Release);
-        Ok(Victim { row, seat, pid, way: None, stopped: false, later: false, process })
+        Ok(Victim { row, seat, pid, way: None, status: None, stopped: false, later: false, process })
     }
 
     fn fork(&self, scene: &Scene, me: Me) -> Result<u32, String> {
@@ -316,7 +350,7 @@ impl Stable {
             let place = self.place;
             let _ = catch_unwind(AssertUnwindSafe(|| play(scene, me, place)));
             // SAFETY: ends the process.
-            unsafe { libc::_exit(10) };
+            unsafe { libc::_exit(PANICKED) };
         }
         Ok(pid as u32)
     }
@@ -374,19 +408,36 @@ impl Victim {
 
     /// It came to no place where it was to die.
     pub fn finish(&mut self) {
-        self.way = Some(Way::Kill);
         self.send(libc::SIGKILL);
     }
 
     /// Whether it has ended, and was waited for.
     pub fn is_over(&mut self) -> bool {
         match &self.process {
-            Some(process) => !process.is_alive(),
+            Some(process) => {
+                let over = !process.is_alive();
+                self.status = process.exit_status();
+                over
+            }
             None => {
                 let mut status = 0;
                 // SAFETY: the pointer is valid for the call.
-                unsafe { libc::waitpid(self.pid as i32, &raw mut status, libc::WNOHANG) == self.pid as i32 }
+                let over = unsafe { libc::waitpid(self.pid as i32, &raw mut status, libc::WNOHANG) == self.pid as i32 };
+                self.status = over.then(|| ExitStatus::from_raw(status));
+                over
             }
+        }
+    }
+
+    /// How it died; what happened instead if it was told something else, or nothing.
+    pub fn died(&self) -> Result<Way, String> {
+        let told = self.way.unwrap_or(Way::Kill);
+        match self.status {
+            Some(status) if !told.explains(status) => {
+                Err(format!("seat {} pid {} was to die by {}, and ended with {status}", self.seat, self.pid, told.name()))
+            }
+            Some(status) if status.signal() == Some(libc::SIGKILL) => Ok(Way::Kill),
+            _ => Ok(told),
         }
     }
 }
@@ -423,6 +474,10 @@ impl Hog {
             }
         }
         Hog(pid)
+    }
+
+    pub fn pid(&self) -> i32 {
+        self.0
     }
 }
 

@@ -4,7 +4,7 @@ use crate::parts::mutants::Mutant;
 use crate::parts::mutants::trial::Test;
 
 const POOL: Test = Test::steps("crash_pool", "a_worker_dies_at_a_named_step");
-const NAMED: Test = Test::steps("shared_memory", "deaths::one_dies_at_each_step");
+const NAMED: Test = Test::steps("crash_memory", "of_a_segment");
 const TAG: &str = "named/src/tag.rs";
 
 pub const ALL: &[Mutant] = &[
@@ -63,6 +63,30 @@ pub const ALL: &[Mutant] = &[
         by: &[POOL, Test::steps("crash_pool", "")],
     },
     Mutant {
+        name: "a failure that was told is in the way of the next attempt",
+        file: "pool/src/collect.rs",
+        rows: &[("pool/src/worker.rs", "having told the outcome, before the acknowledgement")],
+        from: ".is_some_and(|level| !entry.was_told(member.index, level.since()));",
+        to: ".is_some();",
+        by: &[Test::steps("crash_pool", "a_failure_that_was_told_is_not_in_the_way_of_the_next_attempt")],
+    },
+    Mutant {
+        name: "what has failed is taken back by its client",
+        file: "pool/src/remote.rs",
+        rows: &[("pool/src/worker.rs", "having told the outcome, before the acknowledgement")],
+        from: "Some((Claim::Made, false, 0)) =>",
+        to: "Some((Claim::Made, false, _)) =>",
+        by: &[Test::steps("crash_pool", "what_has_failed_while_it_is_claimed_is_not_taken_back")],
+    },
+    Mutant {
+        name: "what is thrown away while it is claimed stays",
+        file: "pool/src/remote.rs",
+        rows: &[("pool/src/worker.rs", "before the desk says that it runs")],
+        from: "                    table.remove(task);\n                    // Once",
+        to: "                    // Once",
+        by: &[Test::steps("crash_pool", "what_is_met_while_it_is_claimed_runs_once")],
+    },
+    Mutant {
         name: "who cannot begin is tried for ever",
         file: "pool/src/crew.rs",
         rows: &[("pool/src/desk.rs", "`state`")],
@@ -109,7 +133,7 @@ pub const ALL: &[Mutant] = &[
         rows: &[("list.rs", "before the new format is there")],
         from: "        self.memory.write_at(self.format(index), &UNREADY)?;\n",
         to: "",
-        by: &[Test::steps("shared_memory", "one_dies_at_each_step_of_a_list")],
+        by: &[Test::steps("crash_memory", "of_a_list")],
     },
     Mutant {
         name: "a value has its format before it is there",
@@ -117,7 +141,7 @@ pub const ALL: &[Mutant] = &[
         rows: &[("list.rs", "after that")],
         from: "        self.memory.write_at(self.format(index), &UNREADY)?;\n        crash::point(\"list.unready\");\n",
         to: "        self.memory.write_at(self.format(index), &format)?;\n        crash::point(\"list.unready\");\n",
-        by: &[Test::steps("shared_memory", "one_dies_at_each_step_of_a_list")],
+        by: &[Test::steps("crash_memory", "of_a_list")],
     },
     Mutant {
         name: "a vector leaves before it is frozen",
@@ -125,7 +149,7 @@ pub const ALL: &[Mutant] = &[
         rows: &[("shared_vec.rs", "`frozen` 1"), ("shared_vec.rs", "after the freeze, before a message with it commits")],
         from: "        cell.frozen.store(1, Ordering::Release);\n",
         to: "",
-        by: &[Test::steps("shared_vec", "one_dies_at_each_step")],
+        by: &[Test::steps("crash_memory", "of_a_shared_vec")],
     },
     Mutant {
         name: "who detaches does not wait",
