@@ -135,7 +135,8 @@ fn signs_carry_what_was_done_before() {
                 count(&counter);
                 back.set().unwrap();
                 permits.acquire().unwrap();
-                assert_eq!(counter.load(Ordering::Relaxed), 3 * n + 3);
+                // Whoever has released may be one further already.
+                assert!(counter.load(Ordering::Relaxed) >= 3 * n + 3);
             }
         });
         for n in 0..ALL {
