@@ -30,16 +30,16 @@ pub fn run_with(args: &[&str], environment: &[(&str, &str)], plan: &Plan, tally:
             return;
         }
     };
-    let sum = |what: &str| -> u64 {
-        let results = text.lines().filter(|l| l.starts_with("test result:"));
-        results
-            .filter_map(|l| l.split([':', ';', '.']).find_map(|p| p.trim().strip_suffix(what)?.trim().parse::<u64>().ok()))
-            .sum()
-    };
-    let (passed, failed) = (sum(" passed"), sum(" failed"));
+    let (passed, failed) = (count(&text, " passed"), count(&text, " failed"));
     tally.row(&name, [passed.to_string(), failed.to_string(), format!("{:.1}", begin.elapsed().as_secs_f64())]);
     // A filter that fits no test, or a file without any, ends well and has tried nothing.
     tally.check(status.success() && passed > 0, || format!("cargo test {name}: {status}, {passed} passed\n{text}\n{errors}"));
+}
+
+/// How many tests " passed", or " failed", by what the programs of `cargo test` say at their ends.
+pub fn count(text: &str, what: &str) -> u64 {
+    let results = text.lines().filter(|l| l.starts_with("test result:"));
+    results.filter_map(|l| l.split([':', ';', '.']).find_map(|p| p.trim().strip_suffix(what)?.trim().parse::<u64>().ok())).sum()
 }
 
 /// Runs a command to its end. What it says goes into files: a pipe would be waited for until the last process that a test has left behind is gone.

@@ -173,6 +173,69 @@ fn a_sender_in_a_message_keeps_its_channel_open_and_no_other_does() {
     all_gone(&before);
 }
 
+/// Its place in the roster is kept for the parent, which may come for the result; what it held is not.
+#[test]
+fn what_a_dead_child_held_goes_before_its_parent_asks_for_it() {
+    let (_one, _watch) = (alone(), watch(120));
+    let (tx, rx) = channel::<u32>(4).unwrap();
+    let before = objects();
+    let hold = |tx: Sender<u32>| -> () {
+        let _own = Queue::<u32>::bounded(3).unwrap();
+        tx.put(1).unwrap();
+        die();
+    };
+    let p = Process::spawn((tx,), hold).unwrap();
+    assert_eq!(rx.get().unwrap(), 1);
+    assert!(p.wait().is_some());
+    eventually(|| has_ended(&rx));
+    all_gone(&before);
+    assert!(p.join().is_err());
+}
+
+/// The next process has its place in the roster, and its bits there; objects come to stand where those of the dead stood.
+#[test]
+fn what_a_dead_process_held_is_not_held_by_its_successor() {
+    const CHANNELS: usize = 40;
+    let (_one, _watch) = (alone(), watch(120));
+    let before = objects();
+    let channels = || (0..CHANNELS).map(|_| channel::<u32>(2).unwrap()).collect::<Vec<_>>();
+    let first = || -> () {
+        let _all: Vec<_> = (0..CHANNELS).map(|_| channel::<u32>(2).unwrap()).collect();
+        die();
+    };
+    assert!(Process::spawn((), first).unwrap().join().is_err());
+    all_gone(&before);
+    let carrier = Carrier::bounded(1).unwrap();
+    let mine = channels().into_iter().map(|(tx, rx)| {
+        // From now on only a collection can tell that nobody has it.
+        carrier.put(tx).unwrap();
+        (carrier.get().unwrap(), rx)
+    });
+    let mine: Vec<_> = mine.collect();
+    let (up, is_up) = channel::<()>(1).unwrap();
+    let second = |up: Sender<()>| -> () {
+        // Some of them lie behind all of the others.
+        let _own: Vec<_> = (0..2 * CHANNELS).map(|_| Queue::<u32>::bounded(1).unwrap()).collect();
+        up.put(()).unwrap();
+        loop {
+            std::thread::park();
+        }
+    };
+    let successor = Process::spawn((up,), second).unwrap();
+    is_up.get().unwrap();
+    let there = objects()["Queue"];
+    for (tx, rx) in mine {
+        assert!(!has_ended(&rx));
+        drop(tx);
+        eventually(|| has_ended(&rx));
+    }
+    eventually(|| objects()["Queue"] == there - CHANNELS as u64);
+    successor.kill().unwrap();
+    assert!(successor.join().is_err());
+    drop((carrier, is_up));
+    all_gone(&before);
+}
+
 #[test]
 fn handles_in_arguments_and_results_live_as_long_as_they_can_be_fetched() {
     let (_one, _watch) = (alone(), watch(120));

@@ -17,7 +17,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 type Constructor = extern "C" fn(c_int, *const *const c_char, *const *const c_char);
 
 #[used]
-#[unsafe(link_section = ".init_array")]
+// Miri calls entries without arguments.
+#[cfg_attr(not(miri), unsafe(link_section = ".init_array"))]
 static ENTRY: Constructor = on_load;
 
 static RAN: AtomicBool = AtomicBool::new(false);

@@ -1,7 +1,7 @@
 //! What an arena holds at this moment, for tests and reports: nothing here changes anything.
 
 use crate::arena::Arena;
-use crate::blocks::BlockState;
+use crate::blocks::{BlockId, BlockState};
 use crate::error::Error;
 use crate::moves;
 use crate::notes::{Awaited, Waits};
@@ -21,6 +21,8 @@ pub struct Audit {
     pub of_messages: u32,
     /// Live objects, and those being made or freed.
     pub objects: u32,
+    /// Live objects whose cell is not theirs: none, whoever dies where. Who cleaned up after one's maker would free it, and end it with what another has written there since.
+    pub astray: u32,
     /// Processes, dead ones that were not cleaned up after included.
     pub slots: u32,
 }
@@ -73,12 +75,22 @@ impl Arena {
             Ok(())
         })?;
         for index in 0..self.objects_high() as u32 {
-            audit.objects += u32::from(self.object_state(index)?.0 != ObjectState::Free);
+            let state = self.object_state(index)?;
+            audit.objects += u32::from(state.0 != ObjectState::Free);
+            // Looked at twice: it may end meanwhile.
+            let lives = |state: (ObjectState, u32)| state.0 == ObjectState::Live;
+            audit.astray += u32::from(lives(state) && !self.has_its_cell(index)? && self.object_state(index)? == state);
         }
         for slot in 0..self.slots_high() {
             audit.slots += u32::from(self.slot(slot)?.state()?.0 != SlotState::Free);
         }
         Ok(audit)
+    }
+
+    fn has_its_cell(&self, index: u32) -> Result<bool, Error> {
+        // Acquire pairs with the Release in `object_state`: what was there before it lived is seen.
+        let block = BlockId::from_word(self.entry(index)?.block.load(Ordering::Acquire));
+        Ok(block.is_some_and(|block| self.block_state(block).is_ok_and(|state| state == BlockState::Object(index))))
     }
 
     /// Waits for a running collection to end and keeps others from starting.

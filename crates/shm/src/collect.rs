@@ -458,3 +458,65 @@ impl Marks<'_> {
         Ok(found)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Options;
+    use crate::held::Held;
+    use crate::objects::{Kind, Object};
+    use std::sync::{Arc, Mutex};
+    use std::thread;
+
+    static OLD: Kind = Kind { end: make_another, ..Kind::plain(1, "Old") };
+    static NEW: Kind = Kind::plain(2, "New");
+    static KINDS: &[&Kind] = &[&OLD, &NEW];
+    static MADE: Mutex<Option<RawRef>> = Mutex::new(None);
+
+    /// As another process may at this moment.
+    fn make_another(arena: &Arena, _: Object) -> Result<(), Error> {
+        *MADE.lock().unwrap() = Some(arena.make_object(&NEW, 0, (64, 64), Role::Plain, |_| Ok(()))?);
+        Ok(())
+    }
+
+    #[test]
+    fn what_is_made_between_the_marks_and_the_sweep_lives() {
+        let arena = Arena::create(&Options { size: 16 << 20, ..Options::new(0, KINDS) }).unwrap();
+        let make = |kind| arena.new_object(kind, 0, 64, Role::Plain, |_| Ok(())).unwrap();
+        // The entry of the second is free when the marks are drawn up, and has one in which it is not reached.
+        let (old, before, last) = (make(&OLD), make(&NEW), make(&NEW));
+        let places = [&old, &before, &last].map(|held| held.object().index);
+        drop(before);
+        old.mark_shared();
+        drop(old);
+        arena.collect().unwrap();
+        let made = MADE.lock().unwrap().expect("the old one has ended");
+        assert!(made.index() == places[1] && places[0] < places[1] && places[1] < places[2], "{places:?}, {}", made.index());
+        assert_eq!(arena.object_state(made.index()).unwrap(), (ObjectState::Live, made.generation()));
+    }
+
+    static ASKING: Kind = Kind { end: drop_another_and_ask, ..Kind::plain(3, "Asking") };
+    static ASKING_KINDS: &[&Kind] = &[&ASKING, &NEW];
+    static LATE: Mutex<Option<Arc<Held>>> = Mutex::new(None);
+
+    /// As another process may at this moment, which finds the lock taken.
+    fn drop_another_and_ask(arena: &Arena, _: Object) -> Result<(), Error> {
+        drop(LATE.lock().unwrap().take());
+        let asked = thread::scope(|scope| scope.spawn(|| arena.collect()).join().unwrap())?;
+        assert_eq!(asked, Collected::default());
+        Ok(())
+    }
+
+    #[test]
+    fn who_asks_while_another_collects_has_it_done_by_that_one() {
+        let arena = Arena::create(&Options { size: 16 << 20, ..Options::new(0, ASKING_KINDS) }).unwrap();
+        let make = |kind| arena.new_object(kind, 0, 64, Role::Plain, |_| Ok(())).unwrap();
+        let (first, late) = (make(&ASKING), make(&NEW));
+        late.mark_shared();
+        *LATE.lock().unwrap() = Some(late);
+        first.mark_shared();
+        drop(first);
+        let done = arena.collect().unwrap();
+        assert_eq!((done.rounds, done.objects, arena.audit().unwrap().objects), (2, 2, 0));
+    }
+}

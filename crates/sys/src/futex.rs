@@ -91,6 +91,8 @@ pub fn wake_all(word: &AtomicU32) -> usize {
 pub fn clear_top_bit_and_wake_all(word: &AtomicU32) {
     const ANDN_SHIFTED: u32 = ((libc::FUTEX_OP_ANDN as u32) | (libc::FUTEX_OP_OPARG_SHIFT as u32)) << 28;
     const BIT_31: u32 = 31 << 12;
+    #[cfg(miri)]
+    return crate::interpreted::change_and_wake_all(word, 1 << 31, 0, word);
     // SAFETY: the word is a live reference; the kernel changes it atomically.
     unsafe {
         libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE_OP, i32::MAX, 0usize, word.as_ptr(), ANDN_SHIFTED | BIT_31)
@@ -100,6 +102,8 @@ pub fn clear_top_bit_and_wake_all(word: &AtomicU32) {
 /// Sets `word` to 0 and wakes all its sleepers, both in one system call: as [`clear_top_bit_and_wake_all`].
 pub fn clear_and_wake_all(word: &AtomicU32) {
     const SET_TO_0: u32 = (libc::FUTEX_OP_SET as u32) << 28;
+    #[cfg(miri)]
+    return crate::interpreted::change_and_wake_all(word, u32::MAX, 0, word);
     // SAFETY: the word is a live reference; the kernel changes it atomically.
     unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE_OP, i32::MAX, 0usize, word.as_ptr(), SET_TO_0) };
 }
@@ -107,6 +111,8 @@ pub fn clear_and_wake_all(word: &AtomicU32) {
 /// Sets low `bits` (of 11) of `word` and wakes all sleepers of `sleepers`, both in one system call: as [`clear_top_bit_and_wake_all`].
 pub fn set_bits_and_wake_all(word: &AtomicU32, bits: u32, sleepers: &AtomicU32) {
     let or_bits = (libc::FUTEX_OP_OR as u32) << 28 | (bits & 0x7ff) << 12;
+    #[cfg(miri)]
+    return crate::interpreted::change_and_wake_all(word, 0, bits & 0x7ff, sleepers);
     // SAFETY: the words are live references; the kernel changes the one atomically and reads nothing from the other.
     unsafe { libc::syscall(libc::SYS_futex, sleepers.as_ptr(), libc::FUTEX_WAKE_OP, i32::MAX, 0usize, word.as_ptr(), or_bits) };
 }

@@ -27,6 +27,10 @@ const PRIVATE: u32 = 2;
 static REGISTERED: AtomicU32 = AtomicU32::new(0);
 
 fn membarrier(command: libc::c_int) -> bool {
+    // Nobody is registered there, so each fence is a whole one.
+    if cfg!(miri) {
+        return true;
+    }
     // SAFETY: takes integers, touches no memory.
     unsafe { libc::syscall(libc::SYS_membarrier, command, 0, 0) == 0 }
 }

@@ -37,6 +37,8 @@ const FIRST_FD: i32 = 10;
 /// The caller keeps `size` within [`limits::file_size_limit`]; above it the result is EFBIG, since the kernel
 /// would answer with SIGXFSZ. Otherwise those of memfd_create(2).
 pub fn create_sealed(name: &CStr, size: u64) -> io::Result<OwnedFd> {
+    #[cfg(miri)]
+    return crate::interpreted::file();
     let length = i64::try_from(size).map_err(|_| Errno::EFBIG)?;
     if limits::file_size_limit().is_some_and(|limit| size > limit) {
         return Err(Errno::EFBIG.into());
@@ -134,6 +136,8 @@ pub fn map_shared(fd: BorrowedFd<'_>, len: usize) -> io::Result<Mapping> {
     if len == 0 {
         return Err(Errno::EINVAL.into());
     }
+    #[cfg(miri)]
+    return crate::interpreted::map(len).map(|base| Mapping { base, len });
     let flags = MapFlags::MAP_SHARED | MapFlags::MAP_NORESERVE;
     let page = const { NonZeroUsize::new(PAGE).unwrap() };
     // After mlockall(MCL_FUTURE) the kernel would fill a readable mapping of the whole sparse file at once, and count all of it against
@@ -193,6 +197,9 @@ pub fn backed(fd: BorrowedFd<'_>) -> io::Result<u64> {
 
 /// How many bytes from `offset` on have pages, up to the first that has none (lseek(2), SEEK_HOLE). Moves the file's position, which nobody uses.
 pub fn backed_from(fd: BorrowedFd<'_>, offset: u64) -> io::Result<u64> {
+    if cfg!(miri) {
+        return Ok(u64::MAX - offset);
+    }
     let at = i64::try_from(offset).map_err(|_| Errno::EFBIG)?;
     // SAFETY: an open descriptor; only its position changes.
     let hole = unsafe { libc::lseek(fd.as_raw_fd(), at, libc::SEEK_HOLE) };
@@ -201,6 +208,9 @@ pub fn backed_from(fd: BorrowedFd<'_>, offset: u64) -> io::Result<u64> {
 }
 
 fn change_range(fd: BorrowedFd<'_>, mode: FallocateFlags, offset: u64, len: u64) -> io::Result<()> {
+    if cfg!(miri) {
+        return Ok(());
+    }
     let offset = i64::try_from(offset).map_err(|_| Errno::EFBIG)?;
     let len = i64::try_from(len).map_err(|_| Errno::EFBIG)?;
     loop {
@@ -218,6 +228,8 @@ fn change_range(fd: BorrowedFd<'_>, mode: FallocateFlags, offset: u64, len: u64)
 /// # Errors
 /// ENOMEM.
 pub fn map_wipe_on_fork() -> io::Result<NonNull<u8>> {
+    #[cfg(miri)]
+    return crate::interpreted::map(PAGE);
     let length = const { NonZeroUsize::new(PAGE).unwrap() };
     let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
     // SAFETY: the kernel chooses the address, so no mapping in use is replaced.

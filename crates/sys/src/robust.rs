@@ -272,6 +272,9 @@ fn sentinel_word(local: &Local) -> *const AtomicU32 {
 
 /// Whether no thread with this id runs: none exists, or it is dead and not yet reaped. An id that a peer made up may name any thread; nothing is sent to it.
 pub fn is_gone(tid: u32) -> bool {
+    if cfg!(miri) {
+        return false;
+    }
     // SAFETY: signal 0 only asks.
     let r = unsafe { libc::syscall(libc::SYS_tkill, tid, 0) };
     match r {
@@ -318,6 +321,8 @@ fn named_anew() -> bool {
 
 /// The head that libc registered for this thread, if its layout is the one this module writes.
 fn registered_head() -> Option<NonNull<Head>> {
+    #[cfg(miri)]
+    return Some(interpreted_head());
     let mut head: *mut Head = ptr::null_mut();
     let mut len = 0usize;
     // SAFETY: both out-pointers are valid; 0 names the calling thread.
@@ -326,6 +331,27 @@ fn registered_head() -> Option<NonNull<Head>> {
     // SAFETY: the kernel returned the head that libc registered for this thread.
     let offset = unsafe { (*head.as_ptr()).futex_offset };
     (offset == -(NODE_OFFSET as isize)).then_some(head)
+}
+
+/// A head of nobody's, as libc would have it.
+#[cfg(miri)]
+fn interpreted_head() -> NonNull<Head> {
+    #[repr(C)]
+    struct InFront(*mut u8, Head);
+    thread_local! {
+        static HEAD: UnsafeCell<InFront> = const {
+            UnsafeCell::new(InFront(ptr::null_mut(), Head { next: ptr::null_mut(), futex_offset: 0, pending: ptr::null_mut() }))
+        };
+    }
+    HEAD.with(|head| {
+        // SAFETY: this thread's own.
+        let head = unsafe { &raw mut (*head.get()).1 };
+        // SAFETY: as above.
+        let next = unsafe { &raw mut (*head).next };
+        // SAFETY: as above.
+        unsafe { next.write(head.cast()) };
+        NonNull::new(head).expect("a thread's own")
+    })
 }
 
 #[inline]
@@ -540,6 +566,9 @@ pub fn wakes_for_the_dead() -> bool {
     use std::thread::Builder;
     use std::time::Duration;
     const PATIENCE: Duration = Duration::from_millis(200);
+    if cfg!(miri) {
+        return true;
+    }
     if probe::is_denied(Feature::DeathWakes) {
         return false;
     }

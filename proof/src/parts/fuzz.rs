@@ -35,17 +35,23 @@ fn run(plan: &Plan) -> Tally {
             "--",
             &seconds,
             &seed,
-            "-timeout=20",
+            "-timeout=60",
             "-rss_limit_mb=4096",
-            "-max_len=2000",
+            "-max_len=1000",
+            // Short inputs are few operations.
+            "-len_control=0",
+            "-print_final_stats=1",
         ]);
         match command.output() {
             Ok(output) => {
                 let text = String::from_utf8_lossy(&output.stderr).into_owned();
-                let runs = text.lines().rev().find_map(|line| line.strip_prefix("Done ")).unwrap_or("no runs").to_owned();
+                let told = |key: &str| text.lines().rev().find_map(|line| line.split(key).nth(1)).unwrap_or("?").trim();
+                let first = |key: &str| told(key).split(' ').next().unwrap_or("?");
+                let (runs, rate) = (first("stat::number_of_executed_units:"), first("stat::average_exec_per_sec:"));
+                let (edges, slowest) = (first(" cov: "), first("stat::slowest_unit_time_sec:"));
                 let (passed, failed) = if output.status.success() { (1, 0) } else { (0, 1) };
                 tally.row(
-                    format!("libFuzzer {target}: {runs}"),
+                    format!("libFuzzer {target}: {runs} runs, {rate}/s, {edges} edges, the slowest {slowest} s"),
                     [passed.to_string(), failed.to_string(), format!("{:.1}", begin.elapsed().as_secs_f64())],
                 );
                 let tail: Vec<&str> = text.lines().rev().take(60).collect();

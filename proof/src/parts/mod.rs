@@ -7,6 +7,7 @@ mod miri;
 mod models;
 mod mutants;
 pub mod peers;
+mod sanitizers;
 mod single_step;
 mod start;
 mod steps;
@@ -39,6 +40,7 @@ pub const ALL: &[Part] = &[
     hostile::PART,
     fuzz::PART,
     miri::PART,
+    sanitizers::PART,
     start::PART,
     timeouts::PART,
     ageing::PART,

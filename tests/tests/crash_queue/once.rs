@@ -6,6 +6,7 @@ use crate::play::{play, play_last};
 use crate::stage::Stage;
 use crate::steps::Table;
 use crate::watched::{again_on_old_kernel, assert_new_kernel_or, each_step, wanted};
+use multiproc::{Process, Queue, testing};
 use std::time::Duration;
 
 const DEATH_WAKES: &str = "death-wakes";
@@ -92,4 +93,26 @@ fn one_dies_at_each_step() {
 fn one_dies_at_each_step_on_an_old_kernel() {
     let _one = alone();
     again_on_old_kernel("one_dies_at_each_step", DEATH_WAKES);
+}
+
+/// It would stand beside that of the next lease in the same block: that one would count twice, and come again though its holder has acknowledged it and died.
+#[test]
+fn a_lease_that_was_not_committed_leaves_no_entry() {
+    const MESSAGES: u32 = 100;
+    let _one = alone();
+    Watchdog::start(Duration::from_secs(60));
+    for owned in [false, true] {
+        let q = Queue::<u32>::bounded(MESSAGES as usize).unwrap();
+        (0..MESSAGES).for_each(|n| q.put(n).unwrap());
+        let dies = |q: Queue<u32>, owned: bool| -> () {
+            testing::arm_at(if owned { "lease.owned" } else { "lease.entered" }, 1);
+            drop(q.lease());
+        };
+        assert!(Process::spawn((q.clone(), owned), dies).unwrap().join().is_err());
+        // All of them, so that its block is among theirs.
+        let leases: Vec<_> = (0..MESSAGES).map(|_| q.lease().unwrap()).collect();
+        assert_eq!((q.leased(), q.unfinished(), q.len()), (MESSAGES as usize, MESSAGES as usize, 0));
+        leases.into_iter().enumerate().for_each(|(n, lease)| assert_eq!(lease.ack(), n as u32));
+        assert_eq!((q.leased(), q.unfinished()), (0, 0));
+    }
 }

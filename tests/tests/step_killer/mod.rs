@@ -14,7 +14,7 @@ use std::thread::{self, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 use std::{fs, io, process};
 #[allow(unused_imports)]
-pub use table::{Line, Table, each_pair, each_step};
+pub use table::{Line, Table, each_pair, each_step, wanted};
 
 /// Longer than anything takes that is waited for.
 pub const LIMIT: Duration = Duration::from_secs(40);

@@ -3,6 +3,8 @@
 #![allow(dead_code, unreachable_pub)]
 
 use crate::common_queue::Watchdog;
+#[allow(unused_imports)]
+pub use crate::steps::wanted;
 use crate::steps::{self, Line, notes_apart};
 use std::process::Command;
 
@@ -22,11 +24,6 @@ pub fn each_pair(name: String, mut at: impl FnMut(u64, u64) -> Result<[bool; 2],
         Watchdog::beat(|| format!("{name}, steps {k1} and {k2}"));
         at(k1, k2)
     })
-}
-
-/// `CRASH_ONLY` is a part of the names of what is played.
-pub fn wanted(name: &str) -> bool {
-    std::env::var("CRASH_ONLY").map_or(true, |only| name.contains(&only))
 }
 
 /// Otherwise slices would hide what the kernel does not do.

@@ -172,13 +172,13 @@ mod tests {
     #[test]
     fn one_at_a_time() {
         membarrier::register();
-        among_threads(20_000);
+        among_threads(if cfg!(miri) { 100 } else { 20_000 });
     }
 
     /// Each turn has a favourite to dismiss but once, so there are many.
     #[test]
     fn a_favourite_that_is_at_it_is_waited_for() {
-        const ROUNDS: usize = 20_000;
+        const ROUNDS: usize = if cfg!(miri) { 20 } else { 20_000 };
         membarrier::register();
         let turns: Vec<(Turn, AtomicU64)> = (0..ROUNDS).map(|_| Default::default()).collect();
         let round = AtomicU64::new(0);

@@ -218,6 +218,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "it fills a whole ring")]
     fn references_that_fill_the_table_go_into_blocks() {
         let (queue, _, message) = narrow();
         // The head is somewhere in a segment.
@@ -237,6 +238,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "it fills a whole ring")]
     fn who_needs_what_a_getter_has_left_waits_until_it_is_free() {
         let (queue, cell, message) = narrow();
         let mut count = 0;

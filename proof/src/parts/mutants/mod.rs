@@ -76,6 +76,10 @@ fn check_list(all: &[&Mutant], tally: &mut Tally) {
         let name = mutant.name;
         tally.check(all[..i].iter().all(|other| other.name != name), || format!("two mutants are named `{name}`"));
         tally.check(!mutant.by.is_empty(), || format!("{name}: no test is named"));
+        for test in mutant.by {
+            let is_there = test.is_there(Path::new(HOME)).unwrap_or(false);
+            tally.check(is_there, || format!("{name}: there is no test {test}"));
+        }
         tally.check(mutant.from != mutant.to, || format!("{name}: nothing is exchanged"));
         let path = Path::new(HOME).join("crates").join(mutant.file);
         match std::fs::read_to_string(&path) {
@@ -90,6 +94,10 @@ fn check_list(all: &[&Mutant], tally: &mut Tally) {
 
 fn try_all(tree: &Tree, chosen: &[&Mutant], tally: &mut Tally) {
     let (mut baselines, mut caught) = (Baselines::default(), 0);
+    // All at first: between two mutants everything above the file would be built once more for it.
+    for mutant in chosen {
+        let _ = baselines.limit(tree, &mutant.by[0]);
+    }
     for (i, mutant) in chosen.iter().enumerate() {
         let begin = Instant::now();
         let (mut tried, mut by) = (0, None);

@@ -38,7 +38,8 @@ pub fn all(home: &Path) -> io::Result<Vec<Row>> {
     Ok(rows)
 }
 
-fn rust_files(folder: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> {
+/// All below a folder.
+pub fn rust_files(folder: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
         if path.is_dir() {

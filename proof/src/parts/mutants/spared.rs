@@ -39,7 +39,16 @@ pub const ALL: &[(&str, &[Spared])] = &[
         ],
     ),
     ("arena.rs", &[("`settled`", "a collection early or late"), ("`given_back`", "idle memory is given back later")]),
-    ("blocks.rs", &[("`Free`", "nobody's")]),
+    (
+        "blocks.rs",
+        &[
+            ("`Free`", "nobody's"),
+            (
+                "n | yes",
+                "who cleans up after a death gives all idle memory back in any case, and where memory is not short a page that lacks is there when it is touched",
+            ),
+        ],
+    ),
     ("losses.rs", &[("`counter`, `target`, `sum_target`, `pending`", "nobody reads them before `note` is stored")]),
     ("memory.rs", &[("`limit`", "a constant")]),
     ("notes.rs", &[("`since`", "for reports"), ("`unnoted`", "for reports")]),

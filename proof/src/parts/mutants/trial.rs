@@ -1,11 +1,13 @@
 //! Runs a test in the copy, with a limit of time.
 
+use super::rows::rust_files;
 use super::tree::Tree;
 use std::collections::HashMap;
 use std::fmt;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -37,8 +39,8 @@ impl Test {
         Test { package: "multiproc-tests", file, filter, only: "" }
     }
 
-    /// One of the small storms of the proof itself.
-    pub const fn storm(filter: &'static str) -> Test {
+    /// One of the proof's own tests: a small storm, or an operation stepped through.
+    pub const fn proof(filter: &'static str) -> Test {
         Test { package: "multiproc-proof", file: "", filter, only: "" }
     }
 
@@ -50,6 +52,31 @@ impl Test {
     /// Whether it neither starts processes nor takes long.
     pub fn is_cheap(&self) -> bool {
         !matches!(self.package, "multiproc-tests" | "multiproc-proof")
+    }
+
+    /// Whether the sources have a test, or a module of tests, that begins so.
+    pub fn is_there(&self, home: &Path) -> io::Result<bool> {
+        let folder = match self.package {
+            "multiproc-tests" => home.join("tests"),
+            "multiproc-proof" => home.join("proof"),
+            package => home.join("crates").join(package.trim_start_matches("multiproc-")),
+        };
+        let mut files = Vec::new();
+        if self.file.is_empty() {
+            rust_files(&folder.join("src"), &mut files)?;
+        } else {
+            rust_files(&folder.join("tests"), &mut files)?;
+            files.retain(|path| {
+                path.strip_prefix(folder.join("tests")).is_ok_and(|p| p.with_extension("").starts_with(self.file))
+            });
+        }
+        let name = self.filter.rsplit("::").next().unwrap_or_default();
+        let has = |path: &PathBuf| {
+            let text = fs::read_to_string(path)?;
+            Ok(path.file_stem().is_some_and(|stem| stem == name)
+                || ["fn ", "mod "].iter().any(|of| text.contains(&format!("{of}{name}"))))
+        };
+        files.iter().map(has).try_fold(false, |any, has: io::Result<bool>| Ok(any | has?))
     }
 
     fn arguments(&self) -> Vec<&'static str> {
@@ -112,7 +139,7 @@ fn attempt(tree: &Tree, test: &Test, build_only: bool, limit: Duration) -> io::R
         command.arg("--no-run");
     } else {
         // There who sleeps looks again each 10 ms, which hides what is missing.
-        command.args(["--", test.filter, "--skip", "on_an_old_kernel"]);
+        command.args(["--", test.filter, "--skip", "on_an_old_kernel", "--show-output"]);
     }
     if !test.only.is_empty() {
         command.env("CRASH_ONLY", test.only).env(format!("{}_ONLY", test.file.to_uppercase()), test.only);
@@ -160,6 +187,7 @@ impl Baselines {
             let outcome = run(tree, test, BUILD_LIMIT).map_err(|e| e.to_string())?;
             match outcome {
                 Outcome::Passed(_) if !ran_any(&words(tree)) => Err("there is no such test".into()),
+                Outcome::Passed(_) if !words(tree).contains(test.only) => Err("there is no such scene".into()),
                 Outcome::Passed(time) => Ok(time),
                 Outcome::Failed(how) => Err(format!("{how}\n{}", words(tree))),
                 Outcome::NotBuilt(text) => Err(text),

@@ -101,3 +101,33 @@ fn step_through_all(plan: &Plan) -> Tally {
     tally.note(format!("{instructions} instructions, {deaths} deaths"));
     tally
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// So near to each other that no piece of the source is passed over: in a debug build one line is more instructions.
+    const STRIDE: u64 = 8;
+
+    fn step_through(op: Op) {
+        let length = scene::run(op, u64::MAX).unwrap().survived.unwrap();
+        for n in (0..length).step_by(STRIDE as usize) {
+            scene::run(op, n).unwrap_or_else(|why| panic!("{op:?}, killed after instruction {n} of {length}: {why}"));
+        }
+    }
+
+    #[test]
+    fn a_locker_is_killed_after_each_few_instructions() {
+        step_through(Op::Lock);
+    }
+
+    #[test]
+    fn the_first_locker_is_killed_after_each_few_instructions() {
+        step_through(Op::FirstLock);
+    }
+
+    #[test]
+    fn an_unlocker_is_killed_after_each_few_instructions() {
+        step_through(Op::Unlock);
+    }
+}

@@ -145,10 +145,8 @@ impl Scene {
         eventually("the victim is ready", || stage.is_ready() || child.has_ended())?;
         let stage = self.stage.clone();
         match self.op {
-            Op::Lock => {
-                self.kill_and_clean()?;
-                take(&stage)
-            }
+            // Who cleans up would find the lock as well: this is the kernel's part.
+            Op::Lock | Op::FirstLock => self.kill_without_cleaner(|| take(&stage)),
             Op::Unlock => {
                 let waiter = Waiter::start(scope, move || take(&stage).map_err(|e| e.to_string()))?;
                 self.kill_without_cleaner(|| waiter.goes_on())?.map_err(Into::into)

@@ -12,6 +12,8 @@ pub type End = Connection<Vec<u8>, Vec<u8>, Raw>;
 pub enum Op {
     /// Takes a free lock.
     Lock,
+    /// Takes a lock that nobody has had yet: its link in the kernel's list is none.
+    FirstLock,
     /// Gives a lock back for which another waits.
     Unlock,
     /// Puts into an empty queue at which a getter sleeps.
@@ -44,6 +46,7 @@ pub enum Op {
 
 pub const ALL: &[(Op, &str)] = &[
     (Op::Lock, "lock"),
+    (Op::FirstLock, "first lock"),
     (Op::Unlock, "unlock, one waits"),
     (Op::Put, "put, a getter sleeps"),
     (Op::FirstPut, "first put, a getter sleeps"),
@@ -131,6 +134,9 @@ pub fn run(op: Op, stage: Stage, end: Option<End>) {
     match op {
         Op::Lock => {
             drop(stage.lock.lock());
+            let _guard = stage.step_through(|| stage.lock.lock());
+        }
+        Op::FirstLock => {
             let _guard = stage.step_through(|| stage.lock.lock());
         }
         Op::Unlock => {

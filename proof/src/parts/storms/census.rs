@@ -100,18 +100,27 @@ impl Census {
 pub struct Load {
     all: u64,
     own: u64,
+    /// A child that keeps a core busy for us.
+    hog: Option<i32>,
     began: Instant,
 }
 
 impl Load {
-    pub fn begin() -> Load {
-        Load { all: busy(), own: own(), began: Instant::now() }
+    pub fn begin(hog: Option<i32>) -> Load {
+        Load { all: busy(), own: own(hog), hog, began: Instant::now() }
+    }
+
+    /// The same from now on.
+    pub fn anew(self) -> Load {
+        Load::begin(self.hog)
     }
 
     /// In percent of all cores.
     pub fn of_others(&self) -> u64 {
-        let others = (busy() - self.all).saturating_sub(own() - self.own);
-        let cores = std::thread::available_parallelism().map_or(1, usize::from) as u64;
+        let others = (busy() - self.all).saturating_sub(own(self.hog) - self.own);
+        // Not only those that this process keeps to.
+        let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
+        let cores = stat.lines().filter(|line| line.starts_with("cpu") && !line.starts_with("cpu ")).count().max(1) as u64;
         // Ticks of ten milliseconds.
         others * 1000 / (cores * self.began.elapsed().as_millis().max(1) as u64)
     }
@@ -125,9 +134,12 @@ fn busy() -> u64 {
     fields.iter().enumerate().filter(|(i, _)| matches!(i, 0 | 1 | 2 | 5 | 6 | 7)).map(|(_, ticks)| ticks).sum()
 }
 
-/// Ticks of this process and of those that it has waited for.
-fn own() -> u64 {
-    let text = fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    let rest: Vec<&str> = text.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace().collect();
-    rest[11.min(rest.len())..15.min(rest.len())].iter().filter_map(|f| f.parse::<u64>().ok()).sum()
+/// Ticks of this process, of those that it has waited for, and of its hog.
+fn own(hog: Option<i32>) -> u64 {
+    let ticks = |pid: &str| {
+        let text = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let rest: Vec<&str> = text.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace().collect();
+        rest[11.min(rest.len())..15.min(rest.len())].iter().filter_map(|f| f.parse::<u64>().ok()).sum::<u64>()
+    };
+    ticks("self") + hog.map_or(0, |pid| ticks(&pid.to_string()))
 }

@@ -73,7 +73,7 @@ fn measure(order: &Order, report: &mut Report) -> Result<(), String> {
     let (page, _) = Page::create().map_err(|e| e.to_string())?;
     let word = |i: usize| &page.words[i].0;
     let lock = Lock::new().map_err(|e| e.to_string())?;
-    let (began, load) = (Instant::now(), Load::begin());
+    let (began, load) = (Instant::now(), Load::begin(None));
     let heir = fork(|| {
         for n in 1.. {
             while word(ASKED).load(Ordering::Acquire) < n {

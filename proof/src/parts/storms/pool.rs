@@ -77,7 +77,7 @@ fn run_rounds(order: &Order, report: &mut Report) -> Result<(), String> {
     let (page, path) = Page::create().map_err(|e| e.to_string())?;
     losses_heard::listen_for(page);
     let hog = order.idle.then(Hog::start);
-    let load = Load::begin();
+    let load = Load::begin(None);
     let began = Instant::now();
     let mut random = fastrand::Rng::with_seed(order.seed);
     let mut before = None;
@@ -122,7 +122,7 @@ fn play(
     let mut since = Instant::now();
     let mut next_kill = Instant::now();
     let mut next_suicide = 0;
-    let load = Load::begin();
+    let load = Load::begin(None);
     while killed + suicides < kills || !waiting.is_empty() {
         while killed + suicides < kills && waiting.len() < WINDOW {
             let Some(id) = page.next_item().filter(|&id| id < ITEMS / 10 * 9) else { break };

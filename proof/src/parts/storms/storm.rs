@@ -77,7 +77,7 @@ fn run_rounds(order: &Order, report: &mut Report) -> Result<(), String> {
     let (page, path) = Page::create().map_err(|e| e.to_string())?;
     losses_heard::listen_for(page);
     let hog = order.idle.then(Hog::start);
-    let load = Load::begin();
+    let load = Load::begin(hog.as_ref().map(Hog::pid));
     let began = Instant::now();
     let mut random = fastrand::Rng::with_seed(order.seed);
     let mut stable = Stable::new(page, path, Place { idle: order.idle });
@@ -86,7 +86,7 @@ fn run_rounds(order: &Order, report: &mut Report) -> Result<(), String> {
     while report.kills < order.kills {
         let seats = order.seats(round);
         let left = order.kills - report.kills;
-        let mut storm = Storm::new(order, random.fork(), stable, seats, std::mem::take(report))?;
+        let mut storm = Storm::new(order, random.fork(), stable, seats, std::mem::take(report), load.anew())?;
         let played = storm.play(left.min(order.per_round(round)));
         let judged = played.and_then(|()| storm.judge());
         *report = storm.report;
@@ -115,6 +115,7 @@ impl<'a> Storm<'a> {
         stable: Stable,
         seats: usize,
         mut report: Report,
+        load: Load,
     ) -> Result<Storm<'a>, String> {
         let scene = Scene::new(&order.scene, seats)?;
         // So that it shows in which nobody has died.
@@ -124,20 +125,7 @@ impl<'a> Storm<'a> {
         let (progress, of_all) = (vec![nothing; groups], nothing);
         let living = (0..seats).map(|_| None).collect();
         let (dying, deaths) = (Vec::new(), Vec::new());
-        Ok(Storm {
-            order,
-            random,
-            stable,
-            scene,
-            living,
-            dying,
-            deaths,
-            progress,
-            of_all,
-            retired: [0; SEATS],
-            report,
-            load: Load::begin(),
-        })
+        Ok(Storm { order, random, stable, scene, living, dying, deaths, progress, of_all, retired: [0; SEATS], report, load })
     }
 
     fn start(&mut self, seat: usize) -> Result<(), String> {

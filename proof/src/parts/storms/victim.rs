@@ -475,6 +475,10 @@ impl Hog {
         }
         Hog(pid)
     }
+
+    pub fn pid(&self) -> i32 {
+        self.0
+    }
 }
 
 impl Drop for Hog {

@@ -12,6 +12,8 @@ const MOVING: Test = Test::model("multiproc-channel", "arenas", "handles_move_wh
 const SCALE: Test = Test::steps("scale", "who_dies_while_memory_is_taken_or_given_back");
 const FORK: Test = Test::steps("fork", "it_dies_at_each_step_of_joining");
 const SYNC: Test = Test::steps("crash_sync", "a_death_at_every_step_of_every_operation");
+/// What stands at a free place of the roster counts for nobody: it shows when the place is another's.
+const LEFT: Test = Test::steps("collector", "what_a_dead_process_held_is_not_held_by_its_successor");
 
 const fn dies_in(only: &'static str) -> Test {
     Test::steps("crash_queue", "one_dies_at_each_step").only(only)
@@ -48,7 +50,7 @@ pub const ALL: &[Mutant] = &[
         rows: &[("objects.rs", "`stamp`")],
         from: "                if !stamped && self.object_made_before(index, marks)? && self.end_object(index, generation)? {\n",
         to: "                if self.object_made_before(index, marks)? && self.end_object(index, generation)? {\n",
-        by: &[MOVING, Test::steps("collector", "")],
+        by: &[Test::unit("multiproc-shm", "collect")],
     },
     Mutant {
         name: "what is stamped is no root",
@@ -64,7 +66,7 @@ pub const ALL: &[Mutant] = &[
         rows: &[("shared_vec.rs", "after that"), ("shared_vec.rs", "after the freeze, before a message with it commits")],
         from: "            if flags & REACHED == 0 {\n                if !stamped &&",
         to: "            if flags & REACHED == 0 {\n                if !stamped && index == u32::MAX &&",
-        by: &[Test::steps("shared_vec", "one_dies_at_each_step")],
+        by: &[Test::steps("crash_memory", "of_a_shared_vec")],
     },
     Mutant {
         name: "each collection has the same epoch",
@@ -80,7 +82,7 @@ pub const ALL: &[Mutant] = &[
         rows: &[("arena.rs", "`again`")],
         from: "            if words.again.swap(0, Ordering::SeqCst) == 0 || sum.rounds == MAX_ROUNDS {\n",
         to: "            if words.again.swap(0, Ordering::SeqCst) <= 1 || sum.rounds == MAX_ROUNDS {\n",
-        by: &[Test::steps("collector", ""), Test::steps("scale", "")],
+        by: &[Test::unit("multiproc-shm", "collect")],
     },
     Mutant {
         name: "a dead collector keeps the lock",
@@ -108,7 +110,7 @@ pub const ALL: &[Mutant] = &[
         ],
         from: "        for index in held {\n            self.holds.clear(&self.memory, slot, Table::Hold, index)?;\n        }\n",
         to: "        let _ = held;\n",
-        by: &[dies_in("FirstPut, Abandoned"), SYNC],
+        by: &[LEFT],
     },
     Mutant {
         name: "the dead keep their roles",
@@ -116,7 +118,7 @@ pub const ALL: &[Mutant] = &[
         rows: &[("holds.rs", "sender, receiver")],
         from: "                self.holds.clear(&self.memory, slot, table, index)?;\n                // The mark phase that follows",
         to: "                // The mark phase that follows",
-        by: &[dies_in("DropSender, Getters"), dies_in("DropReceiver, Putters")],
+        by: &[LEFT],
     },
     Mutant {
         name: "what a dead process was filling stays",
@@ -150,7 +152,7 @@ pub const ALL: &[Mutant] = &[
         rows: &[("objects.rs", "state `Filling(slot)`"), ("shared_vec.rs", "while the memory is taken or filled")],
         from: "                (ObjectState::Filling(by), generation) if by == slot => {\n",
         to: "                (ObjectState::Filling(by), generation) if by == slot && generation == u32::MAX => {\n",
-        by: &[Test::steps("shared_vec", "one_dies_at_each_step"), SYNC],
+        by: &[Test::steps("crash_memory", "of_a_shared_vec"), SYNC],
     },
     Mutant {
         name: "an object that a dead process was freeing stays",
@@ -158,7 +160,7 @@ pub const ALL: &[Mutant] = &[
         rows: &[("objects.rs", "state `Dying(slot)`")],
         from: "                (ObjectState::Dying(by), generation) if by == slot => self.finish_end(index, generation)?,\n",
         to: "",
-        by: &[Test::steps("shared_vec", "one_dies_at_each_step"), SYNC],
+        by: &[Test::steps("crash_memory", "of_a_shared_vec"), SYNC],
     },
     Mutant {
         name: "an object lives before its cell is its own",
@@ -170,7 +172,7 @@ pub const ALL: &[Mutant] = &[
                state.store(ObjectState::Live.to_word(generation), Ordering::Release);\n",
         to: "        self.stamp(index).map_err(undo)?;\n        state.store(ObjectState::Live.to_word(generation), Ordering::Release);\n        \
              crash::point(\"object.owned\");\n        self.set_block_state(block, BlockState::Object(index)).map_err(undo)?;\n",
-        by: &[Test::steps("shared_vec", "one_dies_at_each_step"), SYNC],
+        by: &[Test::steps("crash_clean", "who_cleans_up_dies_as_well").only("New, object.owned")],
     },
     Mutant {
         name: "free entries that somebody died over are not offered again",
@@ -243,14 +245,6 @@ pub const ALL: &[Mutant] = &[
         rows: &[("blocks.rs", "n | no"), ("memory.rs", "`used`")],
         from: "        crash::point(\"block.emptied\");\n        account.credit(have);\n",
         to: "        crash::point(\"block.emptied\");\n",
-        by: &[SCALE],
-    },
-    Mutant {
-        name: "a block that may lack pages is kept as it is",
-        file: BLOCKS,
-        rows: &[("blocks.rs", "n | yes")],
-        from: "            if unsure || slab.control().warm.load(Ordering::Relaxed).saturating_add(have) > WARM_BYTES {\n",
-        to: "            if slab.control().warm.load(Ordering::Relaxed).saturating_add(have) > WARM_BYTES {\n",
         by: &[SCALE],
     },
     Mutant {

@@ -5,6 +5,7 @@ use crate::parts::mutants::trial::Test;
 
 const FILE: &str = "shm/src/raw/lock.rs";
 const UNIT: Test = Test::unit("multiproc-shm", "raw::lock");
+const STEPPED: Test = Test::proof("an_unlocker_is_killed_after_each_few_instructions");
 const STEPS: Test = Test::steps("crash_sync", "a_death_at_every_step_of_every_operation");
 
 pub const ALL: &[Mutant] = &[
@@ -77,6 +78,31 @@ pub const ALL: &[Mutant] = &[
         from: "        unsafe { who.thread.link(&self.word) };\n",
         to: "",
         by: &[UNIT],
+    },
+    // No crash point lies in between: what is left behind shows only where each instruction may be the last.
+    Mutant {
+        name: "a lock is taken before the kernel is told of it",
+        file: FILE,
+        rows: &[("lock.rs", "TID (29..0)")],
+        from: "        let pending = me.set_pending(&self.word);\n        crash::point(\"lock.pending\");\n        // Acquire pairs with the Release stores in `unlock`.\n        let free = self.word.compare_exchange(0, me.tid(), Ordering::Acquire, Ordering::Relaxed).is_ok();\n",
+        to: "        let free = self.word.compare_exchange(0, me.tid(), Ordering::Acquire, Ordering::Relaxed).is_ok();\n        let pending = me.set_pending(&self.word);\n        crash::point(\"lock.pending\");\n",
+        by: &[Test::proof("a_locker_is_killed_after_each_few_instructions")],
+    },
+    Mutant {
+        name: "a lock leaves the list before it is pending",
+        file: FILE,
+        rows: &[("lock.rs", "TID (29..0)")],
+        from: "        let pending = me.set_pending(&self.word);\n        crash::point(\"unlock.pending\");\n        me.unlink(&self.word);\n",
+        to: "        me.unlink(&self.word);\n        let pending = me.set_pending(&self.word);\n        crash::point(\"unlock.pending\");\n",
+        by: &[STEPPED],
+    },
+    Mutant {
+        name: "a lock is in the kernel's list before it has its link",
+        file: "sys/src/robust.rs",
+        rows: &[("lock.rs", "`link`")],
+        from: "        link.store(below as usize, Ordering::Relaxed);\n        self.place(count + 1).set(word);\n        compiler_fence(Ordering::SeqCst);\n        self.local().count.set(count + 1);\n        compiler_fence(Ordering::SeqCst);\n        self.set_first(node_of(word));\n",
+        to: "        self.place(count + 1).set(word);\n        compiler_fence(Ordering::SeqCst);\n        self.local().count.set(count + 1);\n        compiler_fence(Ordering::SeqCst);\n        self.set_first(node_of(word));\n        compiler_fence(Ordering::SeqCst);\n        link.store(below as usize, Ordering::Relaxed);\n",
+        by: &[Test::proof("the_first_locker_is_killed_after_each_few_instructions")],
     },
     Mutant {
         name: "an owner leaves its name",

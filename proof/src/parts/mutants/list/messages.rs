@@ -31,7 +31,7 @@ pub const ALL: &[Mutant] = &[
         rows: &[("lease.rs", "before the head's commit")],
         from: "        self.clear_entries_of(block)?;\n        crash::point(\"lease.entries_cleared\");\n",
         to: "",
-        by: &[dies_in("Lease(Inline), "), dies_in("Lease(Block), ")],
+        by: &[Test::steps("crash_queue", "a_lease_that_was_not_committed_leaves_no_entry")],
     },
     Mutant {
         name: "the lease of a dead process is not delivered again",

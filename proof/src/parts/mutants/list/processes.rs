@@ -4,7 +4,7 @@ use crate::parts::mutants::Mutant;
 use crate::parts::mutants::trial::Test;
 
 const POOL: Test = Test::steps("crash_pool", "a_worker_dies_at_a_named_step");
-const NAMED: Test = Test::steps("shared_memory", "deaths::one_dies_at_each_step");
+const NAMED: Test = Test::steps("crash_memory", "of_a_segment");
 const TAG: &str = "named/src/tag.rs";
 
 pub const ALL: &[Mutant] = &[
@@ -133,7 +133,7 @@ pub const ALL: &[Mutant] = &[
         rows: &[("list.rs", "before the new format is there")],
         from: "        self.memory.write_at(self.format(index), &UNREADY)?;\n",
         to: "",
-        by: &[Test::steps("shared_memory", "one_dies_at_each_step_of_a_list")],
+        by: &[Test::steps("crash_memory", "of_a_list")],
     },
     Mutant {
         name: "a value has its format before it is there",
@@ -141,7 +141,7 @@ pub const ALL: &[Mutant] = &[
         rows: &[("list.rs", "after that")],
         from: "        self.memory.write_at(self.format(index), &UNREADY)?;\n        crash::point(\"list.unready\");\n",
         to: "        self.memory.write_at(self.format(index), &format)?;\n        crash::point(\"list.unready\");\n",
-        by: &[Test::steps("shared_memory", "one_dies_at_each_step_of_a_list")],
+        by: &[Test::steps("crash_memory", "of_a_list")],
     },
     Mutant {
         name: "a vector leaves before it is frozen",
@@ -149,7 +149,7 @@ pub const ALL: &[Mutant] = &[
         rows: &[("shared_vec.rs", "`frozen` 1"), ("shared_vec.rs", "after the freeze, before a message with it commits")],
         from: "        cell.frozen.store(1, Ordering::Release);\n",
         to: "",
-        by: &[Test::steps("shared_vec", "one_dies_at_each_step")],
+        by: &[Test::steps("crash_memory", "of_a_shared_vec")],
     },
     Mutant {
         name: "who detaches does not wait",

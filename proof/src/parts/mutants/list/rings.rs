@@ -27,7 +27,7 @@ pub const ALL: &[Mutant] = &[
              write_plain(ring, tail, record, payload);\n",
         by: &[
             Test::steps("crash_wait", "a_waiting_getter_and_watchers_wake_each_other"),
-            Test::storm("getters_and_putters_are_killed"),
+            Test::proof("getters_and_putters_are_killed"),
         ],
     },
     Mutant {
@@ -158,7 +158,7 @@ pub const ALL: &[Mutant] = &[
                consumed.pw.commit_and_kick_lightly(who.thread, || first.end().store(&consumed.head));\n",
         to: "        consumed.pw.commit_and_kick_lightly(who.thread, || first.end().store(&consumed.head));\n        \
              crash::point(\"get.in_hand_usual\");\n        let hand = note(first.at.seq());\n",
-        by: &[dies_in("Get(Inline), Alone"), Test::storm("getters_and_putters_are_killed")],
+        by: &[dies_in("Get(Inline), Alone"), Test::proof("getters_and_putters_are_killed")],
     },
     Mutant {
         name: "the notes of the dead are not taken back",
