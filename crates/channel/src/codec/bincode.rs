@@ -151,12 +151,112 @@ impl<'de> BincodeRead<'de> for &mut Rest<'_> {
 mod tests {
     use super::*;
     use crate::PlainVec;
+    use serde::{Deserialize, Deserializer};
+    use std::collections::BTreeMap;
     use std::fmt;
 
-    fn round<T: Serialize + DeserializeOwned + PartialEq + fmt::Debug>(value: T) {
+    #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+    enum Shape {
+        Unit,
+        New(Box<Everything>),
+        Tuple(u8, i128),
+        Fields { name: String, sides: [u16; 3] },
+    }
+
+    #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+    struct Unit;
+
+    #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+    struct New(i64);
+
+    /// Serialised as a byte string, and decoded from one of its own only.
+    #[derive(Clone, Debug, PartialEq)]
+    struct Bytes(Vec<u8>);
+
+    impl Serialize for Bytes {
+        fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            serializer.serialize_bytes(&self.0)
+        }
+    }
+
+    impl<'de> Deserialize<'de> for Bytes {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Bytes, D::Error> {
+            deserializer.deserialize_bytes(Owned).map(Bytes)
+        }
+    }
+
+    /// A string that asks for a borrowed one.
+    #[derive(Clone, Debug, PartialEq, Serialize)]
+    struct Text(String);
+
+    impl<'de> Deserialize<'de> for Text {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Text, D::Error> {
+            let text = deserializer.deserialize_str(Owned)?;
+            Ok(Text(String::from_utf8(text).unwrap()))
+        }
+    }
+
+    /// Takes nothing that is borrowed.
+    struct Owned;
+
+    impl Visitor<'_> for Owned {
+        type Value = Vec<u8>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a string of one's own")
+        }
+
+        fn visit_byte_buf<E>(self, bytes: Vec<u8>) -> Result<Vec<u8>, E> {
+            Ok(bytes)
+        }
+
+        fn visit_string<E>(self, text: String) -> Result<Vec<u8>, E> {
+            Ok(text.into_bytes())
+        }
+
+        fn visit_str<E: serde::de::Error>(self, _: &str) -> Result<Vec<u8>, E> {
+            Err(E::custom("borrowed"))
+        }
+    }
+
+    #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+    struct Everything {
+        small: (bool, u8, i8, u16, i16),
+        large: (u32, i32, u64, i64, u128, i128, usize),
+        floats: (f32, f64),
+        chars: Vec<char>,
+        texts: BTreeMap<String, Vec<Option<u16>>>,
+        strings: (Bytes, Text),
+        units: (Unit, (), New),
+        shapes: Vec<Shape>,
+    }
+
+    fn everything() -> Everything {
+        let inner = |shapes| Everything {
+            small: (true, 200, -7, 60_000, -30_000),
+            large: (u32::MAX, i32::MIN, u64::MAX - 1, i64::MIN, u128::MAX - 2, i128::MIN, 77),
+            floats: (-0.0, 1e300),
+            chars: vec!['a', 'ß', '€', '\u{10ffff}'],
+            texts: BTreeMap::from([("ein".into(), vec![None, Some(3)]), (String::new(), vec![])]),
+            strings: (Bytes(vec![0, 255, 7]), Text("kurz".into())),
+            units: (Unit, (), New(-3)),
+            shapes,
+        };
+        let fields = Shape::Fields { name: "dreieck".into(), sides: [3, 4, 5] };
+        inner(vec![Shape::Unit, fields, Shape::Tuple(1, -2), Shape::New(Box::new(inner(vec![])))])
+    }
+
+    /// Of all places in a message one in so many: all, where they are not interpreted.
+    const STEP: usize = if cfg!(miri) { 13 } else { 1 };
+
+    fn encoded(value: &(impl Serialize + ?Sized)) -> Vec<u8> {
         let mut bytes = Buffer::new();
-        Bincode::encode(&value, &mut bytes).unwrap();
-        assert_eq!(<Bincode as Codec<T>>::decode(bytes.as_slice()).unwrap(), value);
+        encode(value, &mut bytes).unwrap();
+        bytes.into_vec()
+    }
+
+    fn round<T: Serialize + DeserializeOwned + PartialEq + fmt::Debug>(value: T) {
+        assert_eq!(<Bincode as Codec<T>>::decode(&encoded(&value)).unwrap(), value);
     }
 
     #[test]
@@ -165,6 +265,53 @@ mod tests {
         round((1u8, "text".to_string(), vec![Some(1.5f64), None], ()));
         round(vec![0u8; large]);
         round((PlainVec(vec![7u8; large]), PlainVec(vec![0.5f64, -1.0]), PlainVec::<u8>(Vec::new())));
+    }
+
+    #[test]
+    fn values_of_every_kind_come_back_and_their_strings_are_their_own() {
+        round(everything());
+    }
+
+    #[test]
+    fn bytes_are_these() {
+        let bytes = encoded(&(0x0102u16, true, 'ß', "ab", Some(-1i32), Shape::Tuple(7, 1), [1u8; 2]));
+        let expected: [&[u8]; 8] = [
+            &[2, 1, 1],
+            "ß".as_bytes(),
+            &[2, 0, 0, 0, 0, 0, 0, 0, b'a', b'b'],
+            &[1, 255, 255, 255, 255],
+            &[2, 0, 0, 0],
+            &[7, 1, 0, 0, 0, 0, 0, 0, 0],
+            &[0; 8],
+            &[1, 1],
+        ];
+        assert_eq!(bytes, expected.concat());
+    }
+
+    #[test]
+    fn cut_off_it_is_an_error_wherever_that_is() {
+        let bytes = encoded(&everything());
+        for end in (0..bytes.len()).step_by(STEP) {
+            assert!(<Bincode as Codec<Everything>>::decode(&bytes[..end]).is_err(), "{end}");
+        }
+    }
+
+    #[test]
+    fn wrong_bytes_are_an_error_or_another_value() {
+        let right = encoded(&everything());
+        let mut seen = [0; 2];
+        // Bytes in turn, by values that mean something to lengths, variants, UTF-8 and flags.
+        for at in (0..right.len()).step_by(STEP) {
+            for by in [0, 1, 2, 0x7f, 0x80, 0xbf, 0xc1, 0xe0, 0xed, 0xf4, 0xf5, 0xff] {
+                let mut wrong = right.clone();
+                wrong[at] = by;
+                let value = <Bincode as Codec<Everything>>::decode(&wrong);
+                seen[usize::from(value.is_ok())] += 1;
+                // Shorter where a map has one key twice.
+                assert!(value.is_err() || encoded(&value.unwrap()).len() <= right.len(), "{by} at {at}");
+            }
+        }
+        assert!(seen.iter().all(|&seen| seen > 1200 / STEP), "{seen:?}");
     }
 
     #[test]
