@@ -38,7 +38,7 @@ fn run(plan: &Plan) -> Tally {
     let there =
         Command::new("cargo").args(["+nightly", "miri", "--version"]).stderr(Stdio::null()).stdout(Stdio::null()).status();
     if !there.is_ok_and(|status| status.success()) {
-        tally.note("skipped: there is no nightly compiler with Miri");
+        tally.skip("skipped: there is no nightly compiler with Miri");
         return tally;
     }
     for (package, tests) in &TESTS[..plan.count(SHORT, TESTS.len() as u64) as usize] {

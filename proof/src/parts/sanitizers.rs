@@ -34,11 +34,11 @@ fn has_sources() -> bool {
 fn run(plan: &Plan) -> Tally {
     let mut tally = Tally::new(&["passed", "failed", "reports", "s"]);
     if !plan.long {
-        tally.note("skipped: std is built for it, which is for the long form");
+        tally.note("std is built for it, which is for the long form");
         return tally;
     }
     if !has_sources() {
-        tally.note("skipped: there is no nightly compiler with the sources of std (rustup component add rust-src)");
+        tally.skip("skipped: there is no nightly compiler with the sources of std (rustup component add rust-src)");
         return tally;
     }
     for (sanitizer, with) in SANITIZERS {
