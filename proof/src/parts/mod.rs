@@ -46,3 +46,10 @@ pub const ALL: &[Part] = &[
     ageing::PART,
     peers::PART,
 ];
+
+/// Tests that fork take turns: a child takes over what its parent has at that moment, and is refused what another test lets go of meanwhile.
+#[cfg(test)]
+fn alone() -> std::sync::MutexGuard<'static, ()> {
+    static ONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    ONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}

@@ -110,6 +110,7 @@ mod tests {
     const STRIDE: u64 = 8;
 
     fn step_through(op: Op) {
+        let _one = super::super::alone();
         let length = scene::run(op, u64::MAX).unwrap().survived.unwrap();
         for n in (0..length).step_by(STRIDE as usize) {
             scene::run(op, n).unwrap_or_else(|why| panic!("{op:?}, killed after instruction {n} of {length}: {why}"));

@@ -175,6 +175,7 @@ mod tests {
 
     #[test]
     fn getters_and_putters_are_killed() {
+        let _one = super::super::alone();
         for scene in ["get", "lease"] {
             // One round: what else this process does meanwhile is no leak.
             let report = storm::run(&Order { first: 300, ..Order::new(scene, 1, 300) });
