@@ -56,6 +56,8 @@ struct Run {
     stdin: Option<ChildStdin>,
     stderr: BufReader<ChildStderr>,
     temporary: Directory,
+    /// What lay in /dev/shm when it began.
+    before: BTreeSet<OsString>,
 }
 
 /// What a run has said.
@@ -72,11 +74,11 @@ impl Run {
     }
 
     fn with(command: &mut Command) -> Run {
-        let temporary = Directory::new();
+        let (temporary, before) = (Directory::new(), in_shared_memory());
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).env("TMPDIR", &temporary.0);
         let mut child = command.spawn().expect("the example starts");
         let stderr = BufReader::new(child.stderr.take().expect("stderr is a pipe"));
-        Run { stdin: child.stdin.take(), child, stderr, temporary }
+        Run { stdin: child.stdin.take(), child, stderr, temporary, before }
     }
 
     /// The pids of the workers that live.
@@ -132,7 +134,8 @@ impl Run {
         let status = self.child.wait().expect("our child");
         let left: Vec<_> = fs::read_dir(&self.temporary.0).expect("our directory").flatten().collect();
         assert!(left.is_empty(), "left behind: {left:?}");
-        assert_eq!(in_shared_memory(), BTreeSet::new());
+        let left: Vec<_> = in_shared_memory().difference(&self.before).cloned().collect();
+        assert!(left.is_empty(), "left in /dev/shm: {left:?}");
         Said { out, err, status }
     }
 }
