@@ -44,7 +44,7 @@ fn left_over(bytes: usize) -> CodecError {
 }
 
 impl<T: Serialize + DeserializeOwned> Codec<T> for Bincode {
-    /// [`Rest`] copies strings and byte strings before anybody looks at them.
+    /// Strings and byte strings are copied before anybody looks at them.
     const READS_ONCE: bool = true;
 
     #[inline]
