@@ -262,7 +262,8 @@ fn begin_life(arena: &'static Arena, slot: Option<SlotId>) {
         mine.started.store(now_nanos(), Ordering::Relaxed);
         // Before the life word: who finds that marked asks for it.
         arena.attend(arena.my_slot());
-        let _ = mine.life.lock(arena.who().ok()?).ok()?;
+        // Nobody else can have it. Where it says so, it has been written over, and would be waited for without end.
+        let _ = mine.life.try_lock(arena.who().ok()?).ok()?;
         if let Some(SlotId { generation, .. }) = slot {
             mine.change((SlotState::Reserved, generation), (SlotState::Live, generation)).then_some(())?;
         }
