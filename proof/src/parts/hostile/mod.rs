@@ -48,7 +48,7 @@ struct Outcome {
 
 fn run(plan: &Plan) -> Tally {
     let mut tally = Tally::new(&["words", "of them read", "done", "refused"]);
-    let rounds = plan.count(12, 700);
+    let rounds = plan.count(8, 700);
     let (millis, writes) = (plan.count(700, 900), plan.count(10_000, 15_000));
     let mut random = plan.random("hostile");
     let mut sum = Outcome::default();
