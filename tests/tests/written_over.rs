@@ -13,7 +13,7 @@ fn a_life_word_that_somebody_else_has() {
     let who = arena.who().unwrap();
     let taken: Vec<u32> = (0..8).filter(|&slot| arena.slot(slot).is_ok_and(|s| s.life.try_lock(who).is_ok())).collect();
     assert!(!taken.is_empty());
-    let ended = Process::spawn((), || ()).and_then(|child| Ok(child.join()));
+    let ended = Process::spawn((), || ()).map(Process::join);
     assert!(ended.is_ok_and(|ended| ended.is_err()));
     for slot in taken {
         arena.slot(slot).unwrap().life.unlock(who.thread);
