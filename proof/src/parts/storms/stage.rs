@@ -3,8 +3,9 @@
 use super::order::Order;
 use super::report::Report;
 use super::{handover, pool, storm};
+use crate::interrupt::{self, Undo};
 use std::io::{BufRead, BufReader};
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Child, Command, ExitCode, Stdio};
 
 /// Plays it here.
 pub fn play(order: &str) -> ExitCode {
@@ -29,6 +30,13 @@ pub fn command(order: &Order) -> Command {
     command
 }
 
+/// As long as this lives, an interrupt kills the coordinator, and its tree with it. To be dropped before the coordinator is waited for.
+pub fn killed_by_an_interrupt(coordinator: &Child) -> Undo {
+    let pid = coordinator.id() as i32;
+    // SAFETY: a child that has not been waited for.
+    interrupt::undo(move || _ = unsafe { libc::kill(pid, libc::SIGKILL) })
+}
+
 /// Has it played, and says how it goes on.
 pub fn watch(order: &Order) -> Report {
     let mut report = Report::default();
@@ -39,6 +47,7 @@ pub fn watch(order: &Order) -> Report {
             return report;
         }
     };
+    let undo = killed_by_an_interrupt(&child);
     let mut ended = false;
     for line in child.stdout.take().map(BufReader::new).into_iter().flat_map(BufRead::lines).map_while(Result::ok) {
         match line.strip_prefix("progress ") {
@@ -47,6 +56,7 @@ pub fn watch(order: &Order) -> Report {
         }
     }
     eprint!("\r{:60}\r", "");
+    drop(undo);
     let status = child.wait();
     if !ended && report.broken.is_empty() {
         report.broken.push(format!("{order}: ended without a report: {status:?}"));

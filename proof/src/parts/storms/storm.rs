@@ -181,7 +181,10 @@ impl<'a> Storm<'a> {
             killed += 1;
             if stopped.is_none() && self.order.stops && self.random.u32(..20) == 0 {
                 let other = self.random.usize(..self.living.len());
-                if let Some(victim) = &mut self.living[other] {
+                // Who has not joined the tree yet would not be killed by its coordinator's death either.
+                if let Some(victim) = &mut self.living[other]
+                    && page.rows[victim.row].inside.load(Ordering::Relaxed) != STARTING
+                {
                     victim.stop();
                     stopped = Some((other, Instant::now() + Duration::from_micros(self.random.u64(..MOST_STOPPED))));
                 }
