@@ -24,9 +24,9 @@ use multiproc_sys::clock::thread_nanos;
 use multiproc_sys::crash;
 use std::sync::atomic::Ordering;
 
-/// Traffic in handles can ask for one collection after the other; the rest is for the next caller.
+/// Traffic in handles can ask for one collection after the other: so many are its caller's, or as many as take it so long (where long queues of handles are followed
+/// each time, few do). The rest is for this process's keeper, or without one for the next caller.
 const MAX_ROUNDS: u32 = 100;
-/// Where long queues of handles are followed each time, it is this process's keeper that goes on, when its caller has worked so long for others.
 const ENOUGH_NANOS: u64 = 10_000_000;
 
 /// What a collection did.
@@ -101,10 +101,10 @@ impl Arena {
             let now = thread_nanos();
             self.note_pace(now - begun);
             begun = now;
-            if words.again.swap(0, Ordering::SeqCst) == 0 || sum.rounds == MAX_ROUNDS {
+            if words.again.swap(0, Ordering::SeqCst) == 0 {
                 return Ok(sum);
             }
-            if now > enough {
+            if sum.rounds == MAX_ROUNDS || now > enough {
                 self.leave_to_keeper();
                 return Ok(sum);
             }

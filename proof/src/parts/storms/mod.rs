@@ -136,7 +136,11 @@ fn add(tally: &mut Tally, family: &str, sum: &Report, plan: &Plan) {
     );
     tally.note(format!("{family}: died in {}", sum.distribution()));
     eprintln!("{family}: {} kills, {rate:.0} a second, {percent} % inside, {} broken", sum.kills, sum.broken.len());
-    sum.broken.iter().for_each(|what| tally.broken(what.clone()));
+    for what in &sum.broken {
+        // At once: a long run may be ended before its table.
+        eprintln!("BROKEN: {what}");
+        tally.broken(what.clone());
+    }
     tally.check(percent >= INSIDE_AT_LEAST, || format!("{family}: only {percent} % died inside an operation"));
     let least = plan.count(1, INSIDE_EACH_IN_THE_LONG_FORM);
     let few = sum.inside.iter().filter(|(name, n)| **n < least && !matches!(name.as_str(), "starting" | "between two"));
