@@ -1,5 +1,5 @@
 //! Every step: a process dies at each crash point of each operation, and in pairs at those of who comes next. The tests themselves are `tests/tests/crash_*`;
-//! here they run one after the other, each noting what it passes and where it dies, and the notes are read.
+//! here they run, two files at a time, each noting what it passes and where it dies, and the notes are read.
 //!
 //! What is checked beside the tests' own checks: each point that stands in the source has been died at, in each scene of one death that passed it, by a wake that came without
 //! a wait that looks again by itself; and there were enough deaths.
@@ -12,10 +12,14 @@ use crate::tests::run_with;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::thread;
 
 pub const PART: Part =
     Part { name: "steps", what: "a death at every step of every operation, and at every step of who repairs", run };
 
+/// Files of tests that are played at the same time. A scene mostly has one process that is awake.
+const AT_ONCE: usize = 2;
 /// All deaths of a run, at least.
 const DEATHS: u64 = 10_000;
 /// At so many of the points that a scene passes somebody has died in that scene. The rest was passed by a chance that did not come again though it was aimed at.
@@ -82,17 +86,32 @@ fn play(plan: &Plan, root: &Path, notes: &Path, tally: &mut Tally) {
         names.map(|n| n.trim_end_matches(".rs").to_owned()).filter(|n| n.starts_with("crash_")).collect();
     names.sort();
     let all = names.iter().map(|name| (name.as_str(), "")).chain(ELSEWHERE);
-    for (file, only) in all {
-        let args = ["-p", "multiproc-tests", "--features", FEATURES, "--test", file, "--", "--test-threads=1", only];
-        let args: Vec<&str> = args.into_iter().filter(|arg| !arg.is_empty()).collect();
-        let path = notes.join(file);
-        // In the short form each second step of a second death, and some of a pool's.
-        let form: &[(&str, &str)] = if plan.long { &[("CRASH_POOL_ALL", "1")] } else { &[("CRASH_STRIDE", "2")] };
-        let environment = [("MULTIPROC_CRASH_NOTES", path.to_str().unwrap_or_default())];
-        let mut quiet = Tally::new(&[]);
-        run_with(&args, &[&environment, form].concat(), plan, &mut quiet);
-        tally.take_broken(quiet);
-    }
+    let left = Mutex::new(all);
+    let broken = Mutex::new(Tally::new(&[]));
+    thread::scope(|scope| {
+        for _ in 0..AT_ONCE {
+            scope.spawn(|| {
+                loop {
+                    let Some((file, only)) = left.lock().expect("no lane panics").next() else { break };
+                    let quiet = play_file(file, only, plan, notes);
+                    broken.lock().expect("no lane panics").take_broken(quiet);
+                }
+            });
+        }
+    });
+    tally.take_broken(broken.into_inner().expect("no lane panics"));
+}
+
+fn play_file(file: &str, only: &str, plan: &Plan, notes: &Path) -> Tally {
+    let args = ["-p", "multiproc-tests", "--features", FEATURES, "--test", file, "--", "--test-threads=1", only];
+    let args: Vec<&str> = args.into_iter().filter(|arg| !arg.is_empty()).collect();
+    let path = notes.join(file);
+    // In the short form each second step of a second death, and some of a pool's.
+    let form: &[(&str, &str)] = if plan.long { &[("CRASH_POOL_ALL", "1")] } else { &[("CRASH_STRIDE", "2")] };
+    let environment = [("MULTIPROC_CRASH_NOTES", path.to_str().unwrap_or_default())];
+    let mut quiet = Tally::new(&[]);
+    run_with(&args, &[&environment, form].concat(), plan, &mut quiet);
+    quiet
 }
 
 /// The rows that the tests have noted, with the name of their file before them, and what was passed and died at in each scene.

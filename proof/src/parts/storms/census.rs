@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 /// See the module head.
 #[derive(Clone, Debug)]
 pub struct Census {
-    pub descriptors: usize,
+    /// What each of them names.
+    pub descriptors: Vec<String>,
     pub maps: usize,
     pub threads: usize,
     /// Private memory.
@@ -22,6 +23,17 @@ pub struct Census {
 
 fn entries(dir: &str) -> usize {
     fs::read_dir(dir).map_or(0, Iterator::count)
+}
+
+/// What the descriptors of this process name, in order of their names: not that by which the directory itself is read.
+fn descriptors() -> Vec<String> {
+    let entries = fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
+    let mut names: Vec<String> =
+        entries.filter_map(|entry| Some(fs::read_link(entry.path()).ok()?.to_string_lossy().into_owned())).collect();
+    let own = format!("/proc/{}/fd", std::process::id());
+    names.retain(|name| *name != own);
+    names.sort();
+    names
 }
 
 /// Names in /dev/shm, but for those of tests that run at the same time.
@@ -42,7 +54,7 @@ impl Census {
     pub fn take() -> Result<Census, String> {
         testing::collect().map_err(|e| e.to_string())?;
         Ok(Census {
-            descriptors: entries("/proc/self/fd"),
+            descriptors: descriptors(),
             maps: fs::read_to_string("/proc/self/maps")
                 .map_or(0, |text| text.lines().filter(|line| !line.contains("[heap]")).count()),
             threads: entries("/proc/self/task"),
@@ -76,13 +88,15 @@ impl Census {
                 left.push(format!("{what}: {then} became {now}"));
             }
         };
-        more("descriptors", self.descriptors as u64, before.descriptors as u64, 0);
         // The allocator maps as it likes.
         more("maps", self.maps as u64, before.maps as u64, 3);
         more("threads", self.threads as u64, before.threads as u64, 0);
         more("KiB resident", self.resident_kib, before.resident_kib, (before.resident_kib / 20).max(2048));
         // Memory of small objects stays with its size.
         more("KiB of the arena", self.backed_kib, before.backed_kib, 4096);
+        if self.descriptors.len() > before.descriptors.len() {
+            left.push(format!("descriptors: {:?} became {:?}", before.descriptors, self.descriptors));
+        }
         if self.audit != before.audit {
             left.push(format!("in the arena: {:?} became {:?}", before.audit, self.audit));
         }

@@ -184,7 +184,7 @@ fn run(plan: &Plan) -> Tally {
         tally.row(
             name,
             [
-                c.descriptors as u64,
+                c.descriptors.len() as u64,
                 c.maps as u64,
                 c.threads as u64,
                 c.resident_kib,
