@@ -12,5 +12,5 @@ pub mod scene;
 pub mod watchdog;
 
 pub use machine::{MemoryGroup, Sysctl};
-pub use scene::{Scene, empty_dir, eventually, is_gone, no_core_dumps};
+pub use scene::{Scene, empty_dir, eventually, is_gone, no_core_dumps, no_more};
 pub use watchdog::{Watched, watch};

@@ -394,7 +394,8 @@ fn claimed(meanwhile: Meanwhile) -> (u32, Result<u32, TaskError>) {
     let hears = thread::spawn(move || keeps.join().map(|_| ()));
     told.set().unwrap();
     eventually(|| is_stopped(stopped.get()));
-    let moment = || thread::sleep(Duration::from_millis(100));
+    // What it is to come to cannot be seen from outside.
+    let moment = || thread::sleep(Duration::from_millis(500));
     moment();
     claim.set().unwrap();
     moment();

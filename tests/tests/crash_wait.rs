@@ -46,7 +46,7 @@ mod killer {
     use std::time::Duration;
 
     /// What watchers get to do what only the kernel can help them with.
-    const PROCEED: Duration = Duration::from_secs(2);
+    const PROCEED: Duration = Duration::from_secs(5);
 
     #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
     enum Op {

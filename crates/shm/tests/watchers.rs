@@ -240,12 +240,26 @@ fn waiter_is_woken() {
     watcher.join().unwrap();
 }
 
+/// Nobody watches, one waits, and the change is a plain store: only the fences on both sides keep it from being missed.
+fn one_waits(put: fn(&'static Watched)) {
+    let watched: &Watched = shared();
+    let waiter = thread::spawn(move || watched.wait(1));
+    put(watched);
+    waiter.join().unwrap();
+}
+
 /// Steps of a watcher until it sleeps.
 const ASLEEP: u32 = 2;
 
 #[test]
 fn all_watchers_are_told() {
     always(|| both_are_told(GOOD));
+}
+
+#[test]
+fn who_waits_alone_is_told() {
+    always(|| one_waits(|it| it.word.commit_and_kick(Thread, || it.news.store(1, Ordering::Release))));
+    always(|| one_waits(|it| it.word.commit_and_kick_all(Thread, || it.news.store(1, Ordering::Release))));
 }
 
 #[test]

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// What sleepers get to do what only the kernel can help them with.
-pub(crate) const PROCEED: Duration = Duration::from_secs(2);
+pub(crate) const PROCEED: Duration = Duration::from_secs(5);
 
 pub(crate) type End = Connection<Msg, Msg>;
 

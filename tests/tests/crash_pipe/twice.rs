@@ -7,6 +7,7 @@ use crate::steps::Table;
 use crate::victim::second_victim;
 use crate::watched::{each_pair, wanted};
 use multiproc::{PipeBuilder, Process, ProcessError, Queue, RecvError, testing};
+use multiproc_tests::no_more;
 use std::time::Duration;
 
 /// Two who use an end one after the other and die, each at a step of its own; a third goes on.
@@ -87,7 +88,7 @@ pub(crate) fn play_two(stage: &Stage, op: Op, k1: u64, k2: u64) -> Result<(bool,
     let mut after = quiet()?;
     if !eventually(LIMIT, || {
         after = quiet().unwrap_or_default();
-        after == stage.rest
+        no_more(after, stage.rest)
     }) {
         return Err(format!("left over: {:?} became {after:?}", stage.rest));
     }

@@ -5,6 +5,7 @@
 mod table;
 
 use multiproc::testing::{self, Audit};
+use multiproc_tests::no_more;
 use std::cell::Cell;
 use std::fmt::Debug;
 use std::sync::atomic::AtomicU32;
@@ -123,12 +124,11 @@ impl Rest {
     /// No more is there than at any time before.
     pub fn is_again(&self) -> bool {
         let (was, now) = (self.0.get(), quiet_audit());
-        let parts = |a: Audit| [a.private, a.of_objects, a.of_messages, a.objects, a.slots];
-        let no_more = parts(now).into_iter().zip(parts(was)).all(|(now, was)| now <= was);
-        if no_more {
+        let is_again = no_more(now, was);
+        if is_again {
             self.0.set(now);
         }
-        no_more
+        is_again
     }
 
     pub fn leaves_nothing(&self) {

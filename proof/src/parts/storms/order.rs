@@ -1,6 +1,7 @@
 //! What one storm is to do, as it is told to its process on the command line.
 
 use std::fmt;
+use std::time::Duration;
 
 /// See the module head.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +44,11 @@ impl Order {
     /// Processes of a round: 4 to 32.
     pub fn seats(&self, round: u64) -> usize {
         [8, 4, 16, 32][round as usize % 4]
+    }
+
+    /// A limit of time for what always comes, where an idle process may have to wait long for a core.
+    pub fn stretch(&self, limit: Duration) -> Duration {
+        limit * self.patience
     }
 
     /// Kills of that round.

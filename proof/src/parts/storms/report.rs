@@ -92,7 +92,7 @@ impl Report {
     pub fn inside_of(&self) -> (u64, u64) {
         let all: u64 = self.inside.values().sum();
         let of = |name: &str| self.inside.get(name).copied().unwrap_or(0);
-        (all - of("starting") - of("between two"), all - of("starting"))
+        (all - of("starting") - of("between two") - of("between two tasks"), all - of("starting"))
     }
 
     /// `put 41 %, get 22 %`, those with most first.

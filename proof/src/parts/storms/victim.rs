@@ -155,8 +155,6 @@ pub enum Way {
     Panic,
 }
 
-pub const WAYS: [Way; 5] = [Way::Kill, Way::Abort, Way::Exit, Way::Exec, Way::Panic];
-
 impl Way {
     pub fn name(self) -> &'static str {
         match self {
@@ -244,7 +242,8 @@ pub fn bind(core: usize) {
     unsafe { libc::sched_setaffinity(0, size_of_val(&set), &raw const set) };
 }
 
-fn take_place(place: Place, seat: usize) {
+/// Every other seat's, where it is to be idle.
+pub fn take_place(place: Place, seat: usize) {
     if place.idle && seat % 2 == 1 {
         bind(0);
         // SAFETY: all zero is a valid value.

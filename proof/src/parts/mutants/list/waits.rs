@@ -96,7 +96,7 @@ pub const ALL: &[Mutant] = &[
         rows: &[("wait_word.rs", "`WAITERS`")],
         from: "        // Pairs with the fence in `prepare`.\n        fence(Ordering::SeqCst);\n",
         to: "",
-        by: &[Test::model(SHM, "watchers", ""), Test::model(SYNC, "models", "")],
+        by: &[Test::model(SHM, "watchers", "who_waits_alone_is_told")],
     },
     Mutant {
         name: "watchers are woken, then counted",
