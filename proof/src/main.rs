@@ -78,6 +78,8 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let long = if plan.long { "--long " } else { "" };
-    println!("\nbroken: {}; again: proof {long}--seed {} {}", failed.join(", "), plan.seed, failed.join(" "));
+    let chosen = ["PROOF_STORM", "PROOF_MUTANT", "PROOF_HOSTILE"].iter();
+    let chosen: String = chosen.filter_map(|name| Some(format!("{name}='{}' ", std::env::var(name).ok()?))).collect();
+    println!("\nbroken: {}; again: {chosen}proof {long}--seed {} {}", failed.join(", "), plan.seed, failed.join(" "));
     ExitCode::FAILURE
 }

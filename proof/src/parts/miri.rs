@@ -30,7 +30,8 @@ const TESTS: [(&str, &[&str]); 8] = [
     ("multiproc-pool", &["--lib", "--", "wire::", "stats::", "asked::", "retry::", "table::"]),
     ("multiproc-process", &["--lib", "--", "circles::", "--skip", "a_thousand_processes"]),
     ("multiproc-sync", &["--test", "among_threads"]),
-    ("multiproc-channel", &["--test", "among_threads"]),
+    // The others take it longer than anybody waits.
+    ("multiproc-channel", &["--test", "among_threads", "--", "a_bounded_queue", "a_pipe_that_fills"]),
 ];
 
 fn run(plan: &Plan) -> Tally {

@@ -19,6 +19,7 @@ pub const PART: Part =
     Part { name: "steps", what: "a death at every step of every operation, and at every step of who repairs", run };
 
 /// Files of tests that are played at the same time. A scene mostly has one process that is awake.
+/// None of them may see what another has made: names in /dev/shm are looked for by one alone.
 const AT_ONCE: usize = 2;
 /// All deaths of a run, at least.
 const DEATHS: u64 = 10_000;
@@ -111,6 +112,9 @@ fn play_file(file: &str, only: &str, plan: &Plan, notes: &Path) -> Tally {
     let environment = [("MULTIPROC_CRASH_NOTES", path.to_str().unwrap_or_default())];
     let mut quiet = Tally::new(&[]);
     run_with(&args, &[&environment, form].concat(), plan, &mut quiet);
+    if plan.long {
+        eprintln!("{file}: {}", quiet.verdict());
+    }
     quiet
 }
 
@@ -176,7 +180,7 @@ fn check(root: &Path, scenes: &Scenes, tally: &mut Tally) {
         "{deaths} deaths at {} of {} points, in {} scenes",
         points.len() - never.len(),
         points.len(),
-        scenes.len()
+        scenes.keys().filter(|(_, name)| !name.is_empty()).count()
     ));
     tally.note(format!("of {reached} points passed, each counted once in each scene, {covered} were died at there"));
     if !spared.is_empty() {

@@ -46,7 +46,7 @@ pub struct Actor {
     /// Operations refused.
     pub refused: AtomicU64,
     /// Words written over; of these, in places that are always read.
-    pub writes: [AtomicU64; 2],
+    pub writes: [AtomicU64; 3],
     /// Of a fall: the address that was touched, and where in the program.
     pub fault: [AtomicU64; 2],
     /// Panics that nobody asked for.

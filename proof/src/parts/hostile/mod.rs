@@ -1,10 +1,14 @@
 //! Hostile memory: a process of the tree writes over words of shared memory while the others use what lies there. Operations may fail, and must return: no signal,
 //! no panic, no operation with a time-out that hangs.
+//!
+//! `PROOF_HOSTILE=seed:writes:milliseconds` plays one round again.
 
 mod board;
 mod round;
 
 use super::Part;
+use super::storms::is_gone;
+use crate::interrupt;
 use crate::plan::Plan;
 use crate::tally::Tally;
 use board::Board;
@@ -24,16 +28,23 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// A round ends within this after its last operation.
 const END: Duration = Duration::from_secs(30);
 const ORDER: &str = "PROOF_HOSTILE_ROUND";
+/// For the user.
+const AGAIN: &str = "PROOF_HOSTILE";
 
 /// In the coordinator of a round, runs it and does not return.
 pub fn begin_if_asked() {
     let Ok(order) = std::env::var(ORDER) else { return };
-    let mut parts = order.split(':');
-    let mut number = || parts.next().and_then(|n| n.parse().ok()).expect("a number");
-    let order = Order { seed: number(), writes: number(), millis: number() };
+    let order = parsed(&order).expect("three numbers");
     let path = std::env::args().nth(1).expect("the board");
     round::coordinate(Path::new(&path), order);
     std::process::exit(0);
+}
+
+/// What [`start`] and [`AGAIN`] are told.
+fn parsed(order: &str) -> Option<Order> {
+    let mut numbers = order.split(':').map(|n| n.parse().ok());
+    let mut number = || numbers.next().flatten();
+    Some(Order { seed: number()?, writes: number()?, millis: number()? })
 }
 
 /// What came of a round.
@@ -41,32 +52,45 @@ pub fn begin_if_asked() {
 struct Outcome {
     writes: u64,
     live: u64,
+    /// Not put back at once.
+    left: u64,
     done: u64,
     refused: u64,
     broken: Vec<String>,
 }
 
 fn run(plan: &Plan) -> Tally {
-    let mut tally = Tally::new(&["words", "of them read", "done", "refused"]);
+    let mut tally = Tally::new(&["words", "of them read", "left so", "done", "refused"]);
     let rounds = plan.count(8, 700);
     let (millis, writes) = (plan.count(700, 900), plan.count(10_000, 15_000));
     let mut random = plan.random("hostile");
     let mut sum = Outcome::default();
+    let again = std::env::var(AGAIN).ok();
+    if let Some(order) = &again {
+        let Some(order) = parsed(order) else {
+            tally.broken(format!("{AGAIN}={order} is not seed:writes:milliseconds"));
+            return tally;
+        };
+        one(order).broken.into_iter().for_each(|broken| tally.broken(broken));
+        tally.skip("one round only");
+        return tally;
+    }
     for n in 0..rounds {
         let order = Order { seed: random.u64(..), writes, millis };
         let outcome = one(order);
         for broken in outcome.broken {
-            tally.broken(format!("round {n}, {ORDER}={}:{writes}:{millis}: {broken}", order.seed));
+            tally.broken(format!("round {n}, {AGAIN}={}:{writes}:{millis}: {broken}", order.seed));
         }
         sum.writes += outcome.writes;
         sum.live += outcome.live;
+        sum.left += outcome.left;
         sum.done += outcome.done;
         sum.refused += outcome.refused;
         if plan.long && n % 50 == 49 {
             println!("{} rounds, {} words, {} operations", n + 1, sum.writes, sum.done + sum.refused);
         }
     }
-    tally.row(format!("{rounds} rounds"), [sum.writes, sum.live, sum.done, sum.refused]);
+    tally.row(format!("{rounds} rounds"), [sum.writes, sum.live, sum.left, sum.done, sum.refused]);
     tally.check(sum.live * 2 >= sum.writes, || "fewer than half of the words are read".into());
     tally.check(sum.writes >= plan.count(50_000, 10_000_000), || format!("only {} words were written over", sum.writes));
     let operations = sum.done + sum.refused;
@@ -86,6 +110,12 @@ fn one(order: Order) -> Outcome {
     };
     match start(&path, order) {
         Ok(mut coordinator) => {
+            let (pid, left) = (coordinator.id() as i32, path.clone());
+            let _undo = interrupt::undo(move || {
+                // SAFETY: numbers; the coordinator is waited for when this is not to be undone any more.
+                unsafe { libc::kill(pid, libc::SIGKILL) };
+                let _ = std::fs::remove_file(left);
+            });
             watch(board, &mut coordinator, order, &mut outcome);
             end(board, &mut coordinator, &mut outcome);
         }
@@ -95,6 +125,7 @@ fn one(order: Order) -> Outcome {
     for actor in board.all() {
         outcome.writes += actor.writes[0].load(Ordering::Relaxed);
         outcome.live += actor.writes[1].load(Ordering::Relaxed);
+        outcome.left += actor.writes[2].load(Ordering::Relaxed);
         outcome.done += actor.done.load(Ordering::Relaxed);
         outcome.refused += actor.refused.load(Ordering::Relaxed);
     }
@@ -154,10 +185,6 @@ fn standing(pid: u32) -> String {
 /// Everybody has ended, and how.
 fn end(board: &Board, coordinator: &mut Child, outcome: &mut Outcome) {
     if !outcome.broken.is_empty() {
-        if std::env::var_os("PROOF_STOP").is_some() {
-            println!("{:?}", outcome.broken);
-            thread::sleep(Duration::from_secs(600));
-        }
         let _ = coordinator.kill();
     }
     let _ = coordinator.wait();
@@ -176,7 +203,7 @@ fn end(board: &Board, coordinator: &mut Child, outcome: &mut Outcome) {
             outcome.broken.push(format!("actor {index} panicked in operation {within}: {text}"));
         }
         let begin = Instant::now();
-        while Path::new(&format!("/proc/{pid}")).exists() {
+        while !is_gone(pid) {
             if begin.elapsed() > PATIENCE {
                 outcome.broken.push(format!("actor {index} lives on: {}", standing(pid)));
                 break;

@@ -234,17 +234,21 @@ fn write_over(path: String, seed: u64, writes: u64, millis: u64) {
         }
         let bytes: [u8; 24] = std::array::from_fn(|_| random.u8(..));
         let mut input = Input::new(&bytes);
-        if random.u32(..256) < stays {
-            let _ = scribble(arena, &map, &mut input);
+        let left = random.u32(..256) < stays;
+        let written = if left {
+            scribble(arena, &map, &mut input).is_ok()
         } else {
             let (_, offset) = map.pick(&mut input);
-            if let Ok([word]) = arena.memory().words(offset, 8) {
+            let word = arena.memory().words(offset, 8);
+            if let Ok([word]) = word {
                 write_for_a_moment(word, &mut input, random.u32(..64));
             }
-        }
+            word.is_ok()
+        };
         let live = map.pick(&mut Input::new(&bytes)).0.is_live();
-        me.writes[0].fetch_add(1, Ordering::Relaxed);
-        me.writes[1].fetch_add(u64::from(live), Ordering::Relaxed);
+        for (count, one) in me.writes.iter().zip([written, written && live, written && left]) {
+            count.fetch_add(u64::from(one), Ordering::Relaxed);
+        }
         if n % 256 == 255 {
             if let Ok(anew) = Map::of(arena) {
                 map = anew;

@@ -2,6 +2,7 @@
 
 use super::rows::rust_files;
 use super::tree::Tree;
+use crate::interrupt;
 use std::collections::HashMap;
 use std::fmt;
 use std::fs::{self, File};
@@ -144,7 +145,11 @@ fn attempt(tree: &Tree, test: &Test, build_only: bool, limit: Duration) -> io::R
     if !test.only.is_empty() {
         command.env("CRASH_ONLY", test.only).env(format!("{}_ONLY", test.file.to_uppercase()), test.only);
     }
-    ended_within(command.process_group(0).spawn()?, limit)
+    let child = command.process_group(0).spawn()?;
+    let group = child.id() as libc::pid_t;
+    // SAFETY: no memory is involved.
+    let _undo = interrupt::undo(move || _ = unsafe { libc::kill(-group, libc::SIGKILL) });
+    ended_within(child, limit)
 }
 
 fn ended_within(mut child: Child, limit: Duration) -> io::Result<Option<ExitStatus>> {

@@ -284,11 +284,12 @@ fn stranded() -> Result {
     drop(guard);
     let guard = lock.lock()?;
     a.kill()?;
+    // It does not come to run its own code any more, but has to run to be taken apart.
+    hog.kill()?;
+    let _: std::result::Result<(), _> = hog.join();
     // It may have come through before it was killed.
     let _ = a.join();
     drop(guard);
-    hog.kill()?;
-    let _: std::result::Result<(), _> = hog.join();
     c.join()?;
     Ok(())
 }

@@ -90,6 +90,9 @@ fn step_through_all(plan: &Plan) -> Tally {
                 break;
             }
         }
+        if plan.long {
+            eprintln!("{name}: {died} deaths, {failures} failures");
+        }
         tally.row(
             name,
             [length.to_string(), died.to_string(), failures.to_string(), format!("{:.1}", begin.elapsed().as_secs_f64())],

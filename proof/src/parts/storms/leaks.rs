@@ -1,4 +1,4 @@
-//! Leaks: every kind of object is made, shared with another process and dropped, ten thousand times, and each tenth time that process is killed in the middle.
+//! Leaks: every kind of shared object is made, handed to another process and dropped, thousands of times, and each tenth time that process is killed in the middle.
 
 use super::census::Census;
 use crate::parts::Part;

@@ -32,6 +32,7 @@ use super::Part;
 use crate::plan::Plan;
 use crate::tally::Tally;
 use order::Order;
+pub use page::is_gone;
 use report::Report;
 pub use stage::play;
 use std::time::Instant;
@@ -101,6 +102,8 @@ fn run(plan: &Plan) -> Tally {
         }
     }
     if let Some(wanted) = wanted {
+        let unknown: Vec<&str> = wanted.split(',').filter(|name| FAMILIES.iter().all(|(family, _)| family != name)).collect();
+        tally.check(unknown.is_empty(), || format!("no storms are named {}", unknown.join(", ")));
         tally.skip(format!("only {wanted}"));
     } else {
         hand_over(plan, &mut random, &mut tally);
@@ -125,21 +128,24 @@ fn orders(&(scene, short, long): &(&str, u64, u64), plan: &Plan, random: &mut fa
 /// Plays the storms of a family, and says how many it killed.
 fn rage(family: &str, orders: &[Order], plan: &Plan, tally: &mut Tally) -> u64 {
     let mut sum = Report::default();
-    let mut gap: Option<u64> = None;
+    let (mut gap, mut disturbed) = (None, Vec::new());
     for order in orders {
         let report = stage::watch(order);
-        let undisturbed = !order.one_core && !order.idle && report.others <= QUIET;
-        if undisturbed {
-            gap = gap.max(Some(report.longest_gap_us));
+        match (order.one_core || order.idle, report.others <= QUIET) {
+            (true, _) => {}
+            (false, true) => gap = gap.max(Some(report.longest_gap_us)),
+            (false, false) => disturbed.push(order.scene.as_str()),
         }
         sum.add(&report);
     }
     add(tally, family, &sum, gap, plan);
-    match gap {
-        // Its tasks may wait for a worker to be started.
-        _ if family == "pools" => {}
-        Some(gap) => tally.bar(plan, gap <= LONGEST_GAP_US, || format!("{family}: nothing went on for {} ms", millis(gap))),
-        None => tally.skip(format!("{family}: the longest gap was not judged, since others used the machine")),
+    // Tasks of pools may wait for a worker to be started.
+    if family != "pools" {
+        let gap = gap.unwrap_or(0);
+        tally.bar(plan, gap <= LONGEST_GAP_US, || format!("{family}: nothing went on for {} ms", millis(gap)));
+        if !disturbed.is_empty() {
+            tally.skip(format!("{family}: the gap of {} was not judged, since others used the machine", disturbed.join(", ")));
+        }
     }
     sum.kills
 }

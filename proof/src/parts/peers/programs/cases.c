@@ -53,9 +53,11 @@ static void stranded(void) {
     pause_ms(2);
     pthread_mutex_unlock(mutex);
     pthread_mutex_lock(mutex);
-    kill_and_reap(a);
-    pthread_mutex_unlock(mutex);
+    kill(a, SIGKILL);
+    // A does not come to run its own code any more, but has to run to be taken apart.
     kill_and_reap(hog);
+    waitpid(a, 0, 0);
+    pthread_mutex_unlock(mutex);
     waitpid(c, 0, 0);
 }
 
