@@ -115,13 +115,15 @@ fn stat(path: &str) -> Option<Vec<String>> {
 fn member(pid: i32, session: u32) -> Option<Member> {
     let fields = stat(&format!("/proc/{pid}/stat"))?;
     let number = |at: usize| fields.get(at)?.parse::<u64>().ok();
-    if number(3)? != u64::from(session) || matches!(fields[0].as_str(), "Z" | "X") {
+    if number(3)? != u64::from(session) {
         return None;
     }
     let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-    let mut states = threads.filter_map(|thread| stat(&format!("{}/stat", thread.path().display()))?.into_iter().next());
-    let runs = states.any(|state| matches!(state.as_str(), "R" | "D"));
-    Some(Member { pid, runs, used: number(11)? + number(12)? })
+    let states = threads.filter_map(|thread| stat(&format!("{}/stat", thread.path().display()))?.into_iter().next());
+    // One whose first thread has ended may have others that are waiting for a processor to end as well.
+    let living: Vec<String> = states.filter(|state| !matches!(state.as_str(), "Z" | "X")).collect();
+    let runs = living.iter().any(|state| matches!(state.as_str(), "R" | "D"));
+    (!living.is_empty()).then_some(Member { pid, runs, used: number(11)? + number(12)? })
 }
 
 /// The living processes of a session.
