@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -118,11 +119,14 @@ fn member(pid: i32, session: u32) -> Option<Member> {
     if number(3)? != u64::from(session) {
         return None;
     }
-    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-    let states = threads.filter_map(|thread| stat(&format!("{}/stat", thread.path().display()))?.into_iter().next());
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten().map(|thread| thread.path());
+    let state = |thread: &Path| stat(&thread.join("stat").display().to_string())?.into_iter().next();
+    let states = threads.filter_map(|thread| Some((state(&thread)?, thread)));
     // One whose first thread has ended may have others that are waiting for a processor to end as well.
-    let living: Vec<String> = states.filter(|state| !matches!(state.as_str(), "Z" | "X")).collect();
-    let runs = living.iter().any(|state| matches!(state.as_str(), "R" | "D"));
+    let living: Vec<_> = states.filter(|(state, _)| !matches!(state.as_str(), "Z" | "X")).collect();
+    // A thread that was about to sleep, and has to wait for a processor before it does, is called asleep; the kernel names no place where it sleeps.
+    let nowhere = |thread: &Path| fs::read_to_string(thread.join("wchan")).is_ok_and(|place| place == "0");
+    let runs = living.iter().any(|(state, thread)| matches!(state.as_str(), "R" | "D") || nowhere(thread));
     (!living.is_empty()).then_some(Member { pid, runs, used: number(11)? + number(12)? })
 }
 
