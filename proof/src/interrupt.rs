@@ -2,8 +2,10 @@
 //! their own, which a terminal's signals do not reach.
 #![allow(unsafe_code)]
 
+use multiproc_sys::pidfd::PidFd;
 use std::io::{self, PipeWriter, Read};
 use std::os::fd::AsRawFd;
+use std::process::Child;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
@@ -39,6 +41,13 @@ pub fn undo(what: impl FnOnce() + Send + 'static) -> Undo {
     }
     begun.push((number, Box::new(what)));
     Undo(number)
+}
+
+/// Has an interrupt kill this child, and with it whatever ends with it.
+pub fn kill(child: &Child) -> Undo {
+    // By a descriptor: the child may have been waited for by then, and its pid be another's. Without one it is left to itself.
+    let pidfd = PidFd::open(child.id());
+    undo(move || _ = pidfd.map(|pidfd| pidfd.send_signal(libc::SIGKILL)))
 }
 
 impl Drop for Undo {

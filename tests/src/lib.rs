@@ -8,9 +8,11 @@
 //! ```
 
 pub mod machine;
+pub mod rest;
 pub mod scene;
 pub mod watchdog;
 
 pub use machine::{MemoryGroup, Sysctl};
-pub use scene::{Scene, empty_dir, eventually, is_gone, no_core_dumps, no_more};
+pub use rest::{Rest, quiet};
+pub use scene::{Scene, empty_dir, eventually, is_gone, no_core_dumps};
 pub use watchdog::{Watched, watch};

@@ -1,6 +1,5 @@
 //! Scenes: what a process of its own plays, since it has limits, a tree or an end that the test process must not have.
 
-use multiproc::testing::Audit;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
@@ -108,10 +107,4 @@ impl Scene {
         drop(self.stdin.take());
         (text, self.child.wait().expect("our child"))
     }
-}
-
-/// Whether there is no more than there was. What whoever was collecting had not come to yet is a little more than there is at rest, so less is no change.
-pub fn no_more(now: Audit, was: Audit) -> bool {
-    let parts = |a: Audit| [a.private, a.of_objects, a.of_messages, a.objects, a.astray, a.slots];
-    parts(now).into_iter().zip(parts(was)).all(|(now, was)| now <= was)
 }

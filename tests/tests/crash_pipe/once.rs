@@ -2,12 +2,12 @@
 
 use crate::common_queue::{Form, LIMIT, Msg, Watchdog, alone, eventually, is_dead, sleeps_on};
 use crate::op::{Op, Scene};
-use crate::stage::{End, Event, Order, Stage, bulky, quiet, small, text};
+use crate::stage::{End, Event, Order, Stage, bulky, small, text};
 use crate::steps::Table;
 use crate::victim::victim;
 use crate::watched::{OLD_KERNEL, again_on_old_kernel, assert_new_kernel_or, each_step, wanted};
 use multiproc::{PipeBuilder, Process, ProcessError, Queue, RecvError, testing};
-use multiproc_tests::no_more;
+use multiproc_tests::quiet;
 use std::time::Duration;
 
 /// What is put into the pipe before the victim comes to its operation.
@@ -40,12 +40,7 @@ fn prepare(op: Op, scene: Scene, here: &End, there: &End, handle: &Queue<u64>) -
 /// One operation of one victim; whether it died.
 fn play(stage: &Stage, scene: Scene, op: Op, k: u64) -> Result<bool, String> {
     let done = play_in(stage, scene, op, k)?;
-    let mut after = quiet()?;
-    let ok = eventually(LIMIT, || {
-        after = quiet().unwrap_or_default();
-        no_more(after, stage.rest)
-    });
-    if ok { Ok(done) } else { Err(format!("left over: {:?} became {after:?}", stage.rest)) }
+    if eventually(LIMIT, || stage.rest.is_again()) { Ok(done) } else { Err(format!("left over: {}", stage.rest)) }
 }
 
 fn play_in(stage: &Stage, scene: Scene, op: Op, k: u64) -> Result<bool, String> {
@@ -118,7 +113,7 @@ fn play_in(stage: &Stage, scene: Scene, op: Op, k: u64) -> Result<bool, String> 
         while here.try_recv().is_ok() {}
         let left = quiet()?.of_messages;
         let from_here = u32::from(matches!(op, Op::Recv(Form::Block | Form::BlockAndHandle)) && outcome.is_none());
-        if left > stage.rest.of_messages + from_here {
+        if left > stage.rest.get().of_messages + from_here {
             return Err(format!("{left} messages are left"));
         }
     }

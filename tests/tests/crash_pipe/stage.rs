@@ -1,8 +1,8 @@
 //! The other end: a process that lives as long as nothing goes wrong.
 
 use crate::common_queue::{LIMIT, Msg, eventually, sleeps_on};
-use multiproc::testing::{self, Audit};
 use multiproc::{Connection, PipeBuilder, Process, Queue, Receiver, RecvError, SendError, Sender};
+use multiproc_tests::Rest;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -97,7 +97,7 @@ pub(crate) struct Stage {
     pub(crate) orders: Sender<Order>,
     pub(crate) reports: Receiver<Event>,
     /// What the arena holds while nothing goes on.
-    pub(crate) rest: Audit,
+    pub(crate) rest: Rest,
 }
 
 impl Stage {
@@ -111,11 +111,8 @@ impl Stage {
         drop(b);
         assert_eq!(reports.get_timeout(LIMIT).unwrap(), Event::Eof);
         assert!(eventually(LIMIT, || sleeps_on(p.pid(), orders.id())));
-        // An earlier stage may be on its way out.
-        let mut rest = quiet().unwrap();
-        while eventually(Duration::from_millis(50), || quiet().unwrap() != rest) {
-            rest = quiet().unwrap();
-        }
+        // An earlier stage may be on its way out: what stands becomes less as it goes.
+        let rest = Rest::now();
         Stage { helper: p, orders: orders.sender().unwrap(), reports: reports.receiver().unwrap(), rest }
     }
 
@@ -130,10 +127,6 @@ impl Stage {
     pub(crate) fn hear(&self, what: &str) -> Result<Event, String> {
         self.reports.get_timeout(PROCEED).map_err(|_| format!("the other end hears nothing of {what}"))
     }
-}
-
-pub(crate) fn quiet() -> Result<Audit, String> {
-    testing::collect().and_then(|()| testing::audit()).map_err(|e| e.to_string())
 }
 
 pub(crate) fn text(e: impl std::fmt::Display) -> String {

@@ -2,12 +2,11 @@
 
 use crate::common_queue::{Form, LIMIT, Msg, Watchdog, alone, eventually, is_dead};
 use crate::op::Op;
-use crate::stage::{End, PROCEED, Stage, quiet, small, text};
+use crate::stage::{End, PROCEED, Stage, small, text};
 use crate::steps::Table;
 use crate::victim::second_victim;
 use crate::watched::{each_pair, wanted};
 use multiproc::{PipeBuilder, Process, ProcessError, Queue, RecvError, testing};
-use multiproc_tests::no_more;
 use std::time::Duration;
 
 /// Two who use an end one after the other and die, each at a step of its own; a third goes on.
@@ -85,12 +84,8 @@ pub(crate) fn play_two(stage: &Stage, op: Op, k1: u64, k2: u64) -> Result<(bool,
             return Err("the pipe is of no use any more".into());
         }
     }
-    let mut after = quiet()?;
-    if !eventually(LIMIT, || {
-        after = quiet().unwrap_or_default();
-        no_more(after, stage.rest)
-    }) {
-        return Err(format!("left over: {:?} became {after:?}", stage.rest));
+    if !eventually(LIMIT, || stage.rest.is_again()) {
+        return Err(format!("left over: {}", stage.rest));
     }
     Ok((died[0], died[1]))
 }

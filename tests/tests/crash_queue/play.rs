@@ -4,10 +4,9 @@ use crate::common_queue::{Form, LIMIT, Msg, eventually, is_dead, sleeps_on};
 use crate::op::{Op, Scene};
 use crate::run::{Run, ended, prepare};
 use crate::sizes::BYTES;
-use crate::stage::{Event, Order, Stage, last_receiver, last_sender, quiet};
+use crate::stage::{Event, Order, Stage, last_receiver, last_sender};
 use multiproc::testing;
 use multiproc::{Process, ProcessError, Queue};
-use multiproc_tests::no_more;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -15,7 +14,6 @@ use std::time::Duration;
 pub(crate) const PROCEED: Duration = Duration::from_secs(5);
 /// Runs the operations, each dying at its step; `clean_between` cleans up after each death before the next.
 pub(crate) fn play(stage: &Stage, scene: Scene, ops: &[(Op, u64)], clean_between: bool) -> Result<Vec<bool>, String> {
-    let before = stage.rest;
     let counted = scene == Scene::CountedJoiners;
     let scene = if counted { Scene::Joiners } else { scene };
     let capacity = if matches!(scene, Scene::Alone | Scene::Abandoned | Scene::Getters | Scene::Joiners) { 6 } else { 2 };
@@ -44,13 +42,8 @@ pub(crate) fn play(stage: &Stage, scene: Scene, ops: &[(Op, u64)], clean_between
     let result = play_in(&mut run, scene, ops, clean_between);
     drop(run);
     let died = result?;
-    let mut after = quiet()?;
-    let ok = eventually(PROCEED, || {
-        after = quiet().unwrap_or_default();
-        no_more(after, before)
-    });
-    if !ok {
-        return Err(format!("left over: {before:?} became {after:?}"));
+    if !eventually(PROCEED, || stage.rest.is_again()) {
+        return Err(format!("left over: {}", stage.rest));
     }
     Ok(died)
 }
@@ -242,7 +235,6 @@ pub(crate) fn account(run: &mut Run<'_>, ops: &[(Op, u64)], died: &[bool]) -> Re
 
 /// The last handle of a side goes, and its process with it; the two who wait on the other side learn of it.
 pub(crate) fn play_last(stage: &Stage, senders: bool, join: bool, k: u64) -> Result<bool, String> {
-    let before = stage.rest;
     let q = Queue::<Msg>::bounded(2).unwrap();
     let id = q.id();
     let go = Queue::<()>::bounded(1).unwrap();
@@ -301,12 +293,8 @@ pub(crate) fn play_last(stage: &Stage, senders: bool, join: bool, k: u64) -> Res
         return Err(format!("{left} wait for ever though nobody is left on the other side"));
     }
     drop(go);
-    let mut after = quiet()?;
-    if !eventually(PROCEED, || {
-        after = quiet().unwrap_or_default();
-        no_more(after, before)
-    }) {
-        return Err(format!("left over: {before:?} became {after:?}"));
+    if !eventually(PROCEED, || stage.rest.is_again()) {
+        return Err(format!("left over: {}", stage.rest));
     }
     Ok(died)
 }

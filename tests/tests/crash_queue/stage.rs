@@ -2,10 +2,10 @@
 
 use crate::common_queue::{LIMIT, Msg, eventually, sleeps_on};
 use crate::op::Op;
-use multiproc::testing::{self, Audit};
+use multiproc::testing;
 use multiproc::{GetError, Process, Queue, Receiver, Sender};
+use multiproc_tests::Rest;
 use serde::{Deserialize, Serialize};
-use std::time::Duration;
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Order {
@@ -124,7 +124,7 @@ pub(crate) struct Stage {
     pub(crate) helpers: Vec<(Process<()>, Sender<Order>)>,
     pub(crate) reports: Receiver<(usize, Event)>,
     /// What the arena holds while nothing goes on.
-    pub(crate) rest: Audit,
+    pub(crate) rest: Rest,
 }
 
 impl Stage {
@@ -147,11 +147,8 @@ impl Stage {
             assert_eq!(reports.get_timeout(LIMIT).unwrap().1, Event::Ended);
         }
         drop(closed);
-        // An earlier stage may be on its way out.
-        let mut rest = quiet().unwrap();
-        while eventually(Duration::from_millis(50), || quiet().unwrap() != rest) {
-            rest = quiet().unwrap();
-        }
+        // An earlier stage may be on its way out: what stands becomes less as it goes.
+        let rest = Rest::now();
         Stage { helpers, reports, rest }
     }
 }
@@ -166,8 +163,4 @@ impl Stage {
         drop(self);
         Stage::new()
     }
-}
-
-pub(crate) fn quiet() -> Result<Audit, String> {
-    testing::collect().and_then(|()| testing::audit()).map_err(|e| e.to_string())
 }

@@ -4,9 +4,7 @@
 
 mod table;
 
-use multiproc::testing::{self, Audit};
-use multiproc_tests::no_more;
-use std::cell::Cell;
+use multiproc::testing;
 use std::fmt::Debug;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::SeqCst;
@@ -113,36 +111,21 @@ pub fn must_go_on<R>(waiter: ScopedJoinHandle<'_, R>) -> R {
     waiter.join().unwrap()
 }
 
-/// What stands when nothing is going on. Whoever collects at the moment may not have come to all of it, so less than at first is never a leak.
-pub struct Rest(Cell<Audit>);
+/// What stands when nothing is going on.
+pub struct Rest(multiproc_tests::Rest);
 
 impl Rest {
     pub fn now() -> Rest {
-        Rest(Cell::new(quiet_audit()))
-    }
-
-    /// No more is there than at any time before.
-    pub fn is_again(&self) -> bool {
-        let (was, now) = (self.0.get(), quiet_audit());
-        let is_again = no_more(now, was);
-        if is_again {
-            self.0.set(now);
-        }
-        is_again
+        Rest(multiproc_tests::Rest::now())
     }
 
     pub fn leaves_nothing(&self) {
         let end = Instant::now() + LIMIT;
-        while !self.is_again() {
-            assert!(Instant::now() < end, "left over: {:?} became {:?}; {}", self.0.get(), quiet_audit(), what_goes_on());
+        while !self.0.is_again() {
+            assert!(Instant::now() < end, "left over: {}; {}", self.0, what_goes_on());
             thread::sleep(Duration::from_millis(1));
         }
     }
-}
-
-fn quiet_audit() -> Audit {
-    testing::collect().unwrap();
-    testing::audit().unwrap()
 }
 
 /// As [`each_step`], with nothing left over after any of the runs. `run` tells how many steps there are when none of them was deadly.

@@ -45,7 +45,7 @@ pub struct Actor {
     pub done: AtomicU64,
     /// Operations refused.
     pub refused: AtomicU64,
-    /// Words written over; of these, in places that are always read.
+    /// Words written over; of these, in places that are always read; and left as they had become.
     pub writes: [AtomicU64; 3],
     /// Of a fall: the address that was touched, and where in the program.
     pub fault: [AtomicU64; 2],

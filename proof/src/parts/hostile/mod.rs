@@ -65,9 +65,8 @@ fn run(plan: &Plan) -> Tally {
     let (millis, writes) = (plan.count(700, 900), plan.count(10_000, 15_000));
     let mut random = plan.random("hostile");
     let mut sum = Outcome::default();
-    let again = std::env::var(AGAIN).ok();
-    if let Some(order) = &again {
-        let Some(order) = parsed(order) else {
+    if let Ok(order) = std::env::var(AGAIN) {
+        let Some(order) = parsed(&order) else {
             tally.broken(format!("{AGAIN}={order} is not seed:writes:milliseconds"));
             return tally;
         };
@@ -110,12 +109,8 @@ fn one(order: Order) -> Outcome {
     };
     match start(&path, order) {
         Ok(mut coordinator) => {
-            let (pid, left) = (coordinator.id() as i32, path.clone());
-            let _undo = interrupt::undo(move || {
-                // SAFETY: numbers; the coordinator is waited for when this is not to be undone any more.
-                unsafe { libc::kill(pid, libc::SIGKILL) };
-                let _ = std::fs::remove_file(left);
-            });
+            let left = path.clone();
+            let _undo = (interrupt::undo(move || _ = std::fs::remove_file(left)), interrupt::kill(&coordinator));
             watch(board, &mut coordinator, order, &mut outcome);
             end(board, &mut coordinator, &mut outcome);
         }

@@ -147,7 +147,7 @@ fn attempt(tree: &Tree, test: &Test, build_only: bool, limit: Duration) -> io::R
     }
     let child = command.process_group(0).spawn()?;
     let group = child.id() as libc::pid_t;
-    // SAFETY: no memory is involved.
+    // SAFETY: no memory is involved. The group is the child's own, and is undone at most a moment after the child was waited for.
     let _undo = interrupt::undo(move || _ = unsafe { libc::kill(-group, libc::SIGKILL) });
     ended_within(child, limit)
 }

@@ -2,7 +2,8 @@
 
 use super::census::{kib, segments};
 use super::order::Order;
-use super::stage::{command, killed_by_an_interrupt};
+use super::stage::command;
+use crate::interrupt;
 use crate::tally::Tally;
 use std::io::{BufRead, BufReader, Read};
 use std::process::Stdio;
@@ -46,7 +47,7 @@ pub fn run(times: u64, random: &mut fastrand::Rng, tally: &mut Tally) {
 
 fn kill_one(order: &Order, random: &mut fastrand::Rng) -> Result<Duration, String> {
     let mut child = command(order).stdout(Stdio::piped()).spawn().map_err(|e| e.to_string())?;
-    let undo = killed_by_an_interrupt(&child);
+    let _undo = interrupt::kill(&child);
     let Some(out) = child.stdout.take() else { return Err("no pipe".to_owned()) };
     let mut out = BufReader::new(out);
     let mut line = String::new();
@@ -63,7 +64,6 @@ fn kill_one(order: &Order, random: &mut fastrand::Rng) -> Result<Duration, Strin
     let mut rest = String::new();
     out.read_to_string(&mut rest).map_err(|e| e.to_string())?;
     let took = killed.elapsed();
-    drop(undo);
     child.wait().map_err(|e| e.to_string())?;
     if let Some(broken) = rest.lines().find(|line| line.starts_with("broken")) {
         return Err(broken.to_owned());

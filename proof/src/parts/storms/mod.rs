@@ -33,7 +33,7 @@ use crate::plan::Plan;
 use crate::tally::Tally;
 use order::Order;
 pub use page::is_gone;
-use report::Report;
+use report::{BETWEEN, BY_ITSELF, Report, STARTING};
 pub use stage::play;
 use std::time::Instant;
 
@@ -183,9 +183,7 @@ fn add(tally: &mut Tally, family: &str, sum: &Report, gap: Option<u64>, plan: &P
     }
     tally.check(percent >= INSIDE_AT_LEAST, || format!("{family}: only {percent} % died inside an operation"));
     let least = plan.count(1, INSIDE_EACH_IN_THE_LONG_FORM);
-    let few = sum.inside.iter().filter(|(name, n)| {
-        **n < least && !matches!(name.as_str(), "starting" | "between two" | "between two tasks" | "a task, by itself")
-    });
+    let few = sum.inside.iter().filter(|(name, n)| **n < least && ![STARTING, BETWEEN, BY_ITSELF].contains(&name.as_str()));
     few.for_each(|(name, n)| tally.broken(format!("{family}: only {n} died in {name}")));
 }
 

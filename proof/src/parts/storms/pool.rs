@@ -5,7 +5,7 @@ use super::census::{Census, Load};
 use super::losses_heard;
 use super::order::Order;
 use super::page::{ITEMS, Page, ROWS, Row};
-use super::report::Report;
+use super::report::{self, Report};
 use super::storm::{self, BUSY, MOST_STOPPED, STALL, WITH_OTHERS};
 use super::victim::{self, Hog, Place, Way};
 use multiproc::{Pool, Task, TaskError};
@@ -140,7 +140,7 @@ struct Killer {
     stopped: Option<(u32, Instant)>,
 }
 
-/// The pool gives up when so many in a row do not come to begin, and says so: its own limit is several times that.
+/// After so many in a row that had not begun, only such as have are killed: a pool gives up at several times as many, and says so.
 const EARLY: u32 = 8;
 
 impl Play<'_> {
@@ -164,12 +164,14 @@ impl Play<'_> {
                 // A panic ends the task, and not its worker.
                 if let Some(way) = [None, Some(Way::Exit), Some(Way::Abort), None, Some(Way::Exec)][ends as usize] {
                     ended += 1;
-                    self.count(way, "a task, by itself");
+                    self.count(way, report::BY_ITSELF);
                 }
                 let task = pool.submit((id, ends), task).map_err(|e| format!("submit: {e}"))?;
                 waiting.push_back(Waiting { id, ends, task });
             }
-            self.look_after(&mut killer, &pool.pids());
+            if !killer.hit.is_empty() || killer.stopped.is_some() {
+                self.look_after(&mut killer, &pool.pids());
+            }
             if Instant::now() >= next_kill && killer.killed + ended < self.kills {
                 next_kill = Instant::now() + Duration::from_micros(self.random.u64(..self.order.pause_us * 2));
                 self.kill_one(&mut killer, &pool.pids());
@@ -188,7 +190,6 @@ impl Play<'_> {
                 std::thread::sleep(Duration::from_micros(50));
             }
         }
-        self.look_after(&mut killer, &[]);
         self.report.kills += killer.killed + ended;
         self.report.reported += died;
         if died > killer.killed + ended {
@@ -198,7 +199,9 @@ impl Play<'_> {
             ));
         }
         pool.close();
-        pool.join().map_err(|e| format!("join: {e}"))
+        let joined = pool.join().map_err(|e| format!("join: {e}"));
+        self.look_after(&mut killer, &[]);
+        joined
     }
 
     fn count(&mut self, way: Way, inside: &str) {
@@ -221,8 +224,8 @@ impl Play<'_> {
             let row = row(page, pid);
             let inside = match (row.pid.load(Ordering::Relaxed) == pid, row.inside.load(Ordering::Relaxed)) {
                 (true, IN_TASK) => "a task",
-                (true, _) => "between two tasks",
-                (false, _) => "starting",
+                (true, _) => report::BETWEEN,
+                (false, _) => report::STARTING,
             };
             *self.report.inside.entry(inside.to_owned()).or_default() += 1;
         }

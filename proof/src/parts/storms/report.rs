@@ -2,6 +2,12 @@
 
 use std::collections::BTreeMap;
 
+/// Where victims die that have not begun, or are in no operation.
+pub const STARTING: &str = "starting";
+pub const BETWEEN: &str = "between two";
+/// What ends itself in a task is in one, by order and not by chance.
+pub const BY_ITSELF: &str = "a task, by itself";
+
 /// See the module head.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
@@ -92,7 +98,7 @@ impl Report {
     pub fn inside_of(&self) -> (u64, u64) {
         let all: u64 = self.inside.values().sum();
         let of = |name: &str| self.inside.get(name).copied().unwrap_or(0);
-        (all - of("starting") - of("between two") - of("between two tasks"), all - of("starting"))
+        (all - of(STARTING) - of(BETWEEN), all - of(STARTING))
     }
 
     /// `put 41 %, get 22 %`, those with most first.

@@ -3,9 +3,9 @@
 use super::order::Order;
 use super::report::Report;
 use super::{handover, pool, storm};
-use crate::interrupt::{self, Undo};
+use crate::interrupt;
 use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::process::{Command, ExitCode, Stdio};
 
 /// Plays it here.
 pub fn play(order: &str) -> ExitCode {
@@ -30,13 +30,6 @@ pub fn command(order: &Order) -> Command {
     command
 }
 
-/// As long as this lives, an interrupt kills the coordinator, and its tree with it. To be dropped before the coordinator is waited for.
-pub fn killed_by_an_interrupt(coordinator: &Child) -> Undo {
-    let pid = coordinator.id() as i32;
-    // SAFETY: a child that has not been waited for.
-    interrupt::undo(move || _ = unsafe { libc::kill(pid, libc::SIGKILL) })
-}
-
 /// Has it played, and says how it goes on.
 pub fn watch(order: &Order) -> Report {
     let mut report = Report::default();
@@ -47,7 +40,8 @@ pub fn watch(order: &Order) -> Report {
             return report;
         }
     };
-    let undo = killed_by_an_interrupt(&child);
+    // An interrupt kills the coordinator, and its tree with it.
+    let _undo = interrupt::kill(&child);
     let mut ended = false;
     for line in child.stdout.take().map(BufReader::new).into_iter().flat_map(BufRead::lines).map_while(Result::ok) {
         match line.strip_prefix("progress ") {
@@ -56,7 +50,6 @@ pub fn watch(order: &Order) -> Report {
         }
     }
     eprint!("\r{:60}\r", "");
-    drop(undo);
     let status = child.wait();
     if !ended && report.broken.is_empty() {
         report.broken.push(format!("{order}: ended without a report: {status:?}"));

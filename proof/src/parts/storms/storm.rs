@@ -4,7 +4,7 @@ use super::census::{Census, Load};
 use super::losses_heard;
 use super::order::Order;
 use super::page::{ITEMS, OPS, Page, SEATS, STARTING};
-use super::report::Report;
+use super::report::{self, Report};
 use super::scene::{Death, End, Scene};
 use super::victim::{self, Hog, Place, Stable, Victim, Way};
 use std::sync::atomic::Ordering;
@@ -322,8 +322,8 @@ impl<'a> Storm<'a> {
 
 fn op_name(scene: &Scene, inside: u32) -> &'static str {
     match inside {
-        0 => "between two",
-        STARTING => "starting",
+        0 => report::BETWEEN,
+        STARTING => report::STARTING,
         n if (n as usize) < OPS => scene.ops().get(n as usize - 1).copied().unwrap_or("?"),
         _ => "?",
     }
