@@ -15,6 +15,13 @@ impl Plan {
         if self.long { long } else { short }
     }
 
+    /// How far a part is, beside its table, which comes at its end: only the long form lets one wait.
+    pub fn progress(&self, line: impl std::fmt::Display) {
+        if self.long {
+            eprintln!("{line} ..");
+        }
+    }
+
     /// A generator of its own for everything that is named, so that a part gives the same whether or not others ran before it.
     pub fn random(&self, name: &str) -> fastrand::Rng {
         let mixed = name.bytes().fold(self.seed, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0000_0100_0000_01b3));

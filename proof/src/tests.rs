@@ -23,6 +23,7 @@ pub fn run_with(args: &[&str], environment: &[(&str, &str)], plan: &Plan, tally:
         command.env("PROOF_LONG", "1");
     }
     let name = args.join(" ");
+    plan.progress(&name);
     let (status, text, errors) = match finish(&mut command) {
         Ok(ended) => ended,
         Err(error) => {
@@ -43,7 +44,7 @@ pub fn count(text: &str, what: &str) -> u64 {
 }
 
 /// Runs a command to its end. What it says goes into files: a pipe would be waited for until the last process that a test has left behind is gone.
-fn finish(command: &mut Command) -> io::Result<(ExitStatus, String, String)> {
+pub fn finish(command: &mut Command) -> io::Result<(ExitStatus, String, String)> {
     let (mut out, mut err) = (tempfile::tempfile()?, tempfile::tempfile()?);
     let status = command.stdout(out.try_clone()?).stderr(err.try_clone()?).status()?;
     let read = |file: &mut File| -> io::Result<String> {

@@ -29,6 +29,7 @@ fn run(plan: &Plan) -> Tally {
     }
     for target in TARGETS {
         let begin = Instant::now();
+        plan.progress(format_args!("libFuzzer {target}, {SECONDS} s"));
         let seconds = format!("-max_total_time={SECONDS}");
         let seed = format!("-seed={}", plan.seed as u32);
         let mut command = Command::new("cargo");

@@ -45,6 +45,7 @@ fn run(plan: &Plan) -> Tally {
     for (package, tests) in &TESTS[..plan.count(SHORT, TESTS.len() as u64) as usize] {
         let begin = Instant::now();
         let name = format!("{package} {}", tests[..tests.len().min(2)].join(" ").trim_end_matches(" --"));
+        plan.progress(&name);
         let mut command = Command::new("cargo");
         command.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).env_remove("CARGO_TARGET_DIR");
         command.env("MIRIFLAGS", format!("{FLAGS} -Zmiri-seed={}", plan.seed as u32));

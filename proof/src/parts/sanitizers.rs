@@ -1,34 +1,210 @@
-//! The sanitizers of rustc, where a nightly compiler with the sources of std is there: the objects among threads of one process.
+//! The sanitizers of rustc, where a nightly compiler with the sources of std is there: the objects among threads and among processes, and hostile memory.
 //!
-//! They see one process, and each sees what the compiler has made of it. The one of threads knows no fences, so it may take for a race what is none; among these
-//! tests it finds none, since whoever copies bytes has a lock for it. Which orders the fences of the words allow is for `models` and `miri`.
+//! Each process is watched by itself: the one of addresses sees what is outside of anything that the process has, the one of threads races between its own threads,
+//! the library's among them. That one knows no fences, so it may take for a race what is none. Which orders the fences of the words allow is for `models` and `miri`.
 
 use super::Part;
 use crate::plan::Plan;
 use crate::tally::Tally;
-use crate::tests::count;
-use std::process::{Command, Stdio};
+use crate::tests::{count, finish};
+use std::io;
+use std::path::Path;
+use std::process::Command;
 use std::time::Instant;
+use tempfile::TempDir;
 
 pub const PART: Part = Part {
     name: "sanitizers",
-    what: "the objects among threads, under the sanitizers of addresses and of threads (long form)",
+    what: "the objects among threads and processes, and hostile memory, under the sanitizers of addresses and of threads (long form)",
     run,
 };
 
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
-/// Names, and whether std is built with it: else the one of threads takes what std does with its own words for races.
-const SANITIZERS: [(&str, &[&str]); 2] = [("address", &[]), ("thread", &["-Zbuild-std"])];
+/// A sanitizer, and what cargo does under it.
+struct Run {
+    sanitizer: Sanitizer,
+    name: &'static str,
+    work: Work,
+}
 
-const TESTS: [&str; 8] = ["test", "--target", TARGET, "-p", "multiproc-channel", "-p", "multiproc-sync", "--test=among_threads"];
+#[derive(Clone, Copy, PartialEq)]
+enum Sanitizer {
+    Address,
+    Thread,
+}
+
+enum Work {
+    /// These test programs of these packages.
+    Tests(&'static [&'static str], &'static [&'static str]),
+    /// The part of that name, of the proof itself.
+    Hostile,
+}
+
+const AMONG_THREADS: Work = Work::Tests(&["multiproc-channel", "multiproc-sync"], &["among_threads"]);
+
+const RUNS: [Run; 5] = [
+    Run { sanitizer: Sanitizer::Address, name: "address, among threads", work: AMONG_THREADS },
+    Run {
+        sanitizer: Sanitizer::Address,
+        name: "address, among processes",
+        // Not those whose processes are to run out of stack or of address space: the sanitizer needs both for itself.
+        work: Work::Tests(
+            &["multiproc-tests"],
+            &[
+                "alarms",
+                "array",
+                "barrier",
+                "codecs",
+                "collector",
+                "condition",
+                "dying",
+                "ends",
+                "fork",
+                "lines",
+                "owners",
+                "pipe",
+                "pool_elsewhere",
+                "pool_map",
+                "pool_odd",
+                "pool_of_a_child",
+                "pool_options",
+                "pool_places",
+                "pool_tasks",
+                "queue",
+                "queue_bounds",
+                "queue_join",
+                "queue_many",
+                "queue_unbounded",
+                "shared_memory",
+                "shared_vec",
+                "shutdown",
+                "sync",
+                "threads",
+                "trees",
+                "wait",
+                "written_over",
+            ],
+        ),
+    },
+    Run { sanitizer: Sanitizer::Address, name: "address, hostile memory", work: Work::Hostile },
+    Run { sanitizer: Sanitizer::Thread, name: "thread, among threads", work: AMONG_THREADS },
+    Run {
+        sanitizer: Sanitizer::Thread,
+        name: "thread, among processes",
+        // Not those with limits of time that it is too slow for, and not those that fork while there are threads, which it cannot follow.
+        work: Work::Tests(
+            &["multiproc-tests"],
+            &[
+                "alarms",
+                "array",
+                "barrier",
+                "codecs",
+                "collector",
+                "condition",
+                "dying",
+                "lines",
+                "owners",
+                "pipe",
+                "pool_map",
+                "pool_of_a_child",
+                "queue",
+                "queue_join",
+                "queue_many",
+                "shared_vec",
+                "sync",
+                "wait",
+            ],
+        ),
+    },
+];
+
+/// Races that are meant: while the collector looks at the records of a pipe, their sender may already write others there. What it has seen of them it throws away.
+const MEANT: &str = "race:multiproc_channel::pipe::kind::each_record\n";
+
+impl Sanitizer {
+    fn name(self) -> &'static str {
+        match self {
+            Sanitizer::Address => "address",
+            Sanitizer::Thread => "thread",
+        }
+    }
+
+    /// What its runtime is told by the environment: reports of all processes go into files of that folder.
+    fn options(self, folder: &Path) -> (&'static str, String) {
+        let reports = folder.join("report");
+        let reports = reports.display();
+        match self {
+            Sanitizer::Address => ("ASAN_OPTIONS", format!("detect_leaks=0:log_path={reports}")),
+            Sanitizer::Thread => {
+                let meant = folder.join("meant");
+                let meant = meant.display();
+                ("TSAN_OPTIONS", format!("report_thread_leaks=0:exitcode=66:suppressions={meant}:log_path={reports}"))
+            }
+        }
+    }
+
+    fn command(self, work: &Work, plan: &Plan, folder: &Path) -> Command {
+        let mut command = Command::new("cargo");
+        command.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).env_remove("CARGO_TARGET_DIR");
+        command.env("RUSTFLAGS", format!("-Zsanitizer={} -Cunsafe-allow-abi-mismatch=sanitizer", self.name()));
+        let (name, options) = self.options(folder);
+        command.env(name, options).arg("+nightly").arg(if matches!(work, Work::Hostile) { "run" } else { "test" });
+        command.args(["--target", TARGET, "--target-dir", &format!("target/{}", self.name())]);
+        if self == Sanitizer::Thread {
+            // Else it takes what std does with its own words for races.
+            command.arg("-Zbuild-std");
+        }
+        match work {
+            Work::Tests(packages, tests) => {
+                command.arg("--no-fail-fast").args(packages.iter().flat_map(|package| ["-p", package]));
+                command.args(tests.iter().flat_map(|test| ["--test", test]));
+            }
+            Work::Hostile => {
+                command.args(["--release", "-p", "multiproc-proof", "--", "--long", "--seed", &plan.seed.to_string(), "hostile"]);
+            }
+        }
+        command
+    }
+}
 
 fn has_sources() -> bool {
-    let root = Command::new("rustc").args(["+nightly", "--print", "sysroot"]).stderr(Stdio::null()).output();
+    let root = Command::new("rustc").args(["+nightly", "--print", "sysroot"]).output();
     root.is_ok_and(|root| {
         let root = String::from_utf8_lossy(&root.stdout).trim().to_owned();
-        !root.is_empty() && std::path::Path::new(&root).join("lib/rustlib/src/rust/library/std").is_dir()
+        !root.is_empty() && Path::new(&root).join("lib/rustlib/src/rust/library/std").is_dir()
     })
+}
+
+/// What the processes of a run have had to report.
+fn reports(folder: &Path) -> io::Result<Vec<String>> {
+    let mut reports = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with("report") {
+            reports.push(String::from_utf8_lossy(&std::fs::read(entry.path())?).into_owned());
+        }
+    }
+    Ok(reports)
+}
+
+fn play(run: &Run, plan: &Plan, tally: &mut Tally) -> io::Result<()> {
+    let Run { sanitizer, name, work } = run;
+    let (begin, folder) = (Instant::now(), TempDir::new()?);
+    std::fs::write(folder.path().join("meant"), MEANT)?;
+    let (status, text, errors) = finish(&mut sanitizer.command(work, plan, folder.path()))?;
+    let reports = reports(folder.path())?;
+    let (passed, failed) = match work {
+        Work::Tests(..) => (count(&text, " passed"), count(&text, " failed")),
+        Work::Hostile => (u64::from(status.success()), u64::from(!status.success())),
+    };
+    let seconds = format!("{:.1}", begin.elapsed().as_secs_f64());
+    tally.row(*name, [passed.to_string(), failed.to_string(), reports.len().to_string(), seconds]);
+    tally.check(status.success() && passed > 0 && reports.is_empty(), || {
+        let first: Vec<&str> = reports.iter().flat_map(|report| report.lines().take(40)).take(120).collect();
+        format!("{name}: {status}\n{text}\n{errors}\n{}", first.join("\n"))
+    });
+    Ok(())
 }
 
 fn run(plan: &Plan) -> Tally {
@@ -41,39 +217,10 @@ fn run(plan: &Plan) -> Tally {
         tally.skip("skipped: there is no nightly compiler with the sources of std (rustup component add rust-src)");
         return tally;
     }
-    for (sanitizer, with) in SANITIZERS {
-        let begin = Instant::now();
-        let mut command = Command::new("cargo");
-        command.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).env_remove("CARGO_TARGET_DIR");
-        command.env("RUSTFLAGS", format!("-Zsanitizer={sanitizer} -Cunsafe-allow-abi-mismatch=sanitizer"));
-        command.env("ASAN_OPTIONS", "detect_leaks=0").env("TSAN_OPTIONS", "halt_on_error=0 exitcode=66");
-        command.arg("+nightly").args(TESTS).args(with).args([
-            "--target-dir",
-            &format!("target/{sanitizer}"),
-            "--",
-            "--nocapture",
-        ]);
-        match command.output() {
-            Ok(output) => {
-                let (text, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-                let reports =
-                    errors.matches("WARNING: ThreadSanitizer").count() + errors.matches("ERROR: AddressSanitizer").count();
-                let passed = count(&text, " passed");
-                tally.row(
-                    sanitizer,
-                    [
-                        passed.to_string(),
-                        count(&text, " failed").to_string(),
-                        reports.to_string(),
-                        format!("{:.1}", begin.elapsed().as_secs_f64()),
-                    ],
-                );
-                tally.check(output.status.success() && passed > 0 && reports == 0, || {
-                    let first: Vec<&str> = errors.lines().skip_while(|line| !line.contains("Sanitizer")).take(60).collect();
-                    format!("{sanitizer}: {}\n{text}\n{}", output.status, first.join("\n"))
-                });
-            }
-            Err(error) => tally.broken(format!("the sanitizer of {sanitizer} did not start: {error}")),
+    for run in &RUNS {
+        plan.progress(run.name);
+        if let Err(error) = play(run, plan, &mut tally) {
+            tally.broken(format!("{} did not run: {error}", run.name));
         }
     }
     tally

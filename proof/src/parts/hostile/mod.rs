@@ -7,11 +7,11 @@ mod board;
 mod round;
 
 use super::Part;
-use super::storms::is_gone;
 use crate::interrupt;
 use crate::plan::Plan;
 use crate::tally::Tally;
 use board::Board;
+use multiproc_tests::is_gone;
 use round::Order;
 use std::fs::File;
 use std::path::Path;

@@ -1,5 +1,6 @@
 //! What a process has, and the machine: for a look before and after.
 
+use super::EVENTUALLY;
 use multiproc::testing;
 use multiproc::testing::Audit;
 use std::collections::BTreeSet;
@@ -67,7 +68,7 @@ impl Census {
 
     /// Waits until there is no more than before; says what is left if that does not come true.
     pub fn back_to(before: &Census) -> Result<Census, String> {
-        let limit = Instant::now() + Duration::from_secs(5);
+        let limit = Instant::now() + EVENTUALLY;
         loop {
             let now = Census::take()?;
             let left = now.left_over(before);

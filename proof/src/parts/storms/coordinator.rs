@@ -1,5 +1,6 @@
 //! The coordinator of a storm is killed, and nothing of its tree stays: no process, nothing in /dev/shm, no memory.
 
+use super::EVENTUALLY;
 use super::census::{kib, segments};
 use super::order::Order;
 use super::stage::command;
@@ -32,7 +33,7 @@ pub fn run(times: u64, random: &mut fastrand::Rng, tally: &mut Tally) {
     }
     let new: Vec<_> = segments().difference(&names).filter(|name| name.contains("multiproc")).cloned().collect();
     tally.check(new.is_empty(), || format!("left in /dev/shm by dead coordinators: {new:?}"));
-    let limit = Instant::now() + Duration::from_secs(3);
+    let limit = Instant::now() + EVENTUALLY;
     while kib("/proc/meminfo", "Shmem") > shared + SLACK_KIB && Instant::now() < limit {
         std::thread::sleep(Duration::from_millis(10));
     }

@@ -1,6 +1,7 @@
 //! How long a lock's next owner waits when the owner is killed: from SIGKILL until it runs with the lock.
 #![allow(unsafe_code)]
 
+use super::EVENTUALLY;
 use super::census::Load;
 use super::order::Order;
 use super::page::Page;
@@ -45,7 +46,7 @@ fn end(pid: i32) {
 }
 
 fn until(what: &str, mut done: impl FnMut() -> bool) -> Result<(), String> {
-    let limit = Instant::now() + Duration::from_secs(5);
+    let limit = Instant::now() + EVENTUALLY;
     while !done() {
         if Instant::now() > limit {
             return Err(format!("{what}: it does not come\n{}", multiproc::dump()));

@@ -32,10 +32,9 @@ use super::Part;
 use crate::plan::Plan;
 use crate::tally::Tally;
 use order::Order;
-pub use page::is_gone;
 use report::{BETWEEN, BY_ITSELF, Report, STARTING};
 pub use stage::play;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 pub const PART: Part = Part { name: "storms", what: "random deaths under load, in five ways, by the thousand", run };
 
@@ -68,6 +67,9 @@ const BESIDE_A_HOG: u64 = 5;
 
 /// Half a second is a stall where each process gets its turn within that time; beside a hog one of idle priority may not.
 const PATIENCE_BESIDE_A_HOG: u32 = 10;
+
+/// What comes by itself has come by then, on the busiest machine too; how quickly, others judge.
+const EVENTUALLY: Duration = Duration::from_secs(30);
 
 /// Bars, and how much others may use of the machine for them to count, in percent.
 const LONGEST_GAP_US: u64 = 50_000;

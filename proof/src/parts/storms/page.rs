@@ -9,6 +9,7 @@
 //! | `table` | what has become of each item: see the scenes | victims | as it is |
 #![allow(unsafe_code)]
 
+use multiproc_tests::is_gone;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -158,13 +159,4 @@ impl Page {
         let over = is_gone(pid);
         over || row.life.load(Ordering::Acquire) != life
     }
-}
-
-/// Whether a process has ended, or is being taken apart by the kernel.
-pub fn is_gone(pid: u32) -> bool {
-    const PF_EXITING: u64 = 4;
-    let Ok(text) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { return true };
-    let rest: Vec<&str> = text.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace().collect();
-    let exiting = rest.get(6).and_then(|flags| flags.parse::<u64>().ok()).is_some_and(|flags| flags & PF_EXITING != 0);
-    exiting || matches!(rest.first(), Some(&("Z" | "X")))
 }

@@ -1,12 +1,13 @@
 //! Semaphores: permits that come back, and signals that are counted.
 
+use super::EVENTUALLY;
 use super::lock::{is_over, name_of};
 use super::scene::{End, Facts, never};
 use super::victim::{Me, Way};
 use multiproc::{Semaphore, ShmError, SignalSemaphore, testing};
 use serde::{Deserialize, Serialize};
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 pub const OPS: &[&str] = &["acquire", "hold a permit", "give it back", "acquire owned", "signal", "take a signal"];
 const ACQUIRING: u32 = 1;
@@ -92,7 +93,7 @@ impl Permits {
     }
 
     pub fn judge(&self, end: &End<'_>) -> Result<Facts, String> {
-        let limit = Instant::now() + Duration::from_secs(5);
+        let limit = Instant::now() + EVENTUALLY;
         while (self.several.available(), self.one.available()) != (PERMITS, 1) {
             testing::collect().map_err(|e| e.to_string())?;
             if Instant::now() > limit {

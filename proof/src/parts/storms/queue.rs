@@ -1,5 +1,6 @@
 //! Queues: bounded and unbounded, by `get` and by `lease`, with joiners.
 
+use super::EVENTUALLY;
 use super::item::{ACKED, ACKING, GOT, Item, PUT, PUTTING, decoded, got};
 use super::page::ITEMS;
 use super::scene::{End, Facts, never};
@@ -209,7 +210,7 @@ impl Queues {
         let counted = multiproc::stats().map_err(|e| e.to_string())?.lost - self.lost_before;
         // The keeper counts, lets go of its lock, and then tells.
         let told = || page.told.0.load(Ordering::Relaxed);
-        let limit = Instant::now() + Duration::from_secs(3);
+        let limit = Instant::now() + EVENTUALLY;
         while told() < lost && Instant::now() < limit {
             std::thread::sleep(Duration::from_millis(1));
         }

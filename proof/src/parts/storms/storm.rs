@@ -1,5 +1,6 @@
 //! The storm: victims of a scene die at random moments and are replaced, thousands of times. It runs in a process of its own, the coordinator of their tree.
 
+use super::EVENTUALLY;
 use super::census::{Census, Load};
 use super::losses_heard;
 use super::order::Order;
@@ -303,7 +304,7 @@ impl<'a> Storm<'a> {
 
     fn judge(&mut self) -> Result<(), String> {
         // Cleaned up after are those who are gone.
-        let limit = Instant::now() + self.order.stretch(Duration::from_secs(5));
+        let limit = Instant::now() + EVENTUALLY;
         while multiproc::testing::audit().map_err(|e| e.to_string())?.slots > 1 {
             multiproc::testing::collect().map_err(|e| e.to_string())?;
             if Instant::now() > limit {
