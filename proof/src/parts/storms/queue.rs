@@ -205,7 +205,7 @@ impl Queues {
         if (self.q.len(), self.q.leased(), self.q.unfinished()) != (0, 0, 0) {
             return Err(format!("after all was taken: {:?}", self.q));
         }
-        self.q.join_timeout(Duration::from_secs(1)).map_err(|e| format!("join of an empty queue: {e}"))?;
+        self.q.join_timeout(EVENTUALLY).map_err(|e| format!("join of an empty queue: {e}"))?;
         let lost = u64::from(self.q.take_losses());
         let counted = multiproc::stats().map_err(|e| e.to_string())?.lost - self.lost_before;
         // The keeper counts, lets go of its lock, and then tells.
