@@ -24,6 +24,9 @@ pub(crate) const ROLES: [Role; 2] = [Role::Sender, Role::Receiver];
 /// Calls `visit` with each record of a way, and while others change it now and then with bytes that are none any more.
 ///
 /// What is sent meanwhile need not be seen: its references are stamped. So one lap is enough.
+///
+/// The sender's copy of a long message is a plain one, so by the rules of the language a look at a record that the receiver has passed meanwhile races with it. The
+/// words are read as atomics, and what `visit` makes of a wrong one keeps an object for one collection more.
 fn each_record(
     arena: &Arena,
     cell: &PipeCell,
