@@ -11,7 +11,7 @@
 //!   that sleep on what one thread cannot; [`held`]: this process's references; [`record`]: references inside messages;
 //! - [`scope`]: how handles go through serde; [`collect`]: cleaning up after the dead, and tracing what nobody references;
 //! - [`rejoin`]: how a process that a plain fork made becomes one of the tree;
-//! - [`losses`]: counting what died in a dead process's hands; [`gone`]: when a dead process is gone; [`bereaved`]: processes whose parent is gone;
+//! - [`hands`]: where a thread notes what it has in hand; [`losses`]: counting what died so; [`gone`]: when a dead process is gone; [`bereaved`]: processes whose parent is gone;
 //! - [`pace`]: when a collection is due, and what is told and given back after one;
 //! - [`stats`]: what is in use and who has it, for people; [`audit`]: the same for tests; [`report`]: who holds what and waits for what.
 
@@ -22,6 +22,7 @@ pub mod blocks;
 pub mod collect;
 pub mod error;
 pub mod gone;
+pub mod hands;
 pub mod held;
 pub mod holds;
 pub mod layout;

@@ -16,6 +16,7 @@
 
 use crate::arena::{Arena, SlotId};
 use crate::error::Error;
+use crate::hands;
 use crate::holds::Table;
 use crate::layout::{PAGE, SLOT_SIZE};
 use crate::objects::ObjectState;
@@ -73,6 +74,7 @@ impl Arena {
             }
             crash::point("rejoin.live");
             self.become_another(id, std::process::id());
+            hands::only_this_thread();
             self.holds.forget_backed();
             self.pace.begin_after_fork();
             return Ok(());

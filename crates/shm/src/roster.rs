@@ -36,8 +36,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// Bytes of a process's name in the roster; longer names are cut at a character.
 pub const NAME_BYTES: usize = 64;
-/// Threads of one process that can have an item in hand at the same time without covering each other's note.
-pub const HANDS: usize = 8;
+/// Threads of one process that can have items in hand without covering each other's note: see [`crate::hands`].
+pub const HANDS: usize = 16;
 
 /// See the module head.
 #[derive(Debug)]

@@ -7,9 +7,8 @@
 use super::Ring;
 use super::cell::age;
 use multiproc_shm::Error;
-use multiproc_shm::roster::HANDS;
-use std::cell::Cell;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use multiproc_shm::hands;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Most items of one note.
 pub(crate) const MAX_IN_HAND: u32 = 1 << 15;
@@ -98,18 +97,8 @@ impl Ring {
     /// This thread's note of what it has in hand.
     #[inline]
     fn hand(&self) -> &'static AtomicU64 {
-        &self.arena().own_slot().hands[thread_number() % HANDS]
+        &self.arena().own_slot().hands[hands::of_this_thread()]
     }
-}
-
-#[inline]
-fn thread_number() -> usize {
-    static THREADS: AtomicU32 = AtomicU32::new(0);
-    thread_local! { static NUMBER: Cell<u32> = const { Cell::new(u32::MAX) }; }
-    if NUMBER.get() == u32::MAX {
-        NUMBER.set(THREADS.fetch_add(1, Ordering::Relaxed));
-    }
-    NUMBER.get() as usize
 }
 
 #[cfg(test)]

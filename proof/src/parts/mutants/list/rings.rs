@@ -7,6 +7,8 @@ const PUT: &str = "channel/src/ring/put.rs";
 const GET: &str = "channel/src/ring/get.rs";
 const USUAL: &str = "channel/src/ring/usual.rs";
 const SEGMENTS: &str = "channel/src/ring/segments.rs";
+const WAKES: &str = "channel/src/ring/wakes.rs";
+const HANDS: &str = "shm/src/hands.rs";
 
 const LOSSES: &str = "shm/src/losses.rs";
 const COUNTING: Test = Test::steps("crash_losses", "a_loss_is_counted_once");
@@ -135,6 +137,22 @@ pub const ALL: &[Mutant] = &[
              BlockId::from_word(bytes.entry(number).load(Ordering::Relaxed)) {\n                \
              self.arena().free_if(block, BlockState::Segment { queue: self.index(), number })?;\n            }\n",
         by: &[dies_in("Shrink(Inline), A")],
+    },
+    Mutant {
+        name: "a putter that was about to sleep is not told of a getter's death",
+        file: WAKES,
+        rows: &[("ring/get.rs", "after the commit, before the wake")],
+        from: "        self.consumed.pw.commit_and_kick(me, || {});\n",
+        to: "",
+        by: &[Test::model("multiproc-channel", "ring_model", "a_getter_that_dies_takes_one_at_most")],
+    },
+    Mutant {
+        name: "threads share a note of what is in hand",
+        file: HANDS,
+        rows: &[("roster.rs", "`hands`")],
+        from: "unwrap_or_else(shared);\n",
+        to: "filter(|_| false).unwrap_or_else(shared);\n",
+        by: &[Test::unit("multiproc-shm", "hands::"), Test::steps("losses", "")],
     },
     Mutant {
         name: "what is in hand is noted after the commit",
