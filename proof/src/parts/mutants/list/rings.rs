@@ -8,6 +8,7 @@ const GET: &str = "channel/src/ring/get.rs";
 const USUAL: &str = "channel/src/ring/usual.rs";
 const SEGMENTS: &str = "channel/src/ring/segments.rs";
 const WAKES: &str = "channel/src/ring/wakes.rs";
+const KIND: &str = "channel/src/ring/kind.rs";
 const HANDS: &str = "shm/src/hands.rs";
 
 const LOSSES: &str = "shm/src/losses.rs";
@@ -145,6 +146,14 @@ pub const ALL: &[Mutant] = &[
         from: "        self.consumed.pw.commit_and_kick(me, || {});\n",
         to: "",
         by: &[Test::model("multiproc-channel", "ring_model", "a_getter_that_dies_takes_one_at_most")],
+    },
+    Mutant {
+        name: "one loss in four is forgotten",
+        file: KIND,
+        rows: &[("roster.rs", "`hands`")],
+        from: "        if lost > 0 {\n",
+        to: "        if lost > 0 && seq % 4 != 0 {\n",
+        by: &[Test::proof("getters_and_putters_are_killed")],
     },
     Mutant {
         name: "threads share a note of what is in hand",
