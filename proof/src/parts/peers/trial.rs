@@ -7,6 +7,7 @@ use std::io::Read;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{OnceLock, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -125,9 +126,31 @@ fn member(pid: i32, session: u32) -> Option<Member> {
     // One whose first thread has ended may have others that are waiting for a processor to end as well.
     let living: Vec<_> = states.filter(|(state, _)| !matches!(state.as_str(), "Z" | "X")).collect();
     // A thread that was about to sleep, and has to wait for a processor before it does, is called asleep; the kernel names no place where it sleeps.
-    let nowhere = |thread: &Path| fs::read_to_string(thread.join("wchan")).is_ok_and(|place| place == "0");
+    let nowhere = |thread: &Path| fs::read_to_string(thread.join("wchan")).is_ok_and(|place| place == "0") && tells_places();
     let runs = living.iter().any(|(state, thread)| matches!(state.as_str(), "R" | "D") || nowhere(thread));
     (!living.is_empty()).then_some(Member { pid, runs, used: number(11)? + number(12)? })
+}
+
+/// Whether the kernel says where somebody sleeps; a hardened one never does.
+fn tells_places() -> bool {
+    static TELLS: OnceLock<bool> = OnceLock::new();
+    *TELLS.get_or_init(|| {
+        let ((tell, told), (end, ended)) = (mpsc::channel(), mpsc::channel::<()>());
+        let sleeper = thread::spawn(move || {
+            let _ = tell.send(fs::read_link("/proc/thread-self"));
+            let _ = ended.recv();
+        });
+        let place = told.recv().ok().and_then(Result::ok).map(|thread| Path::new("/proc").join(thread).join("wchan"));
+        let limit = Instant::now() + Duration::from_secs(5);
+        let mut tells = false;
+        while let (Some(place), false, true) = (&place, tells, Instant::now() < limit) {
+            tells = fs::read_to_string(place).is_ok_and(|place| place != "0");
+            thread::sleep(Duration::from_millis(1));
+        }
+        drop(end);
+        let _ = sleeper.join();
+        tells
+    })
 }
 
 /// The living processes of a session.
