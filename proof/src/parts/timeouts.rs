@@ -1,14 +1,15 @@
 //! Time-outs: every blocking call with a limit of time, on an idle machine, beside two processes that take all processors, and in a storm of signals.
 //!
-//! A call that comes back before its time is a broken promise. How late it comes is a figure, beside what a bare futex and a sleep do in the same run. Limits are counted on
-//! the monotonic clock, so that setting the clock changes nothing.
+//! A call that comes back before its time is a broken promise, and so is one that comes half a second late, or ten seconds where others use the machine. How late it comes
+//! otherwise is a figure, beside what a bare futex and a sleep do in the same run. Limits are counted on the monotonic clock, so that setting the clock changes nothing.
 
 use super::Part;
+use super::storms::Load;
 use crate::plan::Plan;
 use crate::tally::Tally;
 use multiproc::{
-    Array, Barrier, Condition, Event, Lock, Pool, Process, Queue, RLock, ReturnWhen, Semaphore, SignalSemaphore, Value, WaitOn,
-    as_completed, one_way, threads, wait_tasks,
+    AcquireError, Array, Barrier, BarrierError, BarrierWaitResult, Condition, Event, Lock, LockError, LockGuard, Pool, Process,
+    Queue, RLock, ReturnWhen, Semaphore, SignalSemaphore, Value, WaitOn, as_completed, one_way, threads, wait_tasks,
 };
 use std::error::Error;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -62,6 +63,27 @@ fn sleep() {
     }
 }
 
+fn at(time: Duration) -> Instant {
+    Instant::now() + time
+}
+
+fn lock_timed_out<G>(locked: Result<G, LockError>) -> bool {
+    matches!(locked, Err(LockError::TimedOut))
+}
+
+fn acquire_timed_out<P>(acquired: Result<P, AcquireError>) -> bool {
+    matches!(acquired, Err(AcquireError::TimedOut))
+}
+
+/// Of a wait at a condition: its time was up, and it has the lock.
+fn condition_timed_out(waited: Result<(LockGuard<'_>, bool), LockError>) -> bool {
+    waited.is_ok_and(|(_, came)| !came)
+}
+
+fn barrier_timed_out(passed: Result<BarrierWaitResult, BarrierError>) -> bool {
+    matches!(passed, Err(BarrierError::TimedOut))
+}
+
 fn spin() {
     loop {
         std::hint::spin_loop();
@@ -93,6 +115,7 @@ fn measure(plan: &Plan, tally: &mut Tally) -> Result<(), Box<dyn Error>> {
     let descriptor = std::os::unix::net::UnixStream::pair()?;
 
     let call = |name, wait: Box<dyn Fn(Duration) -> bool>| Call { name, wait };
+    let guard = || condition.lock().expect("nobody dies with the lock");
     // The borrow of what is waited for is as long as the calls.
     fn of<'a>(name: &'static str, wait: impl Fn(Duration) -> bool + 'a) -> Call<'a> {
         Call { name, wait: Box::new(wait) }
@@ -107,44 +130,60 @@ fn measure(plan: &Plan, tally: &mut Tally) -> Result<(), Box<dyn Error>> {
         ),
         call("a bare futex", Box::new(futex)),
         of("Queue::put_timeout", |time| full.put_timeout(2, time).is_err_and(|e| e.is_timeout())),
-        of("Queue::put_many_timeout", |time| full.put_many_timeout([2, 3], time).is_err()),
+        of("Queue::put_deadline", |time| full.put_deadline(2, at(time)).is_err_and(|e| e.is_timeout())),
+        of("Queue::put_many_timeout", |time| full.put_many_timeout([2, 3], time).is_err_and(|e| e.error().is_timeout())),
         of("Queue::get_timeout", |time| empty.get_timeout(time).is_err_and(|e| e.is_timeout())),
-        of("Queue::get_deadline", |time| empty.get_deadline(Instant::now() + time).is_err_and(|e| e.is_timeout())),
+        of("Queue::get_deadline", |time| empty.get_deadline(at(time)).is_err_and(|e| e.is_timeout())),
         of("Queue::get_many_timeout", |time| empty.get_many_timeout(2, time).is_err_and(|e| e.is_timeout())),
         of("Queue::lease_timeout", |time| empty.lease_timeout(time).is_err_and(|e| e.is_timeout())),
-        of("Queue::join_timeout", |time| full.join_timeout(time).is_err()),
+        of("Queue::join_timeout", |time| full.join_timeout(time).is_err_and(|e| e.is_timeout())),
+        of("Queue::join_deadline", |time| full.join_deadline(at(time)).is_err_and(|e| e.is_timeout())),
         of("DeadLetters::get_timeout", |time| dead.get_timeout(time).is_err_and(|e| e.is_timeout())),
         of("PipeSender::send_timeout", |time| stuffed.send_timeout(vec![0; 4096], time).is_err_and(|e| e.is_timeout())),
+        of("PipeSender::send_deadline", |time| stuffed.send_deadline(vec![0; 4096], at(time)).is_err_and(|e| e.is_timeout())),
         of("PipeSender::send_bytes_timeout", |time| stuffed.send_bytes_timeout(&[0; 4096], time).is_err_and(|e| e.is_timeout())),
         of("PipeReceiver::recv_timeout", |time| silent.recv_timeout(time).is_err_and(|e| e.is_timeout())),
+        of("PipeReceiver::recv_deadline", |time| silent.recv_deadline(at(time)).is_err_and(|e| e.is_timeout())),
         of("PipeReceiver::recv_bytes_timeout", |time| silent.recv_bytes_timeout(time).is_err_and(|e| e.is_timeout())),
         of("PipeReceiver::poll", |time| matches!(silent.poll(time), Ok(false))),
-        of("Lock::lock_timeout", |time| lock.lock_timeout(time).is_err()),
-        of("RLock::lock_timeout", |time| rlock.lock_timeout(time).is_err()),
-        of("Value::lock_timeout", |time| value.lock_timeout(time).is_err()),
-        of("Array::lock_timeout", |time| array.lock_timeout(time).is_err()),
+        of("Lock::lock_timeout", |time| lock_timed_out(lock.lock_timeout(time))),
+        of("Lock::lock_deadline", |time| lock_timed_out(lock.lock_deadline(at(time)))),
+        of("RLock::lock_timeout", |time| lock_timed_out(rlock.lock_timeout(time))),
+        of("RLock::lock_deadline", |time| lock_timed_out(rlock.lock_deadline(at(time)))),
+        of("Value::lock_timeout", |time| lock_timed_out(value.lock_timeout(time))),
+        of("Array::lock_timeout", |time| lock_timed_out(array.lock_timeout(time))),
         of("Event::wait_timeout", |time| matches!(never.wait_timeout(time), Ok(false))),
-        of("Semaphore::acquire_timeout", |time| permits.acquire_timeout(time).is_err()),
-        of("Semaphore::acquire_owned_timeout", |time| permits.acquire_owned_timeout(time).is_err()),
-        of("SignalSemaphore::acquire_timeout", |time| signals.acquire_timeout(time).is_err()),
-        of("Condition::wait_timeout", |time| {
-            let guard = condition.lock().expect("nobody dies with the lock");
-            condition.wait_timeout(guard, time).is_ok_and(|(_, notified)| !notified)
+        of("Event::wait_deadline", |time| matches!(never.wait_deadline(at(time)), Ok(false))),
+        of("Semaphore::acquire_timeout", |time| acquire_timed_out(permits.acquire_timeout(time))),
+        of("Semaphore::acquire_deadline", |time| acquire_timed_out(permits.acquire_deadline(at(time)))),
+        of("Semaphore::acquire_owned_timeout", |time| acquire_timed_out(permits.acquire_owned_timeout(time))),
+        of("SignalSemaphore::acquire_timeout", |time| acquire_timed_out(signals.acquire_timeout(time))),
+        of("SignalSemaphore::acquire_deadline", |time| acquire_timed_out(signals.acquire_deadline(at(time)))),
+        of("Condition::wait_timeout", |time| condition_timed_out(condition.wait_timeout(guard(), time))),
+        of("Condition::wait_deadline", |time| condition_timed_out(condition.wait_deadline(guard(), at(time)))),
+        of("Condition::wait_for_timeout", |time| condition_timed_out(condition.wait_for_timeout(guard(), time, || false))),
+        of("Condition::wait_for_deadline", |time| condition_timed_out(condition.wait_for_deadline(guard(), at(time), || false))),
+        of("Barrier::wait_timeout", |time| barrier_timed_out(barrier.wait_timeout(time)) && barrier.reset().is_ok()),
+        of("Barrier::wait_deadline", |time| barrier_timed_out(barrier.wait_deadline(at(time))) && barrier.reset().is_ok()),
+        of("Barrier::with_timeout", |time| Barrier::with_timeout(2, time).is_ok_and(|barrier| barrier_timed_out(barrier.wait()))),
+        of("Barrier::wait_with_timeout", |time| {
+            barrier_timed_out(barrier.wait_with_timeout(time, || ())) && barrier.reset().is_ok()
         }),
-        of("Condition::wait_for_timeout", |time| {
-            let guard = condition.lock().expect("nobody dies with the lock");
-            condition.wait_for_timeout(guard, time, || false).is_ok_and(|(_, holds)| !holds)
-        }),
-        of("Barrier::wait_timeout", |time| barrier.wait_timeout(time).is_err() && barrier.reset().is_ok()),
-        of("Barrier::with_timeout", |time| Barrier::with_timeout(2, time).is_ok_and(|barrier| barrier.wait().is_err())),
-        of("Barrier::wait_with_timeout", |time| barrier.wait_with_timeout(time, || ()).is_err() && barrier.reset().is_ok()),
         of("Process::join_timeout", |time| matches!(sleeper.borrow_mut().join_timeout(time), Ok(None))),
+        of("Process::join_deadline", |time| matches!(sleeper.borrow_mut().join_deadline(at(time)), Ok(None))),
         of("Process::wait_timeout", |time| sleeper.borrow().wait_timeout(time).is_none()),
+        of("Process::wait_deadline", |time| sleeper.borrow().wait_deadline(at(time)).is_none()),
         of("threads::Process::join_timeout", |time| matches!(thread.borrow_mut().join_timeout(time), Ok(None))),
+        of("threads::Process::join_deadline", |time| matches!(thread.borrow_mut().join_deadline(at(time)), Ok(None))),
         of("threads::Process::wait_timeout", |time| thread.borrow().wait_timeout(time).is_none()),
+        of("threads::Process::wait_deadline", |time| thread.borrow().wait_deadline(at(time)).is_none()),
         of("Task::join_timeout", |time| matches!(task.borrow_mut().join_timeout(time), Ok(None))),
+        of("Task::join_deadline", |time| matches!(task.borrow_mut().join_deadline(at(time)), Ok(None))),
         of("Task::wait_timeout", |time| !task.borrow().wait_timeout(time)),
-        of("AsCompleted::next_timeout", |time| as_they_end.borrow_mut().next_timeout(time).is_none()),
+        of("AsCompleted::next_timeout", |time| {
+            let mut left = as_they_end.borrow_mut();
+            left.next_timeout(time).is_none() && left.remaining() == 1
+        }),
         of("wait_tasks", |time| wait_tasks(&others, ReturnWhen::All, Some(time)).is_empty()),
         of("wait_timeout, of words", |time| {
             let things: [&dyn WaitOn; 3] = [&never, &silent, &*sleeper.borrow()];
@@ -154,11 +193,15 @@ fn measure(plan: &Plan, tally: &mut Tally) -> Result<(), Box<dyn Error>> {
             let things: [&dyn WaitOn; 2] = [&never, &descriptor.0];
             multiproc::wait_timeout(&things, time).is_ok_and(|ready| ready.is_empty())
         }),
+        of("wait_deadline, of words", |time| {
+            let things: [&dyn WaitOn; 3] = [&never, &silent, &*sleeper.borrow()];
+            multiproc::wait_deadline(&things, at(time)).is_ok_and(|ready| ready.is_empty())
+        }),
     ];
 
     let mut rows: Vec<(u64, u64, Vec<Duration>)> = calls.iter().map(|_| (0, 0, Vec::new())).collect();
     for weather in [Weather::Idle, Weather::Hogs, Weather::Alarms] {
-        let _made = Made::new(weather)?;
+        let made = Made::new(weather)?;
         let before = ALARMS.load(Ordering::Relaxed);
         let mut bare = Duration::ZERO;
         let mut all = Vec::new();
@@ -167,6 +210,7 @@ fn measure(plan: &Plan, tally: &mut Tally) -> Result<(), Box<dyn Error>> {
             for (ms, short, long) in LIMITS {
                 let time = Duration::from_millis(ms);
                 for _ in 0..plan.count(short, long) {
+                    let load = Load::begin(made.pids());
                     let begin = Instant::now();
                     let timed_out = (call.wait)(time);
                     let took = begin.elapsed();
@@ -174,7 +218,9 @@ fn measure(plan: &Plan, tally: &mut Tally) -> Result<(), Box<dyn Error>> {
                     row.1 += u64::from(took < time);
                     tally.check(took >= time, || format!("{} of {ms} ms came back after {took:?}", call.name));
                     tally.check(timed_out, || format!("{} of {ms} ms does not say that its time was up", call.name));
-                    late.push(took.saturating_sub(time));
+                    let over = took.saturating_sub(time);
+                    tally.check(!load.is_stall(over, 1), || format!("{} of {ms} ms came back {over:?} late", call.name));
+                    late.push(over);
                 }
             }
             late.sort_unstable();
@@ -250,6 +296,11 @@ struct Made {
 }
 
 impl Made {
+    /// Of the hogs.
+    fn pids(&self) -> impl Iterator<Item = i32> {
+        self.hogs.iter().map(|hog| hog.pid() as i32)
+    }
+
     fn new(weather: Weather) -> Result<Made, Box<dyn Error>> {
         let mut made = Made { hogs: Vec::new(), alarms: weather == Weather::Alarms };
         match weather {
@@ -296,7 +347,7 @@ fn alarm_each(micros: i64) {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use std::collections::BTreeMap;
     use std::fs;
     use std::path::{Path, PathBuf};
 
@@ -321,11 +372,16 @@ mod tests {
         let texts: Vec<String> = files.iter().map(|path| fs::read_to_string(path).unwrap()).collect();
         let public = texts.iter().flat_map(|text| text.split("pub fn ").skip(1));
         let names = public.filter_map(|rest| rest.split(|c: char| c != '_' && !c.is_alphanumeric()).next());
-        let with_a_limit = |name: &&str| name.ends_with("_timeout") && *name != "is_timeout" && !SETTINGS.contains(name);
-        let names: BTreeSet<&str> = names.filter(with_a_limit).collect();
-        assert!(names.len() > 15, "{names:?}");
+        let limited = |name: &str| name.ends_with("_timeout") || name.ends_with("_deadline");
+        let mut defined = BTreeMap::new();
+        for name in names.filter(|name| limited(name) && *name != "is_timeout" && !SETTINGS.contains(name)) {
+            *defined.entry(name).or_insert(0) += 1;
+        }
+        assert!(defined.len() > 25 && defined.keys().any(|name| name.ends_with("_deadline")), "{defined:?}");
         let here = include_str!("timeouts.rs");
-        let missing: Vec<&&str> = names.iter().filter(|name| !here.contains(&format!("{name}("))).collect();
+        // As often as there are functions of the name: of a type each.
+        let tried = |name: &str| [".", "::"].iter().map(|by| here.matches(&format!("{by}{name}(")).count()).sum::<usize>();
+        let missing: Vec<_> = defined.iter().filter(|(name, times)| tried(name) < **times).collect();
         assert!(missing.is_empty(), "{missing:?}");
     }
 }

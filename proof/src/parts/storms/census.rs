@@ -7,6 +7,12 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::time::{Duration, Instant};
 
+/// Nobody may go without progress for longer.
+const STALL: Duration = Duration::from_millis(500);
+/// If others use more of the machine than that, in percent, only a multiple of `STALL` tells a stall from a long wait for a core.
+const BUSY: u64 = 20;
+const WITH_OTHERS: u32 = 20;
+
 /// See the module head.
 #[derive(Clone, Debug)]
 pub struct Census {
@@ -111,28 +117,34 @@ impl Census {
 }
 
 /// How much of the machine others used meanwhile.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Load {
     all: u64,
     own: u64,
-    /// A child that keeps a core busy for us.
-    hog: Option<i32>,
+    /// Children that keep cores busy for us.
+    hogs: Vec<i32>,
     began: Instant,
 }
 
 impl Load {
-    pub fn begin(hog: Option<i32>) -> Load {
-        Load { all: busy(), own: own(hog), hog, began: Instant::now() }
+    pub fn begin(hogs: impl IntoIterator<Item = i32>) -> Load {
+        let hogs: Vec<i32> = hogs.into_iter().collect();
+        Load { all: busy(), own: own(&hogs), hogs, began: Instant::now() }
     }
 
     /// The same from now on.
-    pub fn anew(self) -> Load {
-        Load::begin(self.hog)
+    pub fn anew(&self) -> Load {
+        Load::begin(self.hogs.iter().copied())
+    }
+
+    /// Whether nothing for so long is a stall, with what others used meanwhile. `patience`: so many times as long as usual.
+    pub fn is_stall(&self, gap: Duration, patience: u32) -> bool {
+        gap > STALL * patience && (self.of_others() <= BUSY || gap > STALL * WITH_OTHERS)
     }
 
     /// In percent of all cores.
     pub fn of_others(&self) -> u64 {
-        let others = (busy() - self.all).saturating_sub(own(self.hog) - self.own);
+        let others = (busy() - self.all).saturating_sub(own(&self.hogs).saturating_sub(self.own));
         // Not only those that this process keeps to.
         let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
         let cores = stat.lines().filter(|line| line.starts_with("cpu") && !line.starts_with("cpu ")).count().max(1) as u64;
@@ -149,12 +161,12 @@ fn busy() -> u64 {
     fields.iter().enumerate().filter(|(i, _)| matches!(i, 0 | 1 | 2 | 5 | 6 | 7)).map(|(_, ticks)| ticks).sum()
 }
 
-/// Ticks of this process, of those that it has waited for, and of its hog.
-fn own(hog: Option<i32>) -> u64 {
+/// Ticks of this process, of those that it has waited for, and of its hogs.
+fn own(hogs: &[i32]) -> u64 {
     let ticks = |pid: &str| {
         let text = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
         let rest: Vec<&str> = text.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace().collect();
         rest[11.min(rest.len())..15.min(rest.len())].iter().filter_map(|f| f.parse::<u64>().ok()).sum::<u64>()
     };
-    ticks("self") + hog.map_or(0, |pid| ticks(&pid.to_string()))
+    ticks("self") + hogs.iter().map(|pid| ticks(&pid.to_string())).sum::<u64>()
 }

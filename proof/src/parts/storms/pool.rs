@@ -6,7 +6,7 @@ use super::losses_heard;
 use super::order::Order;
 use super::page::{ITEMS, Page, ROWS, Row};
 use super::report::{self, Report};
-use super::storm::{self, BUSY, MOST_STOPPED, STALL, WITH_OTHERS};
+use super::storm::{self, MOST_STOPPED};
 use super::victim::{self, Hog, Place, Way};
 use multiproc::{Pool, Task, TaskError};
 use std::collections::VecDeque;
@@ -184,7 +184,7 @@ impl Play<'_> {
             } else {
                 let gap = now - since;
                 self.report.longest_gap_us = self.report.longest_gap_us.max(gap.as_micros() as u64);
-                if gap > STALL * self.order.patience && (self.load.of_others() <= BUSY || gap > STALL * WITH_OTHERS) {
+                if self.load.is_stall(gap, self.order.patience) {
                     return Err(format!("no task ends for {gap:?}\n{}", multiproc::dump()));
                 }
                 std::thread::sleep(Duration::from_micros(50));

@@ -11,15 +11,10 @@ use super::victim::{self, Hog, Place, Stable, Victim, Way};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-/// Nobody may go without progress for longer.
-pub const STALL: Duration = Duration::from_millis(500);
 /// Who comes to no place where it is to die is killed.
 const NOT_YET: Duration = Duration::from_millis(50);
 /// Nanoseconds in which a timer that is set may ring before its setter runs on.
 const TIMER: u64 = 2000;
-/// If others use more of the machine than that, in percent, only a multiple of `STALL` tells a stall from a long wait for a core.
-pub const BUSY: u64 = 20;
-pub const WITH_OTHERS: u32 = 20;
 const LOOK: Duration = Duration::from_micros(200);
 /// Stops are short against what counts as a stall.
 pub const MOST_STOPPED: u64 = 8000;
@@ -250,7 +245,7 @@ impl<'a> Storm<'a> {
         self.report.longest_gap_us = self.report.longest_gap_us.max(gap.as_micros() as u64);
         for (group, (progress, sum)) in self.progress.iter_mut().zip(sums).enumerate() {
             let gap = progress.look(sum, now);
-            if gap > STALL * self.order.patience && (self.load.of_others() <= BUSY || gap > STALL * WITH_OTHERS) {
+            if self.load.is_stall(gap, self.order.patience) {
                 let doing = |v: &Victim| {
                     let inside = self.stable.page.rows[v.row].inside.load(Ordering::Relaxed);
                     format!("seat {} pid {} in {}", v.seat, v.pid, op_name(&self.scene, inside))
