@@ -2,6 +2,10 @@
 
 use crate::plan::Plan;
 use std::fmt;
+use std::time::Duration;
+
+/// In the short form, which may run beside others, only a figure so many times above its bar is not held.
+const COARSE: u32 = 10;
 
 /// The table of one part.
 #[derive(Debug, Default)]
@@ -53,12 +57,14 @@ impl Tally {
         self.broken.extend(other.broken);
     }
 
-    /// A figure that is above its bar: a line below the table, and in the long form, which has the machine to itself, not held.
-    pub fn bar(&mut self, plan: &Plan, met: bool, what: impl FnOnce() -> String) {
-        match (met, plan.long) {
-            (true, _) => {}
-            (false, true) => self.broken.push(what()),
-            (false, false) => self.notes.push(format!("above the bar: {}", what())),
+    /// A figure that is above its bar: in the long form, which has the machine to itself, not held; in the short one a line below the table, and not held if it is ten times as
+    /// much.
+    pub fn bar(&mut self, plan: &Plan, what: impl fmt::Display, figure: Duration, bar: Duration) {
+        let said = || format!("{what}: {figure:?}, and its bar is {bar:?}");
+        match (figure > bar, plan.long || figure > bar * COARSE) {
+            (false, _) => {}
+            (true, true) => self.broken.push(said()),
+            (true, false) => self.notes.push(format!("above the bar: {}", said())),
         }
     }
 
@@ -112,5 +118,33 @@ impl fmt::Display for Tally {
             writeln!(f, "BROKEN: {broken}")?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whether it holds, and how many notes there are.
+    fn judged(long: bool, figure: u64) -> (bool, usize) {
+        let mut tally = Tally::new(&[]);
+        tally.bar(&Plan { long, seed: 1 }, "a wait", Duration::from_micros(figure), Duration::from_micros(50));
+        (tally.holds(), tally.notes.len())
+    }
+
+    #[test]
+    fn a_figure_above_its_bar_is_broken_in_the_long_form_and_far_above_it_in_the_short_one() {
+        assert_eq!([50, 51].map(|figure| judged(true, figure)), [(true, 0), (false, 0)]);
+        assert_eq!([50, 51, 500, 501].map(|figure| judged(false, figure)), [(true, 0), (true, 1), (true, 1), (false, 0)]);
+    }
+
+    #[test]
+    fn what_is_said_of_a_figure_has_it_and_its_bar() {
+        let mut tally = Tally::new(&[]);
+        let plan = Plan { long: false, seed: 1 };
+        tally.bar(&plan, "a wait", Duration::from_micros(60), Duration::from_micros(50));
+        tally.bar(&plan, "a wait", Duration::from_millis(60), Duration::from_micros(50));
+        let said = "above the bar: a wait: 60µs, and its bar is 50µs\nBROKEN: a wait: 60ms, and its bar is 50µs\n";
+        assert_eq!(tally.to_string(), said);
     }
 }

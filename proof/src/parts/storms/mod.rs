@@ -73,10 +73,10 @@ const PATIENCE_BESIDE_A_HOG: u32 = 10;
 const EVENTUALLY: Duration = Duration::from_secs(30);
 
 /// Bars, and how much others may use of the machine for them to count, in percent.
-const LONGEST_GAP_US: u64 = 50_000;
-const HANDOVER_P50_US: u64 = 200;
-const HANDOVER_P99_US: u64 = 2000;
-const QUIET: u64 = 10;
+const LONGEST_GAP: Duration = Duration::from_millis(50);
+const HANDOVER_P50: Duration = Duration::from_micros(200);
+const HANDOVER_P99: Duration = Duration::from_millis(2);
+pub const QUIET: u64 = 10;
 const INSIDE_AT_LEAST: u64 = 30;
 const INSIDE_EACH_IN_THE_LONG_FORM: u64 = 2000;
 
@@ -144,8 +144,8 @@ fn rage(family: &str, orders: &[Order], plan: &Plan, tally: &mut Tally) -> u64 {
     add(tally, family, &sum, gap, plan);
     // Tasks of pools may wait for a worker to be started.
     if family != "pools" {
-        let gap = gap.unwrap_or(0);
-        tally.bar(plan, gap <= LONGEST_GAP_US, || format!("{family}: nothing went on for {} ms", millis(gap)));
+        let gap = Duration::from_micros(gap.unwrap_or(0));
+        tally.bar(plan, format!("{family}: the longest time in which nothing went on"), gap, LONGEST_GAP);
         if !disturbed.is_empty() {
             tally.skip(format!("{family}: the gap of {} was not judged, since others used the machine", disturbed.join(", ")));
         }
@@ -208,9 +208,8 @@ fn hand_over(plan: &Plan, random: &mut fastrand::Rng, tally: &mut Tally) {
         report.others
     ));
     if report.others <= QUIET {
-        tally.bar(plan, p50 <= HANDOVER_P50_US && p99 <= HANDOVER_P99_US, || {
-            format!("a lock's hand-over took {p50} us and {p99} us")
-        });
+        tally.bar(plan, "a lock's hand-over, p50", Duration::from_micros(p50), HANDOVER_P50);
+        tally.bar(plan, "a lock's hand-over, p99", Duration::from_micros(p99), HANDOVER_P99);
     } else {
         tally.skip("how long a hand-over takes was not judged, since others used the machine");
     }
