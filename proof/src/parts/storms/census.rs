@@ -8,7 +8,7 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 /// Nobody may go without progress for longer.
-const STALL: Duration = Duration::from_millis(500);
+pub const STALL: Duration = Duration::from_millis(500);
 /// If others use more of the machine than that, in percent, only a multiple of `STALL` tells a stall from a long wait for a core.
 const BUSY: u64 = 20;
 const WITH_OTHERS: u32 = 20;

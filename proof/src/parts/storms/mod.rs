@@ -31,7 +31,7 @@ mod victim;
 use super::Part;
 use crate::plan::Plan;
 use crate::tally::Tally;
-pub use census::Load;
+pub use census::{Load, STALL};
 use order::Order;
 use report::{BETWEEN, BY_ITSELF, Report, STARTING};
 pub use stage::play;
