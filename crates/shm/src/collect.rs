@@ -140,13 +140,15 @@ impl Arena {
             return Ok(());
         }
         s.mark_gone();
+        // Whatever the life word says: the list of the thread that had it may have been lost alone, and who cleans up needs it.
+        self.collection().lock.mark_dead(slot);
         if !s.life.owner_died() {
+            // Also what it had no handle of any more, and so is not looked at by who cleans up: a guard may be forgotten.
             for index in 0..self.objects_high() as u32 {
                 if let Some(object) = self.object(index)? {
                     (self.kind_of(index)?.slot_died)(self, object, slot)?;
                 }
             }
-            self.collection().lock.mark_dead(slot);
             s.life.mark_dead(slot);
         }
         Ok(())

@@ -3,6 +3,7 @@
 mod arena;
 mod conditions;
 mod locks;
+mod lost;
 mod messages;
 mod pipes;
 mod processes;
@@ -13,6 +14,6 @@ use super::Mutant;
 
 /// All of them.
 pub fn all() -> Vec<&'static Mutant> {
-    let of = [waits::ALL, locks::ALL, conditions::ALL, arena::ALL, rings::ALL, messages::ALL, pipes::ALL, processes::ALL];
+    let of = [waits::ALL, locks::ALL, lost::ALL, conditions::ALL, arena::ALL, rings::ALL, messages::ALL, pipes::ALL, processes::ALL];
     of.into_iter().flatten().collect()
 }
