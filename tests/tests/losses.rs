@@ -32,10 +32,10 @@ impl<'de> Deserialize<'de> for Item {
 
 /// `before` threads take one each and end, after this one has; then `stuck` threads have one in hand for ever, this one among them.
 fn getters(q: Queue<Item>, before: usize, stuck: usize, ready: Sender<()>) {
-    q.get().unwrap();
+    assert!(!q.get().unwrap().slow);
     for _ in 0..before {
         let q = q.clone();
-        thread::spawn(move || drop(q.get().unwrap())).join().unwrap();
+        thread::spawn(move || assert!(!q.get().unwrap().slow)).join().unwrap();
     }
     for _ in 1..stuck {
         let q = q.clone();

@@ -14,6 +14,7 @@ use super::Mutant;
 
 /// All of them.
 pub fn all() -> Vec<&'static Mutant> {
-    let of = [waits::ALL, locks::ALL, lost::ALL, conditions::ALL, arena::ALL, rings::ALL, messages::ALL, pipes::ALL, processes::ALL];
+    let of =
+        [waits::ALL, locks::ALL, lost::ALL, conditions::ALL, arena::ALL, rings::ALL, messages::ALL, pipes::ALL, processes::ALL];
     of.into_iter().flatten().collect()
 }
