@@ -107,5 +107,18 @@ fn what_died_with_a_process_is_told_once() {
     let pid = format!("pid={} ", holder.pid());
     assert!(holder.join().is_err() && lock.lock().is_err());
     assert_eq!(told(&["found with its owner dead", &pid, &each[0]]), 1);
+
+    // And that of who was about to mend what the first has left, and has not vouched for it.
+    let mender = Process::spawn((lock.clone(),), |lock: Lock| -> () {
+        let _recovery = lock.recover().unwrap();
+        std::process::abort();
+    })
+    .unwrap();
+    let pid = format!("pid={} ", mender.pid());
+    assert!(mender.join().is_err());
+    for _ in 0..2 {
+        assert!(lock.lock().is_err());
+    }
+    assert_eq!(told(&["found with its owner dead", &pid, &each[0]]), 1);
     assert!(!UNDER_LOCK.load(Ordering::Relaxed), "a subscriber was called under the collector's lock");
 }

@@ -137,6 +137,14 @@ pub const ALL: &[Mutant] = &[
         by: &[UNIT, Test::model("multiproc-sync", "told", "")],
     },
     Mutant {
+        name: "the death of who was about to mend is no news",
+        file: FILE,
+        rows: &[("lock.rs", "`told`")],
+        from: "            self.told.store(0, Ordering::Relaxed);\n        }\n",
+        to: "        }\n",
+        by: &[Test::model("multiproc-sync", "told", "")],
+    },
+    Mutant {
         name: "a flush wakes nobody",
         file: FILE,
         rows: &[("lock.rs", "`idle_wakes`")],
