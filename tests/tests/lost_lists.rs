@@ -401,3 +401,75 @@ fn the_collectors_lock() {
         assert_eq!(permits.take_recovered(), 1, "{lost:?}");
     }
 }
+
+/// At each step of a put or a get: the kernel knows nothing of the word that was pending either.
+#[cfg(feature = "crash-points")]
+mod at_each_step {
+    use super::*;
+    use multiproc::testing::{arm_signal, disarm};
+
+    extern "C" fn on_signal(_: libc::c_int) {
+        Lost::All.lose();
+        // SAFETY: ends this process.
+        unsafe { libc::raise(libc::SIGKILL) };
+    }
+
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+    enum Op {
+        Put,
+        Get,
+    }
+
+    impl Op {
+        fn on(self, q: &Queue<u8>) {
+            match self {
+                Op::Put => q.put(1).unwrap(),
+                Op::Get => drop(q.get().unwrap()),
+            }
+        }
+
+        fn other(self) -> Op {
+            if self == Op::Put { Op::Get } else { Op::Put }
+        }
+    }
+
+    fn victim(q: Queue<u8>, op: Op, k: u64) {
+        // Crash points are where nothing of libc's is under way, so the handler may do what it likes.
+        // SAFETY: as said.
+        unsafe { libc::signal(libc::SIGUSR1, on_signal as extern "C" fn(libc::c_int) as libc::sighandler_t) };
+        arm_signal(libc::SIGUSR1, k);
+        op.on(&q);
+        disarm();
+    }
+
+    /// Whether it died.
+    fn dies(op: Op, k: u64) -> bool {
+        let q = Queue::<u8>::bounded(1).unwrap();
+        if op == Op::Get {
+            q.put(7).unwrap();
+        }
+        let sleeper = Process::spawn((q.clone(), op.other()), |q: Queue<u8>, op: Op| op.on(&q)).unwrap();
+        await_sleep(&sleeper, q.id());
+        let died = Process::spawn((q.clone(), op, k), victim).unwrap().join().is_err();
+        // If it had not committed, there is nothing to hear of yet; if it had, there is nothing more to come.
+        if q.is_empty() == (op == Op::Put) && died {
+            op.on(&q);
+        }
+        sleeper.join().unwrap();
+        died
+    }
+
+    #[test]
+    fn of_a_put_or_a_get() {
+        let _one = alone();
+        for op in [Op::Put, Op::Get] {
+            let deaths = (1..100)
+                .take_while(|&k| {
+                    let _watched = watch(60);
+                    dies(op, k)
+                })
+                .count();
+            assert!((5..99).contains(&deaths), "{op:?}: {deaths}");
+        }
+    }
+}

@@ -17,6 +17,7 @@ impl QueueCell {
     pub(crate) fn wake_the_others(&self, me: Thread) {
         // It may have died between a commit, or ending the queue, and telling the other side.
         self.consumed.pw.commit_and_kick(me, || {});
+        // Where the kernel knew that the word was pending it has woken one. It did not if the list of the dead thread was lost.
         for word in [&self.consumed.pw, &self.produced.cw, &self.consumed.join] {
             word.pass_on_to_all();
         }

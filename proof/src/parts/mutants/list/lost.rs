@@ -124,4 +124,20 @@ pub const ALL: &[Mutant] = &[
         to: "",
         by: &[PLACES],
     },
+    Mutant {
+        name: "a getter that a dead putter has not woken sleeps on",
+        file: "channel/src/ring/wakes.rs",
+        rows: &[],
+        from: "        for word in [&self.consumed.pw, &self.produced.cw, &self.consumed.join] {\n",
+        to: "        for word in [&self.consumed.pw, &self.consumed.join] {\n",
+        by: &[lost("of_a_put_or_a_get")],
+    },
+    Mutant {
+        name: "a putter that a dead getter has not woken sleeps on",
+        file: "channel/src/ring/wakes.rs",
+        rows: &[],
+        from: "        for word in [&self.consumed.pw, &self.produced.cw, &self.consumed.join] {\n",
+        to: "        for word in [&self.produced.cw, &self.consumed.join] {\n",
+        by: &[lost("of_a_put_or_a_get")],
+    },
 ];
