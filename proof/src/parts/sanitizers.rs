@@ -56,7 +56,6 @@ const RUNS: [Run; 5] = [
                  queue_many queue_unbounded shared_memory shared_vec shutdown sync threads trees wait written_over",
         ),
     },
-    Run { sanitizer: Sanitizer::Address, name: "address, hostile memory", work: Work::Hostile },
     Run { sanitizer: Sanitizer::Thread, name: "thread, among threads", work: AMONG_THREADS },
     Run {
         sanitizer: Sanitizer::Thread,
@@ -69,6 +68,8 @@ const RUNS: [Run; 5] = [
                  queue queue_many shared_vec sync wait",
         ),
     },
+    // By far the longest.
+    Run { sanitizer: Sanitizer::Address, name: "address, hostile memory", work: Work::Hostile },
 ];
 
 /// Races that are meant: while the collector looks at the records of a pipe, their sender may already write others there. What it has seen of them it throws away.
