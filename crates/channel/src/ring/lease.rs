@@ -338,3 +338,36 @@ pub(crate) fn entry_of(arena: &Arena, word: u64, entry: u32) -> Result<&'static 
     }
     arena.memory().at(start + u64::from(entry) * 8)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Queue;
+    use multiproc_shm::Options;
+
+    /// The table's block was another's, who has left words in it.
+    #[test]
+    fn what_lay_in_a_table_before_is_no_lease() {
+        let arena = Arena::create(&Options { size: 16 << 20, ..Options::new(0, crate::KINDS) }).unwrap();
+        let before = arena.allocate_range(u64::from(MAX_LEASES) * 8, 4096).unwrap();
+        let word = |table: u64, entry: u32| entry_of(arena, table, entry).unwrap();
+        let dirty = before.raw() | 7;
+        (0..512).for_each(|entry| word(before.raw(), entry).store(dirty, Ordering::Relaxed));
+        arena.free(before).unwrap();
+
+        let queue = Queue::<u8>::builder().capacity(4).build_in(arena).unwrap();
+        let ring = &queue.ring;
+        // Who was to fill it dies or fails: it is free, for the next.
+        assert_eq!((ring.free_entry().unwrap(), ring.free_entry().unwrap()), (0, 0));
+        let table = ring.cell.leases.load(Ordering::Relaxed);
+        assert_eq!(word(table, 1).load(Ordering::Relaxed), dirty, "the block that was there before");
+
+        queue.put(1).unwrap();
+        let lease = queue.lease().unwrap();
+        // Of an earlier table, in which the block of this lease stood elsewhere.
+        word(table, 1).store(word(table, 0).load(Ordering::Relaxed), Ordering::Relaxed);
+        assert_eq!(ring.free_entry().unwrap(), 1);
+        assert_eq!(ring.count_leases().unwrap().out, 1);
+        drop(lease);
+    }
+}

@@ -20,6 +20,14 @@ const fn dies_in(only: &'static str) -> Test {
 
 pub const ALL: &[Mutant] = &[
     Mutant {
+        name: "what lay in a lease table before is a lease",
+        file: "channel/src/ring/lease.rs",
+        rows: &[],
+        from: "        self.entry(high)?.store(0, Ordering::Relaxed);\n",
+        to: "",
+        by: &[Test::unit("multiproc-channel", "what_lay_in_a_table_before_is_no_lease")],
+    },
+    Mutant {
         name: "the short way commits a record before it is written",
         file: USUAL,
         rows: &[("ring/put.rs", "writing the record, or several of a batch"), ("ring/cell.rs", "`tail`")],
