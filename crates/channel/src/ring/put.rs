@@ -431,3 +431,33 @@ impl Ring {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Queue;
+    use crate::ring::cell::MAX_LEASES;
+    use multiproc_shm::{Arena, Options};
+
+    /// A block that was taken back is this queue's again, as something else.
+    #[test]
+    fn what_was_taken_back_once_is_not_taken_back_again() {
+        let arena = Arena::create(&Options { size: 16 << 20, ..Options::new(0, crate::KINDS) }).unwrap();
+        let queue = Queue::<u8>::builder().capacity(4).build_in(arena).unwrap();
+        let ring = &queue.ring;
+        queue.put(1).unwrap();
+        // As who died before its commit has left it.
+        let block = arena.allocate_range(u64::from(MAX_LEASES) * 8, 4096).unwrap();
+        ring.cell.produced.putting.store(block.raw(), Ordering::Relaxed);
+        let state = BlockState::Queue { queue: ring.index(), seq: ring.tail().seq() };
+        arena.set_block_state(block, state).unwrap();
+        ring.repair_put().unwrap();
+
+        let lease = queue.lease().unwrap();
+        assert_eq!(ring.cell.leases.load(Ordering::Relaxed), block.raw(), "the lease table is made of what was freed last");
+        // Another dies with `plock`, and has named nothing.
+        ring.repair_put().unwrap();
+        assert_eq!(arena.block_state(block).unwrap(), BlockState::Object(ring.index()));
+        assert_eq!(lease.ack(), 1);
+    }
+}

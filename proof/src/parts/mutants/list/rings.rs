@@ -20,6 +20,14 @@ const fn dies_in(only: &'static str) -> Test {
 
 pub const ALL: &[Mutant] = &[
     Mutant {
+        name: "what was taken back stays named",
+        file: PUT,
+        rows: &[],
+        from: "        crash::point(\"put.repaired\");\n        produced.putting.store(0, Ordering::Relaxed);\n",
+        to: "        crash::point(\"put.repaired\");\n",
+        by: &[Test::unit("multiproc-channel", "what_was_taken_back_once_is_not_taken_back_again")],
+    },
+    Mutant {
         name: "what lay in a lease table before is a lease",
         file: "channel/src/ring/lease.rs",
         rows: &[],
