@@ -32,6 +32,39 @@ fn two_arenas_live_side_by_side_and_do_not_mix() {
     assert_eq!(one.audit().unwrap().objects, 0);
 }
 
+/// A message that may carry its own queue: what then nobody else has, only a collection finds.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Circle {
+    home: Option<Queue<Circle>>,
+    pad: Vec<u8>,
+}
+
+#[test]
+fn memory_that_somebody_else_is_about_to_collect_is_waited_for() {
+    let arena = arena(Some(8 << 20));
+    let make = || Queue::<Circle>::bounded_in(arena, 1000).unwrap();
+    let pad = || vec![0; 50_000];
+    let garbage = make();
+    garbage.put(Circle { home: Some(garbage.clone()), pad: Vec::new() }).unwrap();
+    let other = make();
+    while garbage.put(Circle { home: None, pad: pad() }).is_ok() {}
+    let (held, hold) = std::sync::mpsc::channel();
+    std::thread::scope(|s| {
+        s.spawn(|| {
+            let none = arena.hold_collections().unwrap();
+            held.send(()).unwrap();
+            // A collection that takes its time; the wish for another stands until it has ended.
+            std::thread::sleep(Duration::from_millis(20));
+            drop(none);
+            arena.collect().unwrap();
+        });
+        hold.recv().unwrap();
+        drop(garbage);
+        other.put(Circle { home: None, pad: pad() }).unwrap();
+    });
+    assert_eq!(other.get().unwrap().pad, pad());
+}
+
 #[test]
 fn memory_that_is_used_up_hands_the_value_back_and_comes_again() {
     const MEGABYTE: usize = 1 << 20;
@@ -97,11 +130,11 @@ fn a_message_that_grows_beyond_the_memory_is_handed_back() {
     let q: Queue<Vec<u8>, Unannounced> = Queue::bounded_in(arena, 1000).unwrap();
     // Most of the memory fits into one message, in spite of what is copied on the way.
     for _ in 0..3 {
-        q.put(vec![3; 10 << 20]).unwrap();
+        q.put(vec![3; 3 << 20]).unwrap();
         let e = q.put(vec![7; 20 << 20]).unwrap_err();
         assert!(e.is_out_of_memory(), "{e}");
         assert_eq!(e.into_inner().len(), 20 << 20);
-        assert!(q.get().unwrap() == vec![3; 10 << 20]);
+        assert!(q.get().unwrap() == vec![3; 3 << 20]);
     }
     drop(q);
     assert_eq!(arena.audit().unwrap(), multiproc_shm::audit::Audit { slots: 1, ..Default::default() });

@@ -22,6 +22,12 @@ use std::hash::{BuildHasher, RandomState};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// So long who needs memory waits for a collection that is somebody else's, which may have been stopped in it.
+const OTHERS_COLLECT: Duration = Duration::from_millis(250);
+const NOT_YET: Duration = Duration::from_millis(1);
 
 const MAGIC: u64 = u64::from_le_bytes(*b"mltiproc");
 /// Changes whenever the meaning of shared memory does.
@@ -371,12 +377,23 @@ impl Arena {
                 self.note_allocated(bytes);
                 Ok(block)
             }
-            Err(Error::OutOfMemory(_)) => {
-                let _ = self.collect();
-                self.blocks.trim(&self.memory, self.account(), self.my_slot())?;
-                once()
-            }
+            Err(Error::OutOfMemory(_)) => self.collect_for(once),
             other => other,
+        }
+    }
+
+    /// Tries again after each collection; while somebody else is at one, until that one ends, or for [`OTHERS_COLLECT`].
+    #[cold]
+    fn collect_for<T>(&self, once: impl Fn() -> Result<T, Error>) -> Result<T, Error> {
+        let begin = Instant::now();
+        loop {
+            let ours = self.who().is_ok_and(|who| self.collection().lock.held_by(who.thread));
+            let elsewhere = !ours && self.collect().is_ok_and(|done| done.rounds == 0);
+            self.blocks.trim(&self.memory, self.account(), self.my_slot())?;
+            match once() {
+                Err(Error::OutOfMemory(_)) if elsewhere && begin.elapsed() < OTHERS_COLLECT => thread::sleep(NOT_YET),
+                other => return other,
+            }
         }
     }
 
@@ -421,9 +438,13 @@ impl Arena {
         self.blocks.range(block)
     }
 
-    /// Backs the first `bytes` bytes of a block that this process owns by protocol.
+    /// Backs the first `bytes` bytes of a block that this process owns by protocol; collects what is unreachable before it gives up.
     pub fn extend(&self, block: BlockId, bytes: u64) -> Result<(), Error> {
-        self.blocks.extend(&self.memory, self.account(), block, bytes)
+        let once = || self.blocks.extend(&self.memory, self.account(), block, bytes);
+        match once() {
+            Err(Error::OutOfMemory(_)) => self.collect_for(once),
+            other => other,
+        }
     }
 
     /// Hands a block on; the caller owns it by its present state.
