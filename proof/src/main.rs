@@ -58,7 +58,7 @@ fn main() -> ExitCode {
     let plan = Plan { long: arguments.long, seed: arguments.seed.unwrap_or_else(|| fastrand::u64(..)) };
     println!("{}, seed {}, {}", if plan.long { "long form" } else { "short form" }, plan.seed, machine::line());
     let wanted = |name: &str| arguments.parts.is_empty() || arguments.parts.iter().any(|p| p == name);
-    let (mut failed, mut skipped) = (Vec::new(), Vec::new());
+    let (mut failed, mut skipped, mut broken) = (Vec::new(), Vec::new(), Vec::new());
     for part in parts::ALL.iter().filter(|p| wanted(p.name)) {
         println!("\n== {}: {}", part.name, part.what);
         let begin = Instant::now();
@@ -67,6 +67,7 @@ fn main() -> ExitCode {
         println!("{} in {:.1} s", tally.verdict(), begin.elapsed().as_secs_f64());
         if !tally.holds() {
             failed.push(part.name);
+            broken.extend(tally.all_broken().iter().map(|what| format!("{}: {what}", part.name)));
         } else if !tally.is_whole() {
             skipped.push(part.name);
         }
@@ -80,6 +81,8 @@ fn main() -> ExitCode {
     let long = if plan.long { "--long " } else { "" };
     let chosen = ["PROOF_STORM", "PROOF_MUTANT", "PROOF_HOSTILE"].iter();
     let chosen: String = chosen.filter_map(|name| Some(format!("{name}='{}' ", std::env::var(name).ok()?))).collect();
-    println!("\nbroken: {}; again: {chosen}proof {long}--seed {} {}", failed.join(", "), plan.seed, failed.join(" "));
+    // Once more: of a long log mostly the end is read.
+    println!("\n{}", broken.join("\n"));
+    println!("broken: {}; again: {chosen}proof {long}--seed {} {}", failed.join(", "), plan.seed, failed.join(" "));
     ExitCode::FAILURE
 }

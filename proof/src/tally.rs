@@ -68,6 +68,11 @@ impl Tally {
         }
     }
 
+    /// What did not hold.
+    pub fn all_broken(&self) -> &[String] {
+        &self.broken
+    }
+
     /// Whether everything held.
     pub fn holds(&self) -> bool {
         self.broken.is_empty()

@@ -14,5 +14,5 @@ pub mod watchdog;
 
 pub use machine::{MemoryGroup, Sysctl};
 pub use rest::{Rest, quiet};
-pub use scene::{Scene, empty_dir, eventually, is_gone, no_core_dumps};
+pub use scene::{Scene, all_sleep, empty_dir, eventually, is_gone, no_core_dumps};
 pub use watchdog::{Watched, watch};

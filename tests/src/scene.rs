@@ -1,6 +1,7 @@
 //! Scenes: what a process of its own plays, since it has limits, a tree or an end that the test process must not have.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::fs;
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -10,6 +11,15 @@ pub fn eventually(mut done: impl FnMut() -> bool) {
     while !done() {
         std::thread::sleep(Duration::from_millis(1));
     }
+}
+
+/// Whether all threads of a process sleep.
+pub fn all_sleep(pid: u32) -> bool {
+    let sleeps = |entry: io::Result<fs::DirEntry>| {
+        let stat = entry.and_then(|entry| fs::read_to_string(entry.path().join("stat"))).unwrap_or_default();
+        stat.rsplit_once(')').is_some_and(|(_, rest)| rest.starts_with(" S"))
+    };
+    fs::read_dir(format!("/proc/{pid}/task")).is_ok_and(|mut tasks| tasks.all(sleeps))
 }
 
 /// Whether a process has ended, or runs no code of its own any more: the kernel is taking it apart.

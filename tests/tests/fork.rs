@@ -1,6 +1,11 @@
 //! A user's plain `fork()` in the middle: the child may use nothing until it has called `after_fork_child()`, and then everything.
 
-use multiproc_tests::{Scene, watch};
+use multiproc::Process;
+use multiproc_shm::Arena;
+use multiproc_shm::roster::SlotState;
+use multiproc_tests::{Scene, all_sleep, eventually, watch};
+use std::sync::mpsc;
+use std::thread;
 
 const FORKS: &str = env!("CARGO_BIN_EXE_forks");
 
@@ -86,6 +91,39 @@ fn last_words_of_a_fork_are_not_its_parents() {
 fn nothing_is_left_of_many_forks() {
     let _watched = watch(120);
     play("many", "nothing is left\n");
+}
+
+#[test]
+fn who_has_the_slot_of_a_dead_process_is_not_taken_for_it() {
+    let _watched = watch(60);
+    play("successor", "lives on\n");
+}
+
+/// A child of a fork that looks for a place takes the life word of one, and gives it back when the place is another's by then.
+#[test]
+fn a_worker_waits_for_who_has_its_place_in_passing() {
+    let _watched = watch(60);
+    Process::spawn((), || ()).unwrap().join().unwrap();
+    let arena = Arena::of_the_tree().unwrap();
+    let free =
+        || (1..64).map(|index| arena.slot(index).unwrap()).find(|slot| slot.state().unwrap().0 == SlotState::Free).unwrap();
+    let (taken, is_taken) = mpsc::channel();
+    let (go, goes) = mpsc::channel::<()>();
+    let passer_by = thread::spawn(move || {
+        let slot = free();
+        assert!(slot.life.try_lock(arena.who().unwrap()).is_ok());
+        taken.send(()).unwrap();
+        goes.recv().unwrap();
+        let state = slot.state().unwrap().0;
+        slot.life.unlock(arena.who().unwrap().thread);
+        state
+    });
+    is_taken.recv().unwrap();
+    let worker = Process::spawn((), || 7).unwrap();
+    eventually(|| !worker.is_alive() || all_sleep(worker.pid()));
+    go.send(()).unwrap();
+    assert_eq!(passer_by.join().unwrap(), SlotState::Reserved);
+    assert_eq!(worker.join().unwrap(), 7);
 }
 
 #[cfg(feature = "crash-points")]

@@ -3,6 +3,7 @@
 use multiproc::{Process, Queue, Sender, channel, testing};
 use multiproc_tests::{eventually, is_gone, watch};
 use serde::{Deserialize, Deserializer, Serialize};
+use std::panic::catch_unwind;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
@@ -81,4 +82,40 @@ fn as_many_at_a_time_as_the_documentation_says() {
     // Beyond that it is fewer, and never more.
     let told = losses(0, AT_ONCE + 3);
     assert!((AT_ONCE as u32..=AT_ONCE as u32 + 3).contains(&told), "{told}");
+}
+
+/// Cannot be decoded.
+#[derive(Serialize)]
+struct Bad(u32);
+
+impl<'de> Deserialize<'de> for Bad {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Bad, D::Error> {
+        panic!("{} is bad", u32::deserialize(from)?)
+    }
+}
+
+/// Of each of three its caller has heard, whichever way it came.
+fn survives_panics(q: Queue<Bad>, ready: Sender<()>) {
+    std::panic::set_hook(Box::new(|_| ()));
+    assert!(catch_unwind(|| q.get()).is_err());
+    thread::scope(|scope| assert!(scope.spawn(|| q.get_many(1)).join().is_err()));
+    assert!(catch_unwind(|| q.get()).is_err());
+    ready.put(()).unwrap();
+    thread::park();
+}
+
+#[test]
+fn what_panics_when_it_is_decoded_is_not_in_hand_any_more() {
+    let _watched = watch(60);
+    let q = Queue::bounded(10).unwrap();
+    let (tx, rx) = channel(1).unwrap();
+    for n in 0..3 {
+        q.put(Bad(n)).unwrap();
+    }
+    let process = Process::spawn((q.clone(), tx), survives_panics).unwrap();
+    rx.get().unwrap();
+    let _ = process.kill();
+    process.join().unwrap_err();
+    testing::collect().unwrap();
+    assert_eq!((q.len(), q.take_losses()), (0, 0));
 }

@@ -6,11 +6,11 @@ use multiproc::{
     testing,
 };
 use multiproc_shm::Arena;
-use multiproc_tests::{eventually, watch};
+use multiproc_tests::{all_sleep, eventually, watch};
 use serde::{Deserialize, Serialize};
 use std::fmt::Debug;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::{fs, io, mem, ptr, thread};
+use std::{fs, mem, ptr, thread};
 
 /// struct robust_list_head of linux/futex.h.
 #[repr(C)]
@@ -108,14 +108,7 @@ fn id(handle: &impl Debug) -> u32 {
 
 /// Waits until all threads of a process sleep, with a note that it waits for this object.
 fn await_sleep<R>(process: &Process<R>, id: u32) {
-    eventually(|| {
-        let sleeps = |entry: io::Result<fs::DirEntry>| {
-            let stat = entry.and_then(|entry| fs::read_to_string(entry.path().join("stat"))).unwrap_or_default();
-            stat.rsplit_once(')').is_some_and(|(_, rest)| rest.starts_with(" S"))
-        };
-        let all = fs::read_dir(format!("/proc/{}/task", process.pid())).unwrap().all(sleeps);
-        all && testing::waits_for(process.pid()) == Ok(Some(id))
-    });
+    eventually(|| all_sleep(process.pid()) && testing::waits_for(process.pid()) == Ok(Some(id)));
 }
 
 /// The victim has the lock and `sleeper` waits for it; what that one was told after the death, of whom it should be.

@@ -121,16 +121,11 @@ impl<T, C: Codec<T>> DeadLetters<T, C> {
     }
 
     fn get_with(&self, patience: Patience) -> Result<DeadLetter<T>, GetError> {
+        let _hand = self.ring.in_hand();
         let mut arrival = Arrival::new(self.ring.arena());
-        let got = self.ring.get_dead(&mut arrival, patience);
-        let letter = got.and_then(|(attempts, holder)| {
-            let message = arrival.open::<T, C>()?;
-            Ok(DeadLetter { message, attempts, pid: holder.pid, died: !holder.gave_back })
-        });
-        drop(arrival);
-        // Last: a death before this is a message lost.
-        self.ring.hand_over();
-        letter
+        let (attempts, holder) = self.ring.get_dead(&mut arrival, patience)?;
+        let message = arrival.open::<T, C>()?;
+        Ok(DeadLetter { message, attempts, pid: holder.pid, died: !holder.gave_back })
     }
 }
 

@@ -32,7 +32,7 @@ impl<T> Lease<T> {
         // Made first, so that a message whose `Deserialize` panics goes back.
         let block = leased.block;
         let mut lease = Lease { ring: ring.clone(), leased: Some(leased), value: None, life: robust::life() };
-        ring.hand_over();
+        drop(ring.in_hand());
         match message::open_block::<T, C>(ring.arena(), block, &references).map_err(GetError::from) {
             Ok(value) => {
                 lease.value = Some(value);

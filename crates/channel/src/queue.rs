@@ -102,10 +102,8 @@ impl Ring {
         let who = self.arena().who()?;
         let mut small = [0_u64; SMALL_WORDS];
         match self.get_usual(who, &mut small) {
-            Usual::Done((len, hand)) => {
+            Usual::Done((len, _hand)) => {
                 let value = message::decode::<T, C>(self.arena(), &bytemuck::must_cast_slice(&small)[..len], &[]);
-                // Last: a death before this is a message lost.
-                hand.hand_over();
                 value.map_err(|e| OpenFailed::Codec(e).into())
             }
             short => self.get_any::<T, C>(who, patience, matches!(short, Usual::Locked)),
@@ -114,13 +112,10 @@ impl Ring {
 
     #[inline(never)]
     fn get_any<T, C: Codec<T>>(&self, who: Who, patience: Patience, locked: bool) -> Result<T, GetError> {
+        let _hand = self.in_hand();
         let mut arrival = Arrival::new(self.arena());
-        let got = self.get(who, &mut arrival, patience, locked);
-        let value = got.and_then(|()| Ok(arrival.open::<T, C>()?));
-        drop(arrival);
-        // Last: a death before this is a message lost.
-        self.hand_over();
-        value
+        self.get(who, &mut arrival, patience, locked)?;
+        Ok(arrival.open::<T, C>()?)
     }
 
     fn put_values<I: Iterator, C: Codec<I::Item>>(&self, mut values: I, patience: Patience) -> Result<usize, PutManyError<I>> {
@@ -156,13 +151,13 @@ impl Ring {
         if max == 0 {
             return Ok(Vec::new());
         }
+        let hand = self.in_hand();
         let mut arrivals = Arrivals::new(self.arena());
-        let got = self.get_batch(&mut arrivals, max, patience);
-        let values = got.map(|()| arrivals.open::<T, C>());
+        self.get_batch(&mut arrivals, max, patience)?;
+        let values = arrivals.open::<T, C>();
         drop(arrivals);
-        // Last: a death before this is messages lost.
-        self.hand_over();
-        Ok(values?.into_iter().map(|value| value.map_err(GetError::from)).collect())
+        drop(hand);
+        Ok(values.into_iter().map(|value| value.map_err(GetError::from)).collect())
     }
 
     fn len(&self) -> usize {
@@ -434,6 +429,9 @@ macro_rules! getting {
             /// # Errors
             /// [`GetError::is_end`] when the queue is drained and closed, or nobody is left who could put: dropped or dead.
             /// [`GetError::Decode`] for a message that is no `T`; it is gone, the queue goes on.
+            ///
+            /// # Panics
+            /// If a `Deserialize` panics; the message is then gone, as one that is no `T`, and counts as lost as little as that.
             ///
             /// # Crash safety
             /// Killed before `get` has returned, the caller leaves the message in the queue, or loses that one message, which

@@ -108,11 +108,10 @@ impl<T, C> Receiver<T, C> {
     #[doc(hidden)]
     pub fn get_sealed(&self, within: Within) -> Result<Sealed, GetError> {
         let ring = &self.ring;
+        let _hand = ring.in_hand();
         let mut arrival = Arrival::new(ring.arena());
-        let got = ring.get(ring.arena().who()?, &mut arrival, within.patience(), false);
-        // Last: a death before this is a message lost.
-        ring.hand_over();
-        got.map(|()| Sealed(arrival))
+        ring.get(ring.arena().who()?, &mut arrival, within.patience(), false)?;
+        Ok(Sealed(arrival))
     }
 
     /// As [`lease`](Receiver::lease), without decoding.
@@ -123,7 +122,7 @@ impl<T, C> Receiver<T, C> {
     pub fn lease_sealed(&self, within: Within) -> Result<SealedLease, GetError> {
         let (leased, references) = self.ring.lease(within.patience())?;
         let lease = SealedLease { ring: self.ring.clone(), leased: Some(leased), references, life: robust::life() };
-        self.ring.hand_over();
+        drop(self.ring.in_hand());
         Ok(lease)
     }
 }

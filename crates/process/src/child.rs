@@ -231,7 +231,7 @@ impl Child {
             slot.release();
             let _ = arena.abandon_slot(index, generation);
         } else {
-            let _ = arena.slot_is_dead(index);
+            let _ = arena.slot_is_dead(self.slot);
             slot.release();
         }
         ended

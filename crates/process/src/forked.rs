@@ -153,9 +153,8 @@ impl Forked {
         let mut ready = ready.iter();
         self.0.retain(|(id, _)| {
             let dead = ready.next() == Some(&true);
-            if dead && arena.slot(id.index).and_then(|slot| slot.state()).is_ok_and(|now| now == (SlotState::Live, id.generation))
-            {
-                let _ = arena.slot_is_dead(id.index);
+            if dead {
+                let _ = arena.slot_is_dead(*id);
             }
             !dead
         });

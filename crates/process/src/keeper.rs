@@ -15,7 +15,7 @@ use multiproc_shm::Arena;
 use multiproc_shm::arena::SlotId;
 use multiproc_shm::roster::SlotState;
 use multiproc_sys::bell::{self, Bell};
-use multiproc_sys::clock::now_nanos;
+use multiproc_sys::clock::{Deadline, now_nanos};
 use multiproc_sys::pidfd::PidFd;
 use multiproc_sys::poll::{Kick, poll_each, poll_readable};
 use multiproc_sys::spawn;
@@ -33,6 +33,8 @@ use std::time::Duration;
 const ORPHAN_CHECK: Duration = Duration::from_millis(5);
 /// While another process cleans up after a child of this one, the keeper looks again this often.
 const CLEANING_CHECK: Duration = Duration::from_micros(200);
+/// A process that is looking for a free place holds the life word of one for two instructions, or until it continues if it is stopped there.
+const OTHERS_ON_THEIR_WAY: Duration = Duration::from_secs(5);
 /// Enough for the keeper's shallow calls; the cleaner's lists live on the heap.
 const STACK: usize = 256 << 10;
 
@@ -262,8 +264,8 @@ fn begin_life(arena: &'static Arena, slot: Option<SlotId>) {
         mine.started.store(now_nanos(), Ordering::Relaxed);
         // Before the life word: who finds that marked asks for it.
         arena.attend(arena.my_slot());
-        // Nobody else can have it. Where it says so, it has been written over, and would be waited for without end.
-        let _ = mine.life.try_lock(arena.who().ok()?).ok()?;
+        // A process that a plain fork made may have it for a moment, on its way to a free slot. Where it is never given back, it has been written over.
+        let _ = mine.life.lock_until(arena.who().ok()?, Deadline::after(OTHERS_ON_THEIR_WAY)).ok()?;
         if let Some(SlotId { generation, .. }) = slot {
             mine.change((SlotState::Reserved, generation), (SlotState::Live, generation)).then_some(())?;
         }
@@ -464,9 +466,7 @@ impl Stranger {
         if self.pidfd.is_child() {
             let _ = self.pidfd.reap();
         }
-        if arena.is_live(self.slot).unwrap_or(false) {
-            let _ = arena.slot_is_dead(self.slot.index);
-        }
+        let _ = arena.slot_is_dead(self.slot);
     }
 }
 
@@ -526,9 +526,8 @@ impl Keeper {
                     } else {
                         // The kernel does not end one that has changed its user, and it does not itself while it is stopped.
                         let _ = pidfd.send_signal(9);
-                        // Asked again: once it is dead, others may have freed the slot, and given it to another.
-                        if pidfd.is_dead() && self.arena.is_live(one.slot).unwrap_or(false) {
-                            let _ = self.arena.slot_is_dead(one.slot.index);
+                        if pidfd.is_dead() {
+                            let _ = self.arena.slot_is_dead(one.slot);
                         }
                     }
                 }

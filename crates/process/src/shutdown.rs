@@ -159,7 +159,7 @@ pub(crate) fn await_descendants() {
         let Some((slot, pidfd)) = dying.find(|(_, pidfd)| pidfd.send_signal(Signal::KILL.0).is_ok()) else { return };
         // One after the other; and each that ends may leave children that are about to.
         let _ = poll_readable(&[pidfd.as_fd()], None, &mut Vec::new());
-        if arena.is_live(slot).unwrap_or(false) && arena.slot_is_dead(slot.index).is_err() {
+        if arena.slot_is_dead(slot).is_err() {
             return;
         }
     }

@@ -131,25 +131,22 @@ impl Arena {
         Ok(done)
     }
 
-    /// Tells the tree that the process of a slot is dead, whatever its life word says: the kernel may not have walked its list.
+    /// Tells the tree that the process that has this slot, or had it, is dead, whatever its life word says: the kernel may not have walked its list.
     ///
-    /// To be called by who has seen its pidfd end.
-    pub fn slot_is_dead(&self, slot: u32) -> Result<(), Error> {
-        let s = self.slot(slot)?;
-        if s.state()?.0 != SlotState::Live {
+    /// To be called by who has seen its pidfd end. Others may have cleaned up after it in the meantime, and the slot may be a living process's: so this says only of
+    /// whom it speaks, and the rest is done by the cleaner, under whose lock no slot is given to another.
+    pub fn slot_is_dead(&self, id: SlotId) -> Result<(), Error> {
+        let s = self.slot(id.index)?;
+        crash::moment();
+        if !s.mark_gone(id.generation) {
             return Ok(());
         }
-        s.mark_gone();
-        // Whatever the life word says: the list of the thread that had it may have been lost alone, and who cleans up needs it.
-        self.collection().lock.mark_dead(slot);
+        crash::moment();
+        // Whatever the life word says: the list of the thread that had it may have been lost alone, and the cleaner needs it. As long as the slot is that
+        // process's, no other has named itself by it.
+        self.collection().lock.mark_dead_if(id.index, || s.state().is_ok_and(|now| now == (SlotState::Live, id.generation)));
         if !s.life.owner_died() {
-            // Also what it had no handle of any more, and so is not looked at by who cleans up: a guard may be forgotten.
-            for index in 0..self.objects_high() as u32 {
-                if let Some(object) = self.object(index)? {
-                    (self.kind_of(index)?.slot_died)(self, object, slot)?;
-                }
-            }
-            s.life.mark_dead(slot);
+            self.collect()?;
         }
         Ok(())
     }
@@ -179,8 +176,8 @@ impl Arena {
         Ok(match s.state()?.0 {
             SlotState::Free => Condition::Fine,
             // Who is dying still has what it has.
-            SlotState::Live if s.life.owner_died() && !self.is_gone(slot, s) => Condition::Fine,
-            SlotState::Live if s.life.owner_died() => Condition::Dead,
+            SlotState::Live if s.is_dead() && !self.is_gone(slot, s) => Condition::Fine,
+            SlotState::Live if s.is_dead() => Condition::Dead,
             SlotState::Live if slot != 0 && !s.is_detached() && self.parent_gone(s)? => Condition::Orphan,
             SlotState::Reserved if self.reserver_gone(s)? => Condition::Dead,
             _ => Condition::Fine,
@@ -204,6 +201,9 @@ impl Arena {
         if state == SlotState::Reserved {
             self.abandon_slot(slot, generation)?;
             return Ok(());
+        }
+        if !s.life.owner_died() {
+            self.mark_what_the_kernel_did_not(slot)?;
         }
         self.inherit_losses(SlotId { index: slot, generation });
         // The kernel has woken one of those who sleep until its death, and that one may have died as well.
@@ -271,6 +271,18 @@ impl Arena {
         }
         self.objects.repair(&self.memory)?;
         self.blocks.repair(&self.memory)
+    }
+
+    /// Of a process that is gone though its life word says nothing: its list was lost. Also what it had no handle of any more, and so is not looked at
+    /// otherwise: a guard may be forgotten. The life word last: who finds it marked finds the rest marked.
+    fn mark_what_the_kernel_did_not(&self, slot: u32) -> Result<(), Error> {
+        for index in 0..self.objects_high() as u32 {
+            if let Some(object) = self.object(index)? {
+                (self.kind_of(index)?.slot_died)(self, object, slot)?;
+            }
+        }
+        self.slot(slot)?.life.mark_dead(slot);
+        Ok(())
     }
 
     fn free_blocks_of(&self, slot: u32, keep_last_will: bool) -> Result<(), Error> {

@@ -3,7 +3,7 @@
 //! | it is | that says | since when | what others may do |
 //! |---|---|---|---|
 //! | dead | its life word, marked by the kernel | the keeper thread has ended: others may still run an instruction, and hold what they had locked | tell who waits for it |
-//! | gone | its byte of the arena, free again ([`presence`]); or a pidfd, to who has one (`GONE`) | no thread is left, and no robust list to walk | clean up after it, and free what it had reserved |
+//! | gone | its byte of the arena, free again ([`presence`]); or a pidfd, to who has one ([`Arena::slot_is_dead`]) | no thread is left, and no robust list to walk | clean up after it, and free what it had reserved |
 //!
 //! Nobody need have a pidfd, and a pid may be another's by now: the byte tells everybody. A process that calls exec gives it up as well, when all of its other threads are gone.
 //! A process that could not lock its byte, or has closed the arena's descriptor, is gone when it is dead; so is any, to a process that has closed it.

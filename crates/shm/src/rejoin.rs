@@ -6,7 +6,7 @@
 //!
 //! | killed | left behind | who repairs |
 //! |---|---|---|
-//! | having locked `life` of a free slot | its mark, which the next owner takes over | nobody need |
+//! | having locked `life` of a free slot, or of one that was free a moment ago | its mark, which the next owner takes over; that of who has died there | nobody need |
 //! | with the slot reserved | a slot reserved by itself, `life` marked | the next collection frees it |
 //! | with the slot live, before the last bit | a dead process that held a part | the next collection |
 //! | with the collector's lock | `OWNER_DIED` | the next collection takes it |
@@ -20,9 +20,10 @@ use crate::hands;
 use crate::holds::Table;
 use crate::layout::{PAGE, SLOT_SIZE};
 use crate::objects::ObjectState;
-use crate::raw::Who;
+use crate::raw::{Acquired, Who};
 use crate::roster::{Slot, SlotState};
-use multiproc_sys::{crash, robust};
+use multiproc_sys::crash;
+use multiproc_sys::robust::{self, Thread};
 use std::sync::atomic::{Ordering, fence};
 
 impl Arena {
@@ -55,18 +56,12 @@ impl Arena {
             }
             let slot = self.slot(index)?;
             let (state, generation) = slot.state()?;
-            let who = Who::new(thread, Who::process(index, std::process::id()));
-            if state != SlotState::Free || slot.life.try_lock(who).is_err() {
-                continue;
-            }
-            crash::point("rejoin.life");
-            self.raise_slots_high(index);
-            if !slot.reserve(generation, index, generation) {
-                slot.life.unlock(thread);
+            let id = SlotId { index, generation };
+            crash::moment();
+            if state != SlotState::Free || !self.reserve_for_itself(slot, id, thread) {
                 continue;
             }
             crash::point("rejoin.reserved");
-            let id = SlotId { index, generation };
             if let Err(e) = self.go_live_after_fork(slot, id, parent) {
                 slot.change((SlotState::Reserved, generation), (SlotState::Free, generation.wrapping_add(1)));
                 slot.life.unlock(thread);
@@ -80,6 +75,21 @@ impl Arena {
             return Ok(());
         }
         Err(Error::Full(&"processes"))
+    }
+
+    /// Takes the life word and then the slot, which was free when it was looked at; false when that is another's by now.
+    fn reserve_for_itself(&self, slot: &Slot, SlotId { index, generation }: SlotId, thread: Thread) -> bool {
+        let Ok(found) = slot.life.try_lock(Who::new(thread, Who::process(index, std::process::id()))) else { return false };
+        crash::point("rejoin.life");
+        self.raise_slots_high(index);
+        let reserved = slot.reserve(generation, index, generation);
+        match (reserved, found) {
+            (true, _) => {}
+            (false, Acquired::Clean) => slot.life.unlock(thread),
+            // Who has had it since is dead already, which this word alone says.
+            (false, Acquired::OwnerDied) => slot.life.unlock_inconsistent(thread),
+        }
+        reserved
     }
 
     fn go_live_after_fork(&self, slot: &Slot, id: SlotId, parent: SlotId) -> Result<(), Error> {
@@ -169,5 +179,30 @@ impl Arena {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Options;
+    use std::thread;
+
+    #[test]
+    fn who_comes_late_to_a_slot_leaves_the_mark_of_who_has_died_there() {
+        let arena = Arena::create(&Options { size: 16 << 20, ..Options::new(0, &[]) }).unwrap();
+        let seen = arena.reserve_slot().unwrap();
+        let slot = arena.slot(seen.index).unwrap();
+        // A process with this slot, whose keeper ends.
+        let lives = || {
+            assert_eq!(slot.life.try_lock(arena.who().unwrap()), Ok(Acquired::Clean));
+            assert!(slot.change((SlotState::Reserved, seen.generation), (SlotState::Live, seen.generation)));
+        };
+        thread::scope(|scope| scope.spawn(lives).join().unwrap());
+        while !slot.is_dead() {
+            thread::yield_now();
+        }
+        assert!(!arena.reserve_for_itself(slot, seen, robust::current().unwrap()));
+        assert!(slot.is_dead() && slot.life.owner_died());
     }
 }

@@ -6,6 +6,7 @@
 //! | state `Reserved` | a child is being started; the word names its parent's slot and the end of that slot's generation | its parent by CAS from `Free` | the cleaner of the parent frees it; the child then cannot go live and leaves |
 //! | state `Reserved` by itself | a process that a plain fork made takes the slot; it has `life` already | that process by CAS from `Free` | `life` tells; the cleaner frees it |
 //! | state `Live` | the process takes part | the child by CAS from `Reserved` | `life` tells |
+//! | state `Live` and gone | somebody has seen the end of the process by its pidfd | who has, by CAS from `Live` of the same generation: the slot may be another's by then | as it is |
 //! | `life` | held by the process's keeper thread as long as it lives | keeper | the kernel marks it: the slot is dead |
 //! | `args` | block with what to run | parent, before the start | freed with the slot |
 //! | `result` | block with the return value; its store is the commit | child | not returned |
@@ -18,7 +19,6 @@
 //! | `keeper` | thread id of the keeper, 0 until it can be rung | keeper | of a dead thread |
 //! | flag `CLEANED` | everything but the slot itself has been taken back | cleaner, last | done again, which is harmless |
 //! | flag `ATTENDED` | a byte of the arena is locked as long as a thread of the process is left: see [`crate::gone`] | that process, before it is live | as it is |
-//! | flag `GONE` | somebody has seen the end of the process by its pidfd | who has | as it is |
 //! | `bits_high` | hold bits of objects at or above this index have never been set | that process, before it sets one | as it is |
 //! | `hands` | queue and item that a thread has taken and not yet handed to its caller | that thread, around the commit of a get | reported as lost, if the commit came |
 //! | `notes` | what its threads wait for: see [`crate::notes`] | those threads | see there |
@@ -95,12 +95,12 @@ const DETACHED: u32 = 4;
 const CONFIRMED: u32 = 8;
 const FORKED: u32 = 16;
 const ATTENDED: u32 = 32;
-const GONE: u32 = 64;
 
-// tag:8 | of a reserved slot, its parent's slot:12 and the end of that slot's generation:12 | generation:32.
+// tag:8 | of a reserved slot, its parent's slot:12 and the end of that slot's generation:12; of a live one, 23 bits of nothing and whether its process is seen gone | generation:32.
 const PARENT_SHIFT: u32 = 44;
 const PARENT_GENERATION_SHIFT: u32 = 32;
 const TWELVE: u32 = 0xfff;
+const SEEN_GONE: u64 = 1 << 32;
 
 fn state_word(state: SlotState, generation: u32) -> u64 {
     (state as u64) << 56 | u64::from(generation)
@@ -127,13 +127,9 @@ impl Slot {
 
     /// One step of the slot's life; the loser of a race gets false.
     pub fn change(&self, from: (SlotState, u32), to: (SlotState, u32)) -> bool {
-        // Relaxed: who has reserved the slot, and so this part of the word, does not change while it is reserved.
-        let parent = match from.0 {
-            SlotState::Reserved => self.state.load(Ordering::Relaxed) & parent_bits(TWELVE, TWELVE),
-            _ => 0,
-        };
-        let (from, to) = (state_word(from.0, from.1) | parent, state_word(to.0, to.1));
-        self.state.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire).is_ok()
+        let (from, to) = (state_word(from.0, from.1), state_word(to.0, to.1));
+        let step = |now: u64| (now & !parent_bits(TWELVE, TWELVE) == from).then_some(to);
+        self.state.fetch_update(Ordering::AcqRel, Ordering::Acquire, step).is_ok()
     }
 
     /// Reserves a free slot for a child of the process in `parent`, whose slot has that generation.
@@ -166,7 +162,7 @@ impl Slot {
 
     /// Whether the slot's process took part and is dead.
     pub fn is_dead(&self) -> bool {
-        matches!(self.state(), Ok((SlotState::Live, _))) && self.life.owner_died()
+        matches!(self.state(), Ok((SlotState::Live, _))) && (self.life.owner_died() || self.is_seen_gone())
     }
 
     /// The parent needs the slot of its dead child no more.
@@ -226,12 +222,17 @@ impl Slot {
         self.flags.load(Ordering::Acquire) & ATTENDED != 0
     }
 
-    pub(crate) fn mark_gone(&self) {
-        self.flags.fetch_or(GONE, Ordering::Release);
+    /// Somebody has seen the end of the process that has the slot with this generation; false if it is another's by now.
+    pub(crate) fn mark_gone(&self, generation: u32) -> bool {
+        let live = state_word(SlotState::Live, generation);
+        let gone = |now: u64| (now & !SEEN_GONE == live).then_some(live | SEEN_GONE);
+        self.state.fetch_update(Ordering::AcqRel, Ordering::Acquire, gone).is_ok()
     }
 
+    /// Whether somebody has seen the end of the process that has the slot.
     pub(crate) fn is_seen_gone(&self) -> bool {
-        self.flags.load(Ordering::Acquire) & GONE != 0
+        let word = self.state.load(Ordering::Acquire);
+        word >> 56 == SlotState::Live as u64 && word & SEEN_GONE != 0
     }
 
     pub(crate) fn is_released(&self) -> bool {

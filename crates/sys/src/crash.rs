@@ -3,6 +3,7 @@
 //! Each protocol calls [`point`] between any two steps that another process could see apart. Without the
 //! feature `crash-points` the call is empty. With it, a test arms the calling thread: at the k-th point from
 //! there, or at the k-th pass of one named point, the process ends as by `kill -9`, with whatever it held.
+//! Or all threads of a process dawdle there now and then, as where the kernel gives the core to others for a while: what one has looked at is then old when it acts on it.
 //! What is passed and died at is noted where the tests ask for it (`notes`).
 
 /// Whether crash points are compiled in; benchmarks assert that they are not.
@@ -15,6 +16,13 @@ pub fn point(id: &'static str) {
     armed::pass(id);
     #[cfg(not(feature = "crash-points"))]
     let _ = id;
+}
+
+/// A place at which a death says nothing new, but where being slow may.
+#[inline(always)]
+pub fn moment() {
+    #[cfg(feature = "crash-points")]
+    armed::dawdle_now_and_then();
 }
 
 /// The calling thread does part of the work of the one that started it: what `arm_next_thread` asked for is meant for it.
@@ -32,7 +40,7 @@ pub fn sliced() {
 }
 
 #[cfg(feature = "crash-points")]
-pub use armed::{arm_at, arm_next_thread, arm_signal, arm_step, disarm, named, passed};
+pub use armed::{arm_at, arm_next_thread, arm_signal, arm_step, dawdle, disarm, named, passed};
 
 #[cfg(feature = "crash-points")]
 mod notes;
@@ -43,7 +51,14 @@ pub use notes::note;
 mod armed {
     use nix::sys::signal::{Signal, raise};
     use std::cell::Cell;
-    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::hash::{BuildHasher, RandomState};
+    use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+    use std::thread;
+    use std::time::Duration;
+
+    /// Of 65,536 passes so many are slow; and how slow, in microseconds.
+    static SLOW: AtomicU32 = AtomicU32::new(0);
+    static PAUSE: AtomicU32 = AtomicU32::new(0);
 
     static NEXT_THREAD: AtomicU64 = AtomicU64::new(0);
 
@@ -53,6 +68,8 @@ mod armed {
         /// The hash of the one point that counts; 0: all do.
         static ONLY: Cell<u32> = const { Cell::new(0) };
         static SIGNAL: Cell<Option<Signal>> = const { Cell::new(None) };
+        /// Xorshift, 0 before its first draw; after a fork both go on with the same numbers, at other places.
+        static DRAWN: Cell<u64> = const { Cell::new(0) };
     }
 
     /// Of an id; never 0.
@@ -113,7 +130,39 @@ mod armed {
         PASSED.get()
     }
 
+    /// From now on each thread of this process, and of those that it forks, sleeps at `slow` of 65,536 points, up to `pause` microseconds.
+    pub fn dawdle(slow: u32, pause: u32) {
+        PAUSE.store(pause, Ordering::Relaxed);
+        SLOW.store(slow, Ordering::Relaxed);
+    }
+
+    fn draw() -> u64 {
+        let mut x = DRAWN.get();
+        if x == 0 {
+            x = RandomState::new().hash_one(0) | 1;
+        }
+        x ^= x << 13;
+        x ^= x >> 7;
+        x ^= x << 17;
+        DRAWN.set(x);
+        x.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    #[inline]
+    pub(super) fn dawdle_now_and_then() {
+        let slow = SLOW.load(Ordering::Relaxed);
+        if slow == 0 {
+            return;
+        }
+        let drawn = draw();
+        if (drawn & 0xffff) < u64::from(slow) {
+            let pause = (drawn >> 32) % u64::from(PAUSE.load(Ordering::Relaxed).max(1));
+            thread::sleep(Duration::from_micros(pause));
+        }
+    }
+
     pub(super) fn pass(id: &'static str) {
+        dawdle_now_and_then();
         let left = STEPS_LEFT.get();
         if left == u64::MAX {
             return;

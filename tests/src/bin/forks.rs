@@ -4,6 +4,9 @@ use multiproc::{
     AcquireError, Atomic, Event, Lock, LockError, Process, Queue, Semaphore, SharedVec, ShmError, Value, after_fork_child,
     testing,
 };
+use multiproc_shm::Arena;
+use multiproc_shm::arena::SlotId;
+use multiproc_shm::roster::SlotState;
 use multiproc_tests::eventually;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::SeqCst;
@@ -38,6 +41,7 @@ fn main() {
         "refused" => refused(),
         "panics" => panics(),
         "many" => many(),
+        "successor" => successor(),
         #[cfg(feature = "crash-points")]
         "steps" => steps(),
         other => panic!("no scene {other}"),
@@ -469,6 +473,40 @@ fn panics() {
         Err(multiproc::ProcessError::Signaled { signal, .. }) => say(signal),
         other => say(format_args!("{other:?}")),
     }
+}
+
+/// Who has seen a process end may say so late, when its slot is another's: that one lives on, and has what it has.
+fn successor() {
+    let (arena, lock, ready) = (Arena::of_the_tree().unwrap(), Lock::ignoring_death().unwrap(), Atomic::new(0u64).unwrap());
+    // Each holds the lock and tells its slot.
+    let start = || {
+        let pid = forked(|| {
+            join();
+            let _guard = lock.lock().unwrap();
+            let SlotId { index, generation } = arena.my_id();
+            ready.set(u64::from(index) << 32 | u64::from(generation));
+            for_ever();
+            0
+        });
+        eventually(|| ready.get() != 0);
+        let id = ready.swap(0, SeqCst);
+        (pid, SlotId { index: (id >> 32) as u32, generation: id as u32 })
+    };
+    let (pid, first) = start();
+    kill(pid);
+    assert_eq!(end_of(pid), -9);
+    drop(lock.lock().unwrap());
+    eventually(|| arena.slot(first.index).unwrap().state().unwrap().0 == SlotState::Free);
+    let (pid, second) = start();
+    assert!(second.index == first.index && second.generation != first.generation, "{first:?} {second:?}");
+    arena.slot_is_dead(first).unwrap();
+    testing::collect().unwrap();
+    assert!(arena.is_live(second).unwrap() && lock.is_locked());
+    assert!(matches!(lock.try_lock(), Err(LockError::WouldBlock)), "{lock:?}");
+    kill(pid);
+    assert_eq!(end_of(pid), -9);
+    drop(lock.lock().unwrap());
+    say("lives on");
 }
 
 /// Many children by fork, one after the other and together, each killed or not: nothing is left.

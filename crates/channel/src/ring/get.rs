@@ -43,7 +43,10 @@ impl Ring {
     #[inline]
     pub(crate) fn get_usual(&self, who: Who, into: &mut [u64]) -> Usual<(usize, InHand)> {
         let Some(bytes) = self.place.get() else { return Usual::Not };
-        let note = |seq| self.note_in_hand(seq, 1);
+        let note = |seq| {
+            self.note_in_hand(seq, 1);
+            self.in_hand()
+        };
         self.cell.get_usual(who, self.arena(), *bytes, into, note, || self.tell_joiners(who))
     }
 

@@ -42,14 +42,14 @@ impl Hand {
     }
 }
 
-/// Where it stands what this thread has in hand.
-#[derive(Clone, Copy, Debug)]
+/// What this thread has in hand reaches its caller when this is dropped, also by a panic of what decodes it: of that its caller hears as of an error.
+#[derive(Debug)]
+#[must_use = "what is in hand would have been handed over before it is taken"]
 pub(crate) struct InHand(&'static AtomicU64);
 
-impl InHand {
-    /// What was in hand has reached its caller.
+impl Drop for InHand {
     #[inline]
-    pub(crate) fn hand_over(self) {
+    fn drop(&mut self) {
         self.0.store(0, Ordering::Relaxed);
     }
 }
@@ -57,11 +57,9 @@ impl InHand {
 impl Ring {
     /// Notes that `count` items from `seq` on are about to be in hand.
     #[inline]
-    pub(crate) fn note_in_hand(&self, seq: u32, count: u32) -> InHand {
+    pub(crate) fn note_in_hand(&self, seq: u32, count: u32) {
         let hand = Hand { queue: self.index(), seq, count, returned: false };
-        let note = self.hand();
-        note.store(hand.to_word(), Ordering::Relaxed);
-        InHand(note)
+        self.hand().store(hand.to_word(), Ordering::Relaxed);
     }
 
     /// Notes that a message which had been leased before is in hand. It is lost with this process from when its lease is acknowledged.
@@ -70,10 +68,10 @@ impl Ring {
         self.hand().store(hand.to_word(), Ordering::Relaxed);
     }
 
-    /// What was in hand has reached its caller.
+    /// What is to be handed over. Made before all that a getter drops before: a death until then is a message lost.
     #[inline]
-    pub(crate) fn hand_over(&self) {
-        InHand(self.hand()).hand_over();
+    pub(crate) fn in_hand(&self) -> InHand {
+        InHand(self.hand())
     }
 
     /// Takes back the notes of whoever died with items in hand that are still in the ring, and will be somebody else's.
@@ -81,13 +79,15 @@ impl Ring {
         let first = self.head().seq();
         for slot in 0..self.arena().slots_high() {
             for word in &self.arena().slot(slot)?.hands {
-                let Some(hand) = Hand::from_word(word.load(Ordering::Relaxed)) else { continue };
+                let noted = word.load(Ordering::Relaxed);
+                let Some(hand) = Hand::from_word(noted) else { continue };
                 let taken = age(first, hand.seq);
                 // Only the dead owner can have noted an item that is not taken.
                 if hand.queue == self.index() && !hand.returned && taken < hand.count {
                     let left = if taken == 0 { 0 } else { Hand { count: taken, ..hand }.to_word() };
-                    // Before the next commit, with whose Release it pairs: who sees the head past the item sees no note of it.
-                    word.store(left, Ordering::Relaxed);
+                    // Before the next commit, with whose Release it pairs: who sees the head past the item sees no note of it. Not a store: the dead may be cleaned up
+                    // after meanwhile, and the word be of a process that has something of another queue in hand.
+                    let _ = word.compare_exchange(noted, left, Ordering::Relaxed, Ordering::Relaxed);
                 }
             }
         }

@@ -388,6 +388,11 @@ impl RawLock {
     /// To be called only when the process of that slot is known to be dead. An owner word that is left over from that process while another
     /// thread has just taken the lock names another TID than the word; then the lock is marked only if that thread does not exist.
     pub fn mark_dead(&self, slot: u32) {
+        self.mark_dead_if(slot, || true);
+    }
+
+    /// As [`mark_dead`](RawLock::mark_dead), if `still` is true after it has been seen who has the lock: that the slot is the dead process's still.
+    pub fn mark_dead_if(&self, slot: u32, still: impl FnOnce() -> bool) {
         // Acquire pairs with the Release in `unlock`: whoever has the word, the owner word is at least as new as what its predecessor left.
         let seen = self.word.load(Ordering::Acquire);
         let owner = self.owner.load(Ordering::Relaxed);
@@ -397,7 +402,7 @@ impl RawLock {
             // The dead had freed it and owed a wake, of which the kernel did not know if it died in a signal handler.
             futex::wake(&self.word, 1);
         }
-        if tid == 0 || !(named || robust::is_gone(tid)) {
+        if tid == 0 || !(named || robust::is_gone(tid)) || !still() {
             return;
         }
         let marked = WAITERS | OWNER_DIED;

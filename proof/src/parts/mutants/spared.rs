@@ -54,7 +54,6 @@ pub const ALL: &[(&str, &[Spared])] = &[
     ("notes.rs", &[("`since`", "for reports"), ("`unnoted`", "for reports")]),
     ("objects.rs", &[("`block`, `kind`, `type_hash`", "constants while others see them")]),
     ("wait_word.rs", &[("0 | nobody has watched yet", "nobody's")]),
-    ("rejoin.rs", &[("having locked `life` of a free slot", "the next owner finds its mark and thinks nothing of it")]),
     (
         "roster.rs",
         &[
@@ -62,7 +61,6 @@ pub const ALL: &[(&str, &[Spared])] = &[
             ("`last_words`", "a text for people, in a block like any other of the slot"),
             ("flag `DETACHED`", "either end is right"),
             ("`keeper`", "a thread that is rung in vain"),
-            ("flag `GONE`", "as true as before"),
             ("`started`", "for reports"),
             (
                 "`pid`, name, `parent` with its generation",

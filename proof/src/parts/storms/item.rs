@@ -122,11 +122,12 @@ impl<'de> Deserialize<'de> for Item {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Item, D::Error> {
         let (id, from, Owned(pad), handle) = <(u64, u32, Owned, Option<Atomic<u64>>)>::deserialize(d)?;
         linger(id);
-        if let Some(me) = me() {
-            me.may_panic();
-        }
         if let Some(page) = page() {
             page.item(id).fetch_add(DECODED, Ordering::Relaxed);
+        }
+        // Its getter hears of it, so it is not lost.
+        if let Some(me) = me() {
+            me.may_panic();
         }
         Ok(Item { id, from, pad, handle })
     }

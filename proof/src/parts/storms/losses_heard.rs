@@ -2,7 +2,6 @@
 
 use super::page::Page;
 use std::sync::OnceLock;
-use std::sync::atomic::Ordering;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
@@ -32,14 +31,17 @@ struct Ear;
 /// Fields of an event on lost messages.
 #[derive(Default)]
 struct Loss {
+    seq: u64,
     count: u64,
     is_loss: bool,
 }
 
 impl Visit for Loss {
     fn record_u64(&mut self, field: &Field, value: u64) {
-        if field.name() == "count" {
-            self.count = value;
+        match field.name() {
+            "seq" => self.seq = value,
+            "count" => self.count = value,
+            _ => {}
         }
     }
 
@@ -68,7 +70,7 @@ impl Subscriber for Ear {
         let mut loss = Loss::default();
         event.record(&mut loss);
         if let (true, Some(page)) = (loss.is_loss, page()) {
-            page.told.0.fetch_add(loss.count, Ordering::Relaxed);
+            page.tell(loss.seq, loss.count);
         }
     }
 }

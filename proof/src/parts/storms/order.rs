@@ -1,5 +1,6 @@
 //! What one storm is to do, as it is told to its process on the command line.
 
+use super::victim::Place;
 use std::fmt;
 use std::time::Duration;
 
@@ -22,6 +23,8 @@ pub struct Order {
     pub round: u64,
     /// How many times half a second without progress is a stall.
     pub patience: u32,
+    /// At so many of 65,536 steps of multiproc's everybody is slow; needs the feature `crash-points`.
+    pub dawdle: u64,
 }
 
 impl Order {
@@ -38,12 +41,18 @@ impl Order {
             first: 50,
             round: 1000,
             patience: 1,
+            dawdle: 0,
         }
     }
 
     /// Processes of a round: 4 to 32.
     pub fn seats(&self, round: u64) -> usize {
         [8, 4, 16, 32][round as usize % 4]
+    }
+
+    /// How its victims are scheduled.
+    pub fn place(&self) -> Place {
+        Place { idle: self.idle, dawdle: self.dawdle }
     }
 
     /// A limit of time for what always comes, where an idle process may have to wait long for a core.
@@ -74,6 +83,7 @@ impl Order {
                 "first" => order.first = number()?,
                 "round" => order.round = number()?,
                 "patience" => order.patience = number()? as u32,
+                "dawdle" => order.dawdle = number()?,
                 _ => return None,
             }
         }
@@ -83,12 +93,12 @@ impl Order {
 
 impl fmt::Display for Order {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Order { scene, seed, kills, one_core, idle, stops, by_spawn, pause_us, first, round, patience } = self;
+        let Order { scene, seed, kills, one_core, idle, stops, by_spawn, pause_us, first, round, patience, dawdle } = self;
         let [one_core, idle, stops] = [one_core, idle, stops].map(|&b| u64::from(b));
         write!(
             f,
             "scene={scene} seed={seed} kills={kills} one-core={one_core} idle={idle} stops={stops} by-spawn={by_spawn} pause={pause_us} \
-             first={first} round={round} patience={patience}"
+             first={first} round={round} patience={patience} dawdle={dawdle}"
         )
     }
 }
@@ -99,7 +109,7 @@ mod tests {
 
     #[test]
     fn orders_survive_the_command_line() {
-        let order = Order { idle: true, patience: 3, ..Order::new("get", 7, 100) };
+        let order = Order { idle: true, patience: 3, dawdle: 9, ..Order::new("get", 7, 100) };
         assert_eq!(Order::parse(&order.to_string()), Some(order));
     }
 }

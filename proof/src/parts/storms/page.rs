@@ -56,8 +56,10 @@ const TEXT: usize = 512;
 #[repr(C, align(64))]
 pub struct Page {
     pub next: Word,
-    /// `tracing` events on lost messages, the messages they tell of.
+    /// Messages that `tracing` events on lost ones tell of.
     pub told: Word,
+    /// A bit for each message of the scene's one queue that was told of.
+    told_of: [AtomicU32; ITEMS as usize / 32],
     complained: AtomicU32,
     text: [AtomicU32; TEXT],
     pub words: [Word; WORDS],
@@ -124,8 +126,18 @@ impl Page {
         }
         self.next.0.store(0, Ordering::Relaxed);
         self.told.0.store(0, Ordering::Relaxed);
+        self.told_of.iter().for_each(|word| word.store(0, Ordering::Relaxed));
         self.words.iter().for_each(|word| word.0.store(0, Ordering::Relaxed));
         self.last.iter().flatten().for_each(|word| word.store(0, Ordering::Relaxed));
+    }
+
+    /// `count` messages from number `seq` on were told of as lost. Who dies over the telling leaves it to another: told of again, they count once.
+    pub fn tell(&self, seq: u64, count: u64) {
+        for n in (seq..seq + count).map(|n| n % ITEMS) {
+            let bit = 1 << (n % 32);
+            let before = self.told_of[n as usize / 32].fetch_or(bit, Ordering::Relaxed);
+            self.told.0.fetch_add(u64::from(before & bit == 0), Ordering::Relaxed);
+        }
     }
 
     /// Says that a promise is broken; the first to say so is heard.

@@ -32,12 +32,12 @@ fn outcome_of(id: u64) -> u64 {
 }
 
 /// What a worker does first.
-fn begin(path: String, idle: bool) {
+fn begin(path: String, place: Place) {
     victim::no_core_dumps();
     std::panic::set_hook(Box::new(|_| {}));
     losses_heard::listen(&path);
     let pid = std::process::id();
-    victim::take_place(Place { idle }, pid as usize);
+    victim::take_place(place, pid as usize);
     if let Some(page) = losses_heard::page() {
         let row = row(page, pid);
         row.inside.store(0, Ordering::Relaxed);
@@ -145,7 +145,8 @@ const EARLY: u32 = 8;
 
 impl Play<'_> {
     fn run(mut self, workers: usize, path: &str) -> Result<(), String> {
-        let pool = Pool::builder().workers(workers).retries(self.retries).initializer((path.to_owned(), self.order.idle), begin);
+        let pool =
+            Pool::builder().workers(workers).retries(self.retries).initializer((path.to_owned(), self.order.place()), begin);
         let pool = pool.only_if(|e| matches!(e, TaskError::WorkerDied { .. })).build().map_err(|e| e.to_string())?;
         println!("running");
         let mut waiting: VecDeque<Waiting> = VecDeque::new();

@@ -7,7 +7,7 @@ use super::order::Order;
 use super::page::{ITEMS, OPS, Page, SEATS, STARTING};
 use super::report::{self, Report};
 use super::scene::{Death, End, Scene};
-use super::victim::{self, Hog, Place, Stable, Victim, Way};
+use super::victim::{self, Hog, Stable, Victim, Way};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -62,6 +62,7 @@ pub fn in_rounds(order: &Order, rounds: impl FnOnce(&Order, &mut Report) -> Resu
     if order.one_core {
         victim::bind(0);
     }
+    victim::dawdle(order.dawdle);
     let mut report = Report::default();
     if let Err(what) = rounds(order, &mut report) {
         report.broken.push(format!("{order}: {what}"));
@@ -79,7 +80,10 @@ fn run_rounds(order: &Order, report: &mut Report) -> Result<(), String> {
     // What is made for the first child of all is no leak, whoever the first of the storm's own is started by.
     let first = multiproc::Process::spawn((), || ()).map_err(|e| e.to_string())?;
     first.join().map_err(|e| e.to_string())?;
-    let mut stable = Stable::new(page, path, Place { idle: order.idle });
+    if order.idle {
+        victim::slow_down_keeper();
+    }
+    let mut stable = Stable::new(page, path, order.place());
     let mut before = None;
     let mut round = 0;
     while report.kills < order.kills {

@@ -6,6 +6,7 @@
 use super::page::{Page, ROWS, Row, STARTING};
 use super::scene::Scene;
 use multiproc::Process;
+use serde::{Deserialize, Serialize};
 use std::os::unix::process::ExitStatusExt;
 use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind};
 use std::process::ExitStatus;
@@ -226,31 +227,61 @@ fn handle(signal: i32, handler: extern "C" fn(i32)) {
 }
 
 /// How its processes are scheduled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Place {
     /// Every other seat has idle priority, on the first core, where a hog runs.
     pub idle: bool,
+    /// As [`Order::dawdle`](super::order::Order::dawdle).
+    pub dawdle: u64,
 }
+
+/// From now on this process and those that it forks are slow at so many of 65,536 steps.
+pub fn dawdle(_slow: u64) {
+    #[cfg(feature = "crash-points")]
+    multiproc::testing::dawdle(_slow as u32, SLOWEST_US);
+}
+
+/// Long enough for another to die, be cleaned up after, and have a successor.
+#[cfg(feature = "crash-points")]
+const SLOWEST_US: u32 = 5000;
 
 /// Binds the calling process to one core.
 pub fn bind(core: usize) {
+    bind_thread(0, core);
+}
+
+/// The same with a thread; 0: the calling one.
+fn bind_thread(tid: i32, core: usize) {
     // SAFETY: a set of bits, all zero.
     let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
     // SAFETY: the core's number is below the size of the set.
     unsafe { libc::CPU_SET(core, &mut set) };
     // SAFETY: the pointer is valid for the call.
-    unsafe { libc::sched_setaffinity(0, size_of_val(&set), &raw const set) };
+    unsafe { libc::sched_setaffinity(tid, size_of_val(&set), &raw const set) };
 }
 
-/// Every other seat's, where it is to be idle.
+/// A thread gets what others leave of the first core; 0: the calling one.
+fn idle_thread(tid: i32) {
+    bind_thread(tid, 0);
+    // SAFETY: all zero is a valid value.
+    let none: libc::sched_param = unsafe { std::mem::zeroed() };
+    // SAFETY: the pointer is valid for the call.
+    unsafe { libc::sched_setscheduler(tid, libc::SCHED_IDLE, &raw const none) };
+}
+
+/// Slow as the place says, and every other seat idle where it says so.
 pub fn take_place(place: Place, seat: usize) {
+    dawdle(place.dawdle);
     if place.idle && seat % 2 == 1 {
-        bind(0);
-        // SAFETY: all zero is a valid value.
-        let none: libc::sched_param = unsafe { std::mem::zeroed() };
-        // SAFETY: the pointer is valid for the call.
-        unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &raw const none) };
+        idle_thread(0);
     }
+}
+
+/// The keeper of this process, its only other thread, is late with all that it does, in the middle as well.
+pub fn slow_down_keeper() {
+    let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    let tids = tasks.filter_map(|task| task.file_name().to_str()?.parse::<u32>().ok());
+    tids.filter(|tid| *tid != std::process::id()).for_each(|tid| idle_thread(tid as i32));
 }
 
 /// Deaths by signal leave no files.
@@ -271,12 +302,12 @@ fn play(scene: &Scene, me: Me, place: Place) {
 }
 
 /// The part of a victim that `Process::spawn` has started.
-fn spawned(scene: Scene, path: String, row: usize, seat: usize, life: u64, idle: bool) {
+fn spawned(scene: Scene, path: String, row: usize, seat: usize, life: u64, place: Place) {
     super::losses_heard::listen(&path);
     let Some(page) = super::losses_heard::page() else { return };
     // Not dropped: a drop is an operation of its own, which its coordinator does.
     let scene: &'static Scene = Box::leak(Box::new(scene));
-    play(scene, Me { page, row, seat, life }, Place { idle });
+    play(scene, Me { page, row, seat, life }, place);
 }
 
 /// A victim, from outside.
@@ -323,7 +354,7 @@ impl Stable {
         words.life.store(self.lives, Ordering::Release);
         let me = Me { page: self.page, row, seat, life: self.lives };
         let (pid, process) = if by_spawn {
-            let args = (scene.clone(), self.path.clone(), row, seat, self.lives, self.place.idle);
+            let args = (scene.clone(), self.path.clone(), row, seat, self.lives, self.place);
             let process = Process::builder().daemon(true).spawn(args, spawned).map_err(|e| format!("a start failed: {e}"))?;
             (process.pid(), Some(process))
         } else {

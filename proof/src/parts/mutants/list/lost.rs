@@ -7,6 +7,8 @@ const COLLECT: &str = "shm/src/collect.rs";
 const QUEUE: &str = "channel/src/ring/kind.rs";
 const PLACES: Test = lost("the_place_of_who_waits_first");
 
+const MARK: &str = "        self.collection().lock.mark_dead_if(id.index, || s.state().is_ok_and(|now| now == (SlotState::Live, id.generation)));\n";
+
 const fn lost(filter: &'static str) -> Test {
     Test::steps("lost_lists", filter)
 }
@@ -16,15 +18,15 @@ pub const ALL: &[Mutant] = &[
         name: "what the dead had no handle of stays locked by it",
         file: COLLECT,
         rows: &[],
-        from: "                    (self.kind_of(index)?.slot_died)(self, object, slot)?;\n",
-        to: "                    let _ = (object, slot);\n",
+        from: "                (self.kind_of(index)?.slot_died)(self, object, slot)?;\n",
+        to: "                let _ = (object, slot);\n",
         by: &[lost("a_lock_without_a_handle")],
     },
     Mutant {
         name: "a life word that the kernel has not marked stands",
         file: COLLECT,
         rows: &[],
-        from: "            s.life.mark_dead(slot);\n",
+        from: "        self.slot(slot)?.life.mark_dead(slot);\n",
         to: "",
         by: &[lost("an_end_of_a_pipe")],
     },
@@ -32,7 +34,7 @@ pub const ALL: &[Mutant] = &[
         name: "the collector's lock stays with who has died",
         file: COLLECT,
         rows: &[],
-        from: "        self.collection().lock.mark_dead(slot);\n",
+        from: MARK,
         to: "",
         by: &[lost("the_collectors_lock")],
     },
@@ -40,8 +42,8 @@ pub const ALL: &[Mutant] = &[
         name: "the collector's lock stays with who has died, unless its keeper's list was lost",
         file: COLLECT,
         rows: &[],
-        from: "        self.collection().lock.mark_dead(slot);\n        if !s.life.owner_died() {\n",
-        to: "        if !s.life.owner_died() {\n            self.collection().lock.mark_dead(slot);\n",
+        from: MARK,
+        to: "        if !s.life.owner_died() {\n            self.collection().lock.mark_dead(id.index);\n        }\n",
         by: &[lost("the_collectors_lock")],
     },
     Mutant {
