@@ -95,13 +95,15 @@ impl<'de> Deserialize<'de> for Bad {
 }
 
 /// Of each of three its caller has heard, whichever way it came.
-fn survives_panics(q: Queue<Bad>, ready: Sender<()>) {
+fn survives_panics(q: Queue<Bad>, ready: Sender<()>) -> () {
     std::panic::set_hook(Box::new(|_| ()));
     assert!(catch_unwind(|| q.get()).is_err());
     thread::scope(|scope| assert!(scope.spawn(|| q.get_many(1)).join().is_err()));
     assert!(catch_unwind(|| q.get()).is_err());
     ready.put(()).unwrap();
-    thread::park();
+    loop {
+        thread::park();
+    }
 }
 
 #[test]

@@ -249,7 +249,7 @@ pub mod testing {
     #[cfg(feature = "crash-points")]
     pub use multiproc_sys::age::born_old;
     #[cfg(feature = "crash-points")]
-    pub use multiproc_sys::crash::{arm_at, arm_next_thread, arm_signal, arm_step, dawdle, disarm, named, note, passed};
+    pub use multiproc_sys::crash::{arm_at, arm_next_thread, arm_signal, arm_step, disarm, named, note, passed};
 
     /// What the tree's arena holds.
     pub fn audit() -> Result<Audit, Error> {

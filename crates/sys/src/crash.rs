@@ -3,7 +3,8 @@
 //! Each protocol calls [`point`] between any two steps that another process could see apart. Without the
 //! feature `crash-points` the call is empty. With it, a test arms the calling thread: at the k-th point from
 //! there, or at the k-th pass of one named point, the process ends as by `kill -9`, with whatever it held.
-//! Or all threads of a process dawdle there now and then, as where the kernel gives the core to others for a while: what one has looked at is then old when it acts on it.
+//! Or all threads of a process dawdle there now and then, as where the kernel gives the core to others for a while: what one has looked at is then old when it acts on it. So do
+//! those of a process with `MULTIPROC_DAWDLE=N:US` in its environment: at N of 65,536 points, for up to US microseconds.
 //! What is passed and died at is noted where the tests ask for it (`notes`).
 
 /// Whether crash points are compiled in; benchmarks assert that they are not.
@@ -40,7 +41,7 @@ pub fn sliced() {
 }
 
 #[cfg(feature = "crash-points")]
-pub use armed::{arm_at, arm_next_thread, arm_signal, arm_step, dawdle, disarm, named, passed};
+pub use armed::{arm_at, arm_next_thread, arm_signal, arm_step, disarm, named, passed};
 
 #[cfg(feature = "crash-points")]
 mod notes;
@@ -56,9 +57,10 @@ mod armed {
     use std::thread;
     use std::time::Duration;
 
-    /// Of 65,536 passes so many are slow; and how slow, in microseconds.
-    static SLOW: AtomicU32 = AtomicU32::new(0);
+    /// Of 65,536 passes so many are slow, [`UNKNOWN`] before the environment was asked; and how slow at most, in microseconds.
+    static SLOW: AtomicU32 = AtomicU32::new(UNKNOWN);
     static PAUSE: AtomicU32 = AtomicU32::new(0);
+    const UNKNOWN: u32 = u32::MAX;
 
     static NEXT_THREAD: AtomicU64 = AtomicU64::new(0);
 
@@ -130,10 +132,14 @@ mod armed {
         PASSED.get()
     }
 
-    /// From now on each thread of this process, and of those that it forks, sleeps at `slow` of 65,536 points, up to `pause` microseconds.
-    pub fn dawdle(slow: u32, pause: u32) {
+    #[cold]
+    fn ask_environment() -> u32 {
+        let asked = std::env::var("MULTIPROC_DAWDLE").unwrap_or_default();
+        let numbers = asked.split_once(':').and_then(|(slow, pause)| Some((slow.parse().ok()?, pause.parse().ok()?)));
+        let (slow, pause): (u32, u32) = numbers.unwrap_or((0, 0));
         PAUSE.store(pause, Ordering::Relaxed);
-        SLOW.store(slow, Ordering::Relaxed);
+        SLOW.store(slow.min(1 << 16), Ordering::Relaxed);
+        slow
     }
 
     fn draw() -> u64 {
@@ -150,10 +156,11 @@ mod armed {
 
     #[inline]
     pub(super) fn dawdle_now_and_then() {
-        let slow = SLOW.load(Ordering::Relaxed);
-        if slow == 0 {
-            return;
-        }
+        let slow = match SLOW.load(Ordering::Relaxed) {
+            0 => return,
+            UNKNOWN => ask_environment(),
+            slow => slow,
+        };
         let drawn = draw();
         if (drawn & 0xffff) < u64::from(slow) {
             let pause = (drawn >> 32) % u64::from(PAUSE.load(Ordering::Relaxed).max(1));

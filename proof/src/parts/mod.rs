@@ -3,6 +3,7 @@
 pub mod ageing;
 mod fuzz;
 mod hostile;
+mod late;
 mod miri;
 mod models;
 mod mutants;
@@ -36,6 +37,7 @@ pub const ALL: &[Part] = &[
     single_step::PART,
     storms::PART,
     storms::leaks::PART,
+    late::PART,
     mutants::PART,
     hostile::PART,
     fuzz::PART,

@@ -116,6 +116,32 @@ impl Census {
     }
 }
 
+/// Time in which the machine went on. Where a sleep takes much longer than it should, the machine stood still, or was others': what nobody could do in that time was no stall.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Awake {
+    lost: Duration,
+}
+
+/// A sleep that takes so much longer is one.
+const LATE: Duration = Duration::from_millis(20);
+
+impl Awake {
+    /// Sleeps, and takes note if that takes too long.
+    pub fn sleep(&mut self, time: Duration) {
+        let begin = Instant::now();
+        std::thread::sleep(time);
+        let late = begin.elapsed().saturating_sub(time);
+        if late > LATE {
+            self.lost += late;
+        }
+    }
+
+    /// The moment, to be compared with others of this clock.
+    pub fn now(&self) -> Instant {
+        Instant::now() - self.lost
+    }
+}
+
 /// How much of the machine others used meanwhile.
 #[derive(Clone, Debug)]
 pub struct Load {

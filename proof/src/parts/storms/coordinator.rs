@@ -16,13 +16,13 @@ const GONE: Duration = Duration::from_secs(1);
 const SLACK_KIB: u64 = 64 << 10;
 
 /// Kills so many coordinators in the middle of a storm.
-pub fn run(times: u64, random: &mut fastrand::Rng, tally: &mut Tally) {
+pub fn run(times: u64, dawdle: u64, random: &mut fastrand::Rng, tally: &mut Tally) {
     const SCENES: [&str; 9] = ["get", "lease", "pipe", "lock", "permits", "barrier", "condition", "event", "pool"];
     let (names, shared) = (segments(), kib("/proc/meminfo", "Shmem"));
     let (mut longest, mut late) = (Duration::ZERO, 0);
     for n in 0..times {
         let scene = SCENES[n as usize % SCENES.len()];
-        let order = Order { by_spawn: 30, ..Order::new(scene, random.u64(..), 1_000_000) };
+        let order = Order { by_spawn: 30, dawdle, ..Order::new(scene, random.u64(..), 1_000_000) };
         match kill_one(&order, random) {
             Ok(took) => {
                 longest = longest.max(took);

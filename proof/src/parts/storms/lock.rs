@@ -133,7 +133,8 @@ impl Locks {
         let reported = word(REPORTED) + news;
         let surely = end.deaths.iter().filter(|d| matches!(d.inside, HOLDING | RHOLDING) && d.way != Way::Panic).count() as u64;
         let recovering = end.inside(&[RECOVERING]);
-        let at_most = end.inside(&[LOCKING, HOLDING, UNLOCKING, RECOVERING, RLOCKING, RHOLDING]);
+        // Who has got one is between two operations before it does something with it.
+        let at_most = end.inside(&[0, LOCKING, HOLDING, UNLOCKING, RECOVERING, RLOCKING, RHOLDING]);
         if surely > reported + recovering || reported > at_most {
             return Err(format!(
                 "{surely} died with a lock and at most {at_most}; {reported} deaths were reported, {recovering} died over it"

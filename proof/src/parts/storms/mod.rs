@@ -4,7 +4,8 @@
 //! [`barrier`], [`condition`], [`event`]), [`storm`] (who kills and counts), [`pool`], [`handover`], then the process that has all of this done by others: [`order`], [`stage`], [`report`],
 //! [`coordinator`]. [`leaks`] is a part of its own.
 //!
-//! `PROOF_STORM=locks` plays that family only, or several with commas between them.
+//! `PROOF_STORM=locks` plays that family only, or several with commas between them. `PROOF_DAWDLE=650` has everybody be slow at so many of 65,536 steps, in a program that is
+//! built with crash points: see [`late`](super::late).
 
 mod barrier;
 mod census;
@@ -66,8 +67,12 @@ const FAMILIES: [Family; 8] = [
 const ON_ONE_CORE: u64 = 10;
 const BESIDE_A_HOG: u64 = 5;
 
+/// What has everybody be slow, and how often.
+pub const DAWDLE_AT: &str = "PROOF_DAWDLE";
+
 /// Half a second is a stall where each process gets its turn within that time; beside a hog one of idle priority may not.
 const PATIENCE_BESIDE_A_HOG: u32 = 10;
+const PATIENCE_WITH_THE_SLOW: u32 = 20;
 
 /// What comes by itself has come by then, on the busiest machine too; how quickly, others judge.
 const EVENTUALLY: Duration = Duration::from_secs(30);
@@ -97,9 +102,14 @@ fn run(plan: &Plan) -> Tally {
     let began = Instant::now();
     let mut all = 0;
     let wanted = std::env::var("PROOF_STORM").ok();
+    let dawdle = std::env::var(DAWDLE_AT).map_or(Some(0), |n| n.parse().ok());
+    let Some(dawdle) = dawdle.filter(|&n| n == 0 || cfg!(feature = "crash-points")) else {
+        tally.broken(format!("{DAWDLE_AT} is a number, for a program that is built with the feature crash-points"));
+        return tally;
+    };
     for (family, scenes) in FAMILIES {
         // Drawn for all of them, so that one that is played alone is the same.
-        let orders: Vec<Order> = scenes.iter().flat_map(|scene| orders(scene, plan, &mut random)).collect();
+        let orders: Vec<Order> = scenes.iter().flat_map(|scene| orders(scene, plan, dawdle, &mut random)).collect();
         if wanted.as_ref().is_none_or(|wanted| wanted.split(',').any(|name| name == family)) {
             all += rage(family, &orders, plan, &mut tally);
         }
@@ -109,22 +119,25 @@ fn run(plan: &Plan) -> Tally {
         tally.check(unknown.is_empty(), || format!("no storms are named {}", unknown.join(", ")));
         tally.skip(format!("only {wanted}"));
     } else {
-        hand_over(plan, &mut random, &mut tally);
-        coordinator::run(plan.count(18, 300), &mut random, &mut tally);
+        if dawdle == 0 {
+            hand_over(plan, &mut random, &mut tally);
+        }
+        coordinator::run(plan.count(18, 300), dawdle, &mut random, &mut tally);
     }
     tally.note(format!("{all} kills in {:.0} s", began.elapsed().as_secs_f64()));
     tally
 }
 
 /// For a scene, with its kills in the short form and in the long one: on two cores, on one, and beside a hog.
-fn orders(&(scene, short, long): &(&str, u64, u64), plan: &Plan, random: &mut fastrand::Rng) -> [Order; 3] {
+fn orders(&(scene, short, long): &(&str, u64, u64), plan: &Plan, dawdle: u64, random: &mut fastrand::Rng) -> [Order; 3] {
     let kills = plan.count(short, long);
     let (one_core, hog) = (kills * ON_ONE_CORE / 100, kills * BESIDE_A_HOG / 100);
     // At least two rounds of each: what is left over is seen from the second on.
-    let of = |kills: u64| Order { first: 50.min(kills / 2), ..Order::new(scene, 0, kills) };
+    let patience = if dawdle > 0 { PATIENCE_WITH_THE_SLOW } else { 1 };
+    let of = |kills: u64| Order { first: 50.min(kills / 2), dawdle, patience, ..Order::new(scene, 0, kills) };
     let plain = Order { seed: random.u64(..), ..of(kills - one_core - hog) };
     let on_one_core = Order { one_core: true, seed: random.u64(..), ..of(one_core) };
-    let beside_a_hog = Order { idle: true, seed: random.u64(..), patience: PATIENCE_BESIDE_A_HOG, ..of(hog) };
+    let beside_a_hog = Order { idle: true, seed: random.u64(..), patience: PATIENCE_BESIDE_A_HOG * patience, ..of(hog) };
     [plain, on_one_core, beside_a_hog]
 }
 
@@ -141,7 +154,12 @@ fn rage(family: &str, orders: &[Order], plan: &Plan, tally: &mut Tally) -> u64 {
         }
         sum.add(&report);
     }
-    add(tally, family, &sum, gap, plan);
+    add(tally, family, &sum, gap);
+    if orders.iter().any(|order| order.dawdle > 0) {
+        // How often somebody dies where, and how long that takes, is as slow as they are.
+        return sum.kills;
+    }
+    aimed_well(tally, family, &sum, plan);
     // Tasks of pools may wait for a worker to be started.
     if family != "pools" {
         let gap = Duration::from_micros(gap.unwrap_or(0));
@@ -158,7 +176,7 @@ fn millis(micros: u64) -> String {
 }
 
 /// `gap`: the longest without progress on two cores that nobody else used.
-fn add(tally: &mut Tally, family: &str, sum: &Report, gap: Option<u64>, plan: &Plan) {
+fn add(tally: &mut Tally, family: &str, sum: &Report, gap: Option<u64>) {
     let (inside, of) = sum.inside_of();
     let percent = inside * 100 / of.max(1);
     let rate = sum.kills as f64 / sum.seconds.max(0.001);
@@ -184,6 +202,12 @@ fn add(tally: &mut Tally, family: &str, sum: &Report, gap: Option<u64>, plan: &P
         eprintln!("BROKEN: {what}");
         tally.broken(what.clone());
     }
+}
+
+/// Enough have died inside of operations, and in each of them.
+fn aimed_well(tally: &mut Tally, family: &str, sum: &Report, plan: &Plan) {
+    let (inside, of) = sum.inside_of();
+    let percent = inside * 100 / of.max(1);
     tally.check(percent >= INSIDE_AT_LEAST, || format!("{family}: only {percent} % died inside an operation"));
     let least = plan.count(1, INSIDE_EACH_IN_THE_LONG_FORM);
     let few = sum.inside.iter().filter(|(name, n)| **n < least && ![STARTING, BETWEEN, BY_ITSELF].contains(&name.as_str()));

@@ -52,7 +52,7 @@ impl Order {
 
     /// How its victims are scheduled.
     pub fn place(&self) -> Place {
-        Place { idle: self.idle, dawdle: self.dawdle }
+        Place { idle: self.idle }
     }
 
     /// A limit of time for what always comes, where an idle process may have to wait long for a core.

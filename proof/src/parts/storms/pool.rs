@@ -1,7 +1,7 @@
 //! Pools: workers die, from outside and in the middle of tasks; each task has one outcome.
 #![allow(unsafe_code)]
 
-use super::census::{Census, Load};
+use super::census::{Awake, Census, Load};
 use super::losses_heard;
 use super::order::Order;
 use super::page::{ITEMS, Page, ROWS, Row};
@@ -152,7 +152,8 @@ impl Play<'_> {
         let mut waiting: VecDeque<Waiting> = VecDeque::new();
         let mut killer = Killer::default();
         let (mut died, mut ended) = (0u64, 0u64);
-        let (mut since, mut next_kill, mut next_end) = (Instant::now(), Instant::now(), 0);
+        let mut awake = Awake::default();
+        let (mut since, mut next_kill, mut next_end) = (awake.now(), Instant::now(), 0);
         while killer.killed + ended < self.kills || !waiting.is_empty() {
             while killer.killed + ended < self.kills && waiting.len() < WINDOW {
                 let Some(id) = self.page.next_item().filter(|&id| id < ITEMS / 10 * 9) else { break };
@@ -179,7 +180,7 @@ impl Play<'_> {
             }
             let (settled, of_dead) = self.settle(&mut waiting)?;
             died += of_dead;
-            let now = Instant::now();
+            let now = awake.now();
             if settled > 0 {
                 since = now;
             } else {
@@ -188,7 +189,7 @@ impl Play<'_> {
                 if self.load.is_stall(gap, self.order.patience) {
                     return Err(format!("no task ends for {gap:?}\n{}", multiproc::dump()));
                 }
-                std::thread::sleep(Duration::from_micros(50));
+                awake.sleep(Duration::from_micros(50));
             }
         }
         self.report.kills += killer.killed + ended;

@@ -5,7 +5,13 @@ use super::report::Report;
 use super::{handover, pool, storm};
 use crate::interrupt;
 use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode, Stdio};
+
+/// What has a process be slow at some of its steps, if it is built with crash points.
+const DAWDLE: &str = "MULTIPROC_DAWDLE";
+/// Long enough for another to die, be cleaned up after, and have a successor.
+const SLOWEST_US: u64 = 5000;
 
 /// Plays it here.
 pub fn play(order: &str) -> ExitCode {
@@ -13,6 +19,11 @@ pub fn play(order: &str) -> ExitCode {
         eprintln!("no order: {order}");
         return ExitCode::from(2);
     };
+    if order.dawdle > 0 && std::env::var_os(DAWDLE).is_none() {
+        // An order that was copied from a report.
+        eprintln!("{}", command(&order).exec());
+        return ExitCode::FAILURE;
+    }
     let report = match order.scene.as_str() {
         "pool" => pool::run(&order),
         "handover" => handover::run(&order),
@@ -27,6 +38,9 @@ pub fn command(order: &Order) -> Command {
     let program = std::env::current_exe().unwrap_or_else(|_| "proof".into());
     let mut command = Command::new(program);
     command.arg("--storm").arg(order.to_string()).stdin(Stdio::null());
+    if order.dawdle > 0 {
+        command.env(DAWDLE, format!("{}:{SLOWEST_US}", order.dawdle));
+    }
     command
 }
 

@@ -1,7 +1,7 @@
 //! The storm: victims of a scene die at random moments and are replaced, thousands of times. It runs in a process of its own, the coordinator of their tree.
 
 use super::EVENTUALLY;
-use super::census::{Census, Load};
+use super::census::{Awake, Census, Load};
 use super::losses_heard;
 use super::order::Order;
 use super::page::{ITEMS, OPS, Page, SEATS, STARTING};
@@ -49,6 +49,7 @@ struct Storm<'a> {
     retired: [u64; SEATS],
     pub report: Report,
     load: Load,
+    awake: Awake,
 }
 
 /// Runs what was ordered.
@@ -62,7 +63,6 @@ pub fn in_rounds(order: &Order, rounds: impl FnOnce(&Order, &mut Report) -> Resu
     if order.one_core {
         victim::bind(0);
     }
-    victim::dawdle(order.dawdle);
     let mut report = Report::default();
     if let Err(what) = rounds(order, &mut report) {
         report.broken.push(format!("{order}: {what}"));
@@ -124,11 +124,26 @@ impl<'a> Storm<'a> {
         // So that it shows in which nobody has died.
         scene.ops().iter().for_each(|op| _ = report.inside.entry((*op).to_owned()).or_default());
         let groups = (0..seats).map(|seat| scene.group(seat)).max().unwrap_or(0) + 1;
-        let nothing = Progress { sum: 0, since: Instant::now() };
+        let awake = Awake::default();
+        let nothing = Progress { sum: 0, since: awake.now() };
         let (progress, of_all) = (vec![nothing; groups], nothing);
         let living = (0..seats).map(|_| None).collect();
         let (dying, deaths) = (Vec::new(), Vec::new());
-        Ok(Storm { order, random, stable, scene, living, dying, deaths, progress, of_all, retired: [0; SEATS], report, load })
+        Ok(Storm {
+            order,
+            random,
+            stable,
+            scene,
+            living,
+            dying,
+            deaths,
+            progress,
+            of_all,
+            retired: [0; SEATS],
+            report,
+            load,
+            awake,
+        })
     }
 
     fn start(&mut self, seat: usize) -> Result<(), String> {
@@ -141,7 +156,7 @@ impl<'a> Storm<'a> {
         for seat in 0..self.living.len() {
             self.start(seat)?;
         }
-        let now = Instant::now();
+        let now = self.awake.now();
         self.progress.iter_mut().chain([&mut self.of_all]).for_each(|p| p.since = now);
         println!("running");
         let mut killed = 0;
@@ -159,7 +174,7 @@ impl<'a> Storm<'a> {
                 if Instant::now() >= until {
                     break;
                 }
-                std::thread::sleep(LOOK);
+                self.awake.sleep(LOOK);
             }
             let way = Way::draw(&mut self.random);
             let page = self.stable.page;
@@ -244,7 +259,7 @@ impl<'a> Storm<'a> {
         for (victim, _) in &self.dying {
             sums[self.scene.group(victim.seat)] += self.stable.page.rows[victim.row].count.load(Ordering::Relaxed);
         }
-        let now = Instant::now();
+        let now = self.awake.now();
         let gap = self.of_all.look(sums.iter().sum(), now);
         self.report.longest_gap_us = self.report.longest_gap_us.max(gap.as_micros() as u64);
         for (group, (progress, sum)) in self.progress.iter_mut().zip(sums).enumerate() {

@@ -231,19 +231,7 @@ fn handle(signal: i32, handler: extern "C" fn(i32)) {
 pub struct Place {
     /// Every other seat has idle priority, on the first core, where a hog runs.
     pub idle: bool,
-    /// As [`Order::dawdle`](super::order::Order::dawdle).
-    pub dawdle: u64,
 }
-
-/// From now on this process and those that it forks are slow at so many of 65,536 steps.
-pub fn dawdle(_slow: u64) {
-    #[cfg(feature = "crash-points")]
-    multiproc::testing::dawdle(_slow as u32, SLOWEST_US);
-}
-
-/// Long enough for another to die, be cleaned up after, and have a successor.
-#[cfg(feature = "crash-points")]
-const SLOWEST_US: u32 = 5000;
 
 /// Binds the calling process to one core.
 pub fn bind(core: usize) {
@@ -269,9 +257,8 @@ fn idle_thread(tid: i32) {
     unsafe { libc::sched_setscheduler(tid, libc::SCHED_IDLE, &raw const none) };
 }
 
-/// Slow as the place says, and every other seat idle where it says so.
+/// Every other seat's, where it is to be idle.
 pub fn take_place(place: Place, seat: usize) {
-    dawdle(place.dawdle);
     if place.idle && seat % 2 == 1 {
         idle_thread(0);
     }
