@@ -140,6 +140,15 @@ struct Killer {
     stopped: Option<(u32, Instant)>,
 }
 
+impl Killer {
+    fn let_go_on(&mut self) {
+        if let Some((pid, _)) = self.stopped.take() {
+            // SAFETY: numbers.
+            unsafe { libc::kill(pid as i32, libc::SIGCONT) };
+        }
+    }
+}
+
 /// After so many in a row that had not begun, only such as have are killed: a pool gives up at several times as many, and says so.
 const EARLY: u32 = 8;
 
@@ -200,6 +209,8 @@ impl Play<'_> {
                 killer.killed
             ));
         }
+        // Nobody joins one that is stopped.
+        killer.let_go_on();
         pool.close();
         let joined = pool.join().map_err(|e| format!("join: {e}"));
         self.look_after(&mut killer, &[]);
@@ -231,9 +242,8 @@ impl Play<'_> {
             };
             *self.report.inside.entry(inside.to_owned()).or_default() += 1;
         }
-        if let Some((pid, _)) = killer.stopped.take_if(|(pid, end)| Instant::now() > *end || !pids.contains(pid)) {
-            // SAFETY: numbers.
-            unsafe { libc::kill(pid as i32, libc::SIGCONT) };
+        if killer.stopped.is_some_and(|(pid, end)| Instant::now() > end || !pids.contains(&pid)) {
+            killer.let_go_on();
         }
     }
 
