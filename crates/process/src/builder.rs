@@ -179,7 +179,13 @@ impl Builder {
         let child = match started {
             Ok(child) => child,
             Err(e) => {
-                let _ = arena.abandon_slot(slot.index, slot.generation);
+                // It may have begun nevertheless, and been killed since.
+                if !arena.abandon_slot(slot.index, slot.generation).unwrap_or(true)
+                    && let Ok(slot) = arena.slot(slot.index)
+                {
+                    slot.release();
+                    let _ = arena.collect();
+                }
                 if announced {
                     let _ = record::withdraw(arena, &references);
                 }

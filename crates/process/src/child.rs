@@ -207,7 +207,10 @@ impl Child {
     pub(crate) fn collect_end(&self, arena: &'static Arena) {
         let evidence = self.pidfd().and_then(|pidfd| pidfd.reap().ok()).unwrap_or(ExitEvidence::Unknown);
         let ended = self.read_slot(arena, evidence);
-        self.state().state = State::Ending(ended);
+        // Under the lock under which `detach` writes there: from here on the slot may become another's.
+        let mut state = self.state();
+        self.let_go_of_slot(arena);
+        state.state = State::Ending(ended);
     }
 
     fn read_slot(&self, arena: &'static Arena, evidence: ExitEvidence) -> Ended {
@@ -227,14 +230,21 @@ impl Child {
             began: state == SlotState::Live,
             value,
         };
-        if state == SlotState::Reserved {
-            slot.release();
-            let _ = arena.abandon_slot(index, generation);
-        } else {
+        if state == SlotState::Live {
             let _ = arena.slot_is_dead(self.slot);
-            slot.release();
         }
         ended
+    }
+
+    fn let_go_of_slot(&self, arena: &'static Arena) {
+        let SlotId { index, generation } = self.slot;
+        if let Ok(slot) = arena.slot(index)
+            && slot.state().is_ok_and(|(_, now)| now == generation)
+        {
+            slot.release();
+            // Unless it never went live, this does nothing.
+            let _ = arena.abandon_slot(index, generation);
+        }
     }
 
     /// Nobody will hear of its end: its descriptor was closed by who did not own it.
@@ -346,12 +356,16 @@ impl Child {
         }
         let ended = || Error::new(Kind::Ended, format!("process {} has ended", self.name));
         let slot = arena.slot(self.slot.index)?;
-        // Not reaped as long as this is there, so its slot is still its own, and its pid.
         let pidfd = self.pidfd().ok_or_else(ended)?;
-        if slot.state()?.1 != self.slot.generation {
-            return Err(ended());
+        crash::moment();
+        {
+            // As long as this lock is held, the slot is not let go of.
+            let progress = self.state();
+            if !matches!(progress.state, State::Running) || slot.state()?.1 != self.slot.generation {
+                return Err(ended());
+            }
+            slot.detach();
         }
-        slot.detach();
         crash::point("detach.flagged");
         loop {
             // SeqCst pairs with the keeper, which stores its id before it looks whether it is detached.
@@ -364,7 +378,7 @@ impl Child {
                 return Err(Error::because(Kind::System, format!("process {} cannot be told that it is detached", self.name), e));
             }
             crash::point("detach.rung");
-            match slot.await_detached(Deadline::after(RING_AGAIN)) {
+            match slot.await_detached(self.slot.generation, Deadline::after(RING_AGAIN)) {
                 Some(true) => break,
                 Some(false) => return Err(ended()),
                 None => {}

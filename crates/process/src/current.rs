@@ -40,16 +40,20 @@ pub fn current_process() -> ProcessInfo {
     ProcessInfo { pid: std::process::id(), name }
 }
 
-/// The process that started this one; `None` in the coordinator.
+/// The process that started this one; `None` in the coordinator, and when that is gone and another has its place, as may be after [`detach`](crate::Process::detach).
 pub fn parent_process() -> Option<ProcessInfo> {
     let arena = tree::existing()?;
     let mine = arena.my_slot();
     if mine == 0 {
         return None;
     }
-    let parent = arena.slot(arena.slot(mine).ok()?.parent.load(Ordering::Relaxed)).ok()?;
+    let mine = arena.slot(mine).ok()?;
+    let parent = arena.slot(mine.parent.load(Ordering::Relaxed)).ok()?;
     let name = Some(parent.name()).filter(|n| !n.is_empty()).unwrap_or_else(|| "MainProcess".into());
-    Some(ProcessInfo { pid: parent.pid.load(Ordering::Relaxed), name })
+    let info = ProcessInfo { pid: parent.pid.load(Ordering::Relaxed), name };
+    // Asked last: the slot of a parent that is gone may be another's.
+    let same = parent.state().is_ok_and(|(_, now)| now == mine.parent_generation.load(Ordering::Relaxed));
+    same.then_some(info)
 }
 
 /// A child of this process, whoever has its [`Process`](crate::Process).

@@ -258,17 +258,21 @@ fn begin_life(arena: &'static Arena, slot: Option<SlotId>) {
                 return None;
             }
         }
-        mine.pid.store(std::process::id(), Ordering::Relaxed);
-        // SeqCst: `heed_detaching` comes after it.
-        mine.keeper.store(bell::thread_id(), Ordering::SeqCst);
-        mine.started.store(now_nanos(), Ordering::Relaxed);
-        // Before the life word: who finds that marked asks for it.
-        arena.attend(arena.my_slot());
+        // The parent of one that comes late has died, and the slot is perhaps another's: nothing is written there before it is this one's.
+        if slot.is_some_and(|slot| mine.state().ok() != Some((SlotState::Reserved, slot.generation))) {
+            return None;
+        }
+        crash::moment();
         // A process that a plain fork made may have it for a moment, on its way to a free slot. Where it is never given back, it has been written over.
         let _ = mine.life.lock_until(arena.who().ok()?, Deadline::after(OTHERS_ON_THEIR_WAY)).ok()?;
         if let Some(SlotId { generation, .. }) = slot {
             mine.change((SlotState::Reserved, generation), (SlotState::Live, generation)).then_some(())?;
         }
+        arena.attend(arena.my_slot());
+        mine.pid.store(std::process::id(), Ordering::Relaxed);
+        mine.started.store(now_nanos(), Ordering::Relaxed);
+        // SeqCst: `heed_detaching` comes after it.
+        mine.keeper.store(bell::thread_id(), Ordering::SeqCst);
         Some(())
     })();
     if done.is_none() {

@@ -610,17 +610,21 @@ impl Arena {
     }
 
     /// Frees an object of which this process alone had handles, the last of which has gone. `forks` is [`Arena::forks`] when it was made: if
-    /// that has risen, a child by fork may have joined with them, and a collection finds out.
-    pub(crate) fn end_own_object(&self, index: u32, generation: u32, forks: u32) -> Result<(), Error> {
+    /// that has risen, a child by fork may have joined with them, and a collection finds out. Whether somebody is collecting, so that the collection has to end it.
+    pub(crate) fn end_own_object(&self, index: u32, generation: u32, forks: u32) -> Result<bool, Error> {
         if self.forks().load(Ordering::Relaxed) != forks || !self.begin_end(index, generation)? {
-            return Ok(());
+            return Ok(false);
         }
         // Pairs with the fence in `register_again`: either this sees the child, or the child sees that the object is dying.
         fence(Ordering::SeqCst);
         if self.forks().load(Ordering::Relaxed) != forks {
-            return self.revive(index, generation);
+            return self.revive(index, generation).map(|()| false);
         }
-        self.finish_end(index, generation)
+        // With the fence in `collect_in_rounds`: either who collects sees that the object is dying, or this sees that somebody collects, whose hooks may have its cell in hand.
+        if self.collection().lock.is_held() {
+            return self.revive(index, generation).map(|()| true);
+        }
+        self.finish_end(index, generation).map(|()| false)
     }
 
     /// Takes back the beginning of an object's end.

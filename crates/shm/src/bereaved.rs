@@ -33,7 +33,8 @@ impl Arena {
                 // Relaxed: stored before the slot became live.
                 let pid = slot.pid.load(Ordering::Relaxed);
                 let detached = slot.is_detached();
-                if dying || self.is_process_of(index, pid) && (detached || !self.has_parent_here(pid)) {
+                // Without a pid it has just begun, and is looked at again.
+                if dying || pid == 0 || self.is_process_of(index, pid) && (detached || !self.has_parent_here(pid)) {
                     all.push(Bereaved { slot: SlotId { index, generation }, pid, detached, dying });
                 }
             }
@@ -60,6 +61,7 @@ impl Arena {
     /// Whether the process in a slot is still the same, and alive.
     pub fn is_live(&self, id: SlotId) -> Result<bool, Error> {
         let slot = self.slot(id.index)?;
-        Ok(slot.state()? == (SlotState::Live, id.generation) && !slot.is_dead())
+        // The state last: that it is not dead would else be said of the next process there.
+        Ok(!slot.is_dead() && slot.state()? == (SlotState::Live, id.generation))
     }
 }

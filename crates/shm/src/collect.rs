@@ -22,7 +22,7 @@ use crate::record;
 use crate::roster::{Slot, SlotState};
 use multiproc_sys::clock::thread_nanos;
 use multiproc_sys::crash;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{Ordering, fence};
 
 /// Traffic in handles can ask for one collection after the other: so many are its caller's, or as many as take it so long (where long queues of handles are followed
 /// each time, few do). The rest is for this process's keeper, or without one for the next caller.
@@ -90,6 +90,8 @@ impl Arena {
                 Err(_) => return Ok(sum),
             }
             let unlock = Unlock(words, who);
+            // Pairs with the fence in `end_own_object`.
+            fence(Ordering::SeqCst);
             words.again.store(0, Ordering::SeqCst);
             let done = self.collect_locked()?;
             self.note_settled();
@@ -507,6 +509,36 @@ mod tests {
         let made = MADE.lock().unwrap().expect("the old one has ended");
         assert!(made.index() == places[1] && places[0] < places[1] && places[1] < places[2], "{places:?}, {}", made.index());
         assert_eq!(arena.object_state(made.index()).unwrap(), (ObjectState::Live, made.generation()));
+    }
+
+    static CHANNEL: Kind = Kind { channel: true, role_gone: drop_the_last_and_make_another, ..Kind::plain(1, "Channel") };
+    static CHANNEL_KINDS: &[&Kind] = &[&CHANNEL, &NEW];
+    static LAST: Mutex<Option<Arc<Held>>> = Mutex::new(None);
+
+    /// As another thread may at this moment, which needs no lock for what is its process's own.
+    fn drop_the_last_and_make_another(arena: &Arena, object: Object, _: Role) -> Result<(), Error> {
+        let Some(last) = LAST.lock().unwrap().take() else { return Ok(()) };
+        let at = thread::scope(|scope| {
+            let other = scope.spawn(|| {
+                drop(last);
+                arena.make_object(&NEW, 0, (512, 512), Role::Plain, |made| Ok(*MADE_AT.lock().unwrap() = made.offset))
+            });
+            other.join().unwrap().map(|_| *MADE_AT.lock().unwrap())
+        })?;
+        assert_ne!(at, object.offset, "what the collector has in hand is another's");
+        Ok(())
+    }
+    static MADE_AT: Mutex<u64> = Mutex::new(0);
+
+    #[test]
+    fn what_the_collector_looks_at_is_not_freed_by_its_owner() {
+        let arena = Arena::create(&Options { size: 16 << 20, ..Options::new(0, CHANNEL_KINDS) }).unwrap();
+        // Of this process alone, with a receiver and no sender.
+        *LAST.lock().unwrap() = Some(arena.new_object(&CHANNEL, 0, 512, Role::Receiver, |_| Ok(())).unwrap());
+        arena.collect().unwrap();
+        assert!(LAST.lock().unwrap().is_none(), "it was looked at");
+        arena.collect().unwrap();
+        assert_eq!(arena.audit().unwrap().objects, 1);
     }
 
     static ASKING: Kind = Kind { end: drop_another_and_ask, ..Kind::plain(3, "Asking") };

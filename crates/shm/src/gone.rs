@@ -23,13 +23,20 @@ const LOOK_AGAIN: Duration = Duration::from_millis(1);
 const COLLECTING: Duration = Duration::from_micros(200);
 
 impl Arena {
-    /// The calling process is in slot `index` until it is gone. Before the slot becomes live.
+    /// The calling process is in slot `index` until it is gone. Before any thread of it but the caller writes to shared memory.
     pub fn attend(&self, index: u32) {
         if let (Ok(fd), Ok(slot)) = (self.fd(), self.slot(index))
             && presence::take(fd, index).unwrap_or(false)
         {
             slot.mark_attended();
             self.attends.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// The calling process gives up slot `index`, and lives on.
+    pub(crate) fn leave(&self, index: u32) {
+        if let Ok(fd) = self.fd() {
+            let _ = presence::give_back(fd, index);
         }
     }
 

@@ -336,7 +336,7 @@ impl Held {
             arena.holds.clear(&arena.memory, arena.my_slot(), Table::Hold, object.index)?;
             crash::point("held.let_go");
             if !shared {
-                arena.end_own_object(object.index, object.generation, forks)?;
+                collect |= arena.end_own_object(object.index, object.generation, forks)?;
             }
             // What its records refer to may have lost its last sender or receiver with it.
             collect |= told && !(shared && arena.anybody_has(Table::Hold, object.index)?);

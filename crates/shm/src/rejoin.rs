@@ -39,6 +39,10 @@ impl Arena {
 
     /// A process that a plain fork made does not take part after all.
     pub fn remain(&self, parent: SlotId, pid: u32) {
+        if self.my_id() != parent {
+            // Its keeper has ended, so the slot is dead; and gone, though the process is not.
+            self.leave(self.my_slot());
+        }
         self.become_another(parent, pid);
         self.holds.forget_backed();
     }
@@ -63,6 +67,8 @@ impl Arena {
             }
             crash::point("rejoin.reserved");
             if let Err(e) = self.go_live_after_fork(slot, id, parent) {
+                // Before the slot is another's, who would find the byte taken.
+                self.leave(index);
                 slot.change((SlotState::Reserved, generation), (SlotState::Free, generation.wrapping_add(1)));
                 slot.life.unlock(thread);
                 return Err(e);

@@ -18,7 +18,7 @@
 //! | flag `CONFIRMED` | it has taken back its death signal | its keeper | it is dead |
 //! | `keeper` | thread id of the keeper, 0 until it can be rung | keeper | of a dead thread |
 //! | flag `CLEANED` | everything but the slot itself has been taken back | cleaner, last | done again, which is harmless |
-//! | flag `ATTENDED` | a byte of the arena is locked as long as a thread of the process is left: see [`crate::gone`] | that process, before it is live | as it is |
+//! | flag `ATTENDED` | a byte of the arena is locked as long as a thread of the process is left: see [`crate::gone`] | that process, when it has the slot and before it does anything else | as it is |
 //! | `bits_high` | hold bits of objects at or above this index have never been set | that process, before it sets one | as it is |
 //! | `hands` | queue and item that a thread has taken and not yet handed to its caller | that thread, around the commit of a get | reported as lost, if the commit came |
 //! | `notes` | what its threads wait for: see [`crate::notes`] | those threads | see there |
@@ -196,9 +196,13 @@ impl Slot {
 
     /// Waits until the process has confirmed; `Some(false)` when it is dead instead, `None` when time is up. To be called by its parent, which
     /// releases the slot of a dead child.
-    pub fn await_detached(&self, deadline: Option<Deadline>) -> Option<bool> {
+    pub fn await_detached(&self, generation: u32, deadline: Option<Deadline>) -> Option<bool> {
         loop {
             let flags = self.flags.load(Ordering::Acquire);
+            // Asked after the flags were read: so they are those of this process.
+            if !self.state().is_ok_and(|(_, now)| now == generation) {
+                return Some(false);
+            }
             if flags & CONFIRMED != 0 {
                 return Some(true);
             }
@@ -214,8 +218,8 @@ impl Slot {
     }
 
     pub(crate) fn mark_attended(&self) {
-        // Relaxed: published by the CAS to `Live`.
-        self.flags.fetch_or(ATTENDED, Ordering::Relaxed);
+        // Release: the byte is taken before that is said.
+        self.flags.fetch_or(ATTENDED, Ordering::Release);
     }
 
     pub(crate) fn is_attended(&self) -> bool {

@@ -31,6 +31,15 @@ pub fn take(file: BorrowedFd<'_>, at: u32) -> io::Result<bool> {
     }
 }
 
+/// Gives up byte `at`, which the calling process may have locked.
+///
+/// # Errors
+/// As [`take`].
+pub fn give_back(file: BorrowedFd<'_>, at: u32) -> io::Result<()> {
+    fcntl(file, FcntlArg::F_SETLK(&byte(libc::F_UNLCK, at)))?;
+    Ok(())
+}
+
 /// Whether another process has byte `at` locked.
 ///
 /// # Errors
@@ -72,6 +81,8 @@ mod tests {
         assert!(take(file.as_fd(), 7).unwrap() && take(file.as_fd(), 7).unwrap());
         assert!(is_locked(file.as_fd(), 7) && !is_locked(file.as_fd(), 6) && !is_locked(file.as_fd(), 8));
         assert!(!is_taken(file.as_fd(), 7).unwrap(), "by another process");
+        give_back(file.as_fd(), 7).unwrap();
+        assert!(!is_locked(file.as_fd(), 7) && take(file.as_fd(), 7).unwrap());
         drop(file.try_clone().unwrap());
         assert!(!is_locked(file.as_fd(), 7), "given up with any descriptor of the file");
     }

@@ -384,12 +384,22 @@ fn let_go() {
         // SAFETY: as above.
         assert!(unsafe { after_fork_child() }.is_err());
         drop(early.take());
+        kept.set(2);
+        while kept.get() == 2 {
+            thread::yield_now();
+        }
         4
     });
     drop(early.take());
     // Something else takes its place.
     let other = Value::new([0u64; 4]).unwrap();
     kept.set(1);
+    // The place that it had taken is free though it lives.
+    eventually(|| {
+        testing::collect().unwrap();
+        kept.get() == 2 && testing::audit().unwrap().slots == before.slots
+    });
+    kept.set(3);
     assert_eq!(end_of(pid), 4);
     drop(other);
     eventually(|| {

@@ -200,19 +200,25 @@ impl Local {
     #[inline]
     pub(super) fn peer(&self) -> Result<Peer, Error> {
         let other = self.other();
-        let flags = other.flags();
-        if flags & CLOSED != 0 {
-            return Ok(Peer::Ended);
+        loop {
+            let flags = other.flags();
+            if flags & CLOSED != 0 {
+                return Ok(Peer::Ended);
+            }
+            let seen = other.owner();
+            crash::moment();
+            return Ok(match seen {
+                Some(owner) if self.is_alive(owner)? => Peer::Alive(owner),
+                // It may have let go of the end in good order before it died.
+                Some(owner) if other.owner() != Some(owner) => continue,
+                Some(owner) => Peer::Dead(owner.pid()),
+                None if flags & GONE != 0 => match other.bereft.load(Ordering::Acquire) {
+                    0 => Peer::Ended,
+                    pid => Peer::Dead(pid as u32),
+                },
+                None => Peer::Nobody,
+            });
         }
-        Ok(match other.owner() {
-            Some(owner) if self.is_alive(owner)? => Peer::Alive(owner),
-            Some(owner) => Peer::Dead(owner.pid()),
-            None if flags & GONE != 0 => match other.bereft.load(Ordering::Acquire) {
-                0 => Peer::Ended,
-                pid => Peer::Dead(pid as u32),
-            },
-            None => Peer::Nobody,
-        })
     }
 
     /// The process that uses the other end.

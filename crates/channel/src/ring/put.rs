@@ -416,9 +416,8 @@ impl Ring {
             state @ BlockState::Queue { queue, seq } if queue == self.index() && seq == self.tail().seq() => {
                 self.arena().free_if(block, state)?;
             }
-            state @ BlockState::Object(queue)
-                if queue == self.index() && self.cell.ring.load(Ordering::Relaxed) != block.raw() =>
-            {
+            // A ring that was not named yet. Once there is one, a block that was freed since it was named here may be the lease table.
+            state @ BlockState::Object(queue) if queue == self.index() && self.cell.ring.load(Ordering::Relaxed) == 0 => {
                 self.arena().free_if(block, state)?;
             }
             state @ BlockState::Segment { queue, number } if queue == self.index() && self.is_unmade(number) => {

@@ -240,6 +240,22 @@ pub const ALL: &[Mutant] = &[
         by: &[Test::steps("fork", "a_worker_waits")],
     },
     Mutant {
+        name: "its owner frees what the collector has in hand",
+        file: ARENA,
+        rows: &[],
+        from: "        if self.collection().lock.is_held() {\n",
+        to: "        if self.collection().lock.is_held() && forks == u32::MAX {\n",
+        by: &[Test::unit("multiproc-shm", "collect")],
+    },
+    Mutant {
+        name: "who does not take part after all keeps the place",
+        file: "shm/src/rejoin.rs",
+        rows: &[],
+        from: "            self.leave(self.my_slot());\n",
+        to: "",
+        by: &[Test::steps("fork", "what_the_parent_has_let_go_of")],
+    },
+    Mutant {
         name: "the children of the dead are kept for them",
         file: COLLECT,
         rows: &[("roster.rs", "flag `RELEASED`")],

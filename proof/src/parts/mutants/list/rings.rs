@@ -89,8 +89,8 @@ pub const ALL: &[Mutant] = &[
             ("ring/cell.rs", "`ring`, `leases`"),
             ("blocks.rs", "`Object(index)`"),
         ],
-        from: "                if queue == self.index() && self.cell.ring.load(Ordering::Relaxed) != block.raw() =>\n",
-        to: "                if queue == self.index() && self.cell.ring.load(Ordering::Relaxed) == block.raw() + 1 =>\n",
+        from: "if queue == self.index() && self.cell.ring.load(Ordering::Relaxed) == 0 => {\n",
+        to: "if queue == self.index() && self.cell.ring.load(Ordering::Relaxed) == block.raw() + 1 => {\n",
         by: &[dies_in("FirstPut, A")],
     },
     Mutant {
@@ -202,6 +202,22 @@ pub const ALL: &[Mutant] = &[
         to: "        consumed.pw.commit_and_kick_lightly(who.thread, || first.end().store(&consumed.head));\n        \
              crash::point(\"get.in_hand_usual\");\n        let hand = note(first.at.seq());\n",
         by: &[dies_in("UsualGet, "), dies_in("Get(Inline), Alone"), Test::proof("getters_and_putters_are_killed")],
+    },
+    Mutant {
+        name: "what panics when it is decoded stays in hand",
+        file: "channel/src/ring/hands.rs",
+        rows: &[],
+        from: "        self.0.store(0, Ordering::Relaxed);\n",
+        to: "        if !std::thread::panicking() {\n            self.0.store(0, Ordering::Relaxed);\n        }\n",
+        by: &[Test::steps("losses", "what_panics")],
+    },
+    Mutant {
+        name: "a lease table is taken for a ring that was not named yet",
+        file: "channel/src/ring/put.rs",
+        rows: &[],
+        from: "if queue == self.index() && self.cell.ring.load(Ordering::Relaxed) == 0 => {\n",
+        to: "if queue == self.index() && self.cell.ring.load(Ordering::Relaxed) != block.raw() => {\n",
+        by: &[Test::steps("reused", "a_lease_table")],
     },
     Mutant {
         name: "the notes of the dead are not taken back",
