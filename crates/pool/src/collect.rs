@@ -166,10 +166,10 @@ impl Home {
             }
             Tell::Panicked => {
                 let panic = decode::<Panic>(self, rest, references)?;
-                self.fail_told(head.worker, head.id, panic.into());
+                self.fail_told(head.worker, head.since, head.id, panic.into());
             }
-            Tell::Unreadable => self.fail_told(head.worker, head.id, TaskError::Unreadable(words(rest)?)),
-            Tell::Unsendable => self.fail_told(head.worker, head.id, TaskError::Unsendable(words(rest)?)),
+            Tell::Unreadable => self.fail_told(head.worker, head.since, head.id, TaskError::Unreadable(words(rest)?)),
+            Tell::Unsendable => self.fail_told(head.worker, head.since, head.id, TaskError::Unsendable(words(rest)?)),
             Tell::Ask => {
                 let yes = self.may_run(head.worker, head.id, head.number);
                 let _ = self.answers_of(head.worker)?.put_ref(&Out(AnswerHead { id: head.id, yes: u64::from(yes) }, &()));

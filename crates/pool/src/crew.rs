@@ -268,7 +268,7 @@ impl Home {
         crew.oom_kills = kills.or(crew.oom_kills);
         // Tasks that it had started; those that it had only taken are delivered again.
         let member = &crew.members[at];
-        let started: Vec<TaskId> = {
+        let started: Vec<(TaskId, u64)> = {
             let mut table = lock(&self.table);
             let told = |id, since| table.get(id).is_some_and(|entry| entry.was_told(index, since));
             let mut levels: Vec<_> = member.desk.levels().filter(|level| level.is_started()).collect();
@@ -276,7 +276,7 @@ impl Home {
                 let mut told = told;
                 move |level| !told(level.task(), level.since())
             });
-            levels.iter().map(|level| level.task()).collect()
+            levels.iter().map(|level| (level.task(), level.since())).collect()
         };
         let pid = member.pid().unwrap_or(0);
         let (verdict, began) = (member.verdict.clone(), member.desk.is_ready());
@@ -286,7 +286,7 @@ impl Home {
         let cause = Arc::new(cause);
         let out_of_memory =
             killed_for_memory && verdict.is_none() && matches!(*cause, ProcessError::Signaled { signal: Signal::KILL, .. });
-        for id in started {
+        for (id, since) in started {
             let why = match &verdict {
                 Some(Verdict::TimedOut(task, after)) if *task == id => TaskError::TimedOut { after: *after },
                 Some(Verdict::MemoryLimit { used, limit }) => TaskError::MemoryLimit { used: *used, limit: *limit },
@@ -295,7 +295,7 @@ impl Home {
                     TaskError::WorkerDied { pid, cause: cause.clone(), started: true, out_of_memory, attempts: self.attempts(id) }
                 }
             };
-            self.fail(id, why);
+            self.fail_begun(id, why, index, since);
         }
         // Whoever collects waits for what workers tell, and nobody tells this.
         self.nudge();

@@ -405,6 +405,15 @@ impl Home {
 
     /// A task has failed: it is tried again, or has its outcome. Nothing happens when it had one already.
     pub(crate) fn fail(&self, id: TaskId, why: TaskError) {
+        self.fail_attempt(id, why, None);
+    }
+
+    /// The same of the attempt that a worker has begun at that time, as its end says: what it had told of that and comes to light only now is no news then.
+    pub(crate) fn fail_begun(&self, id: TaskId, why: TaskError, worker: u32, since: u64) {
+        self.fail_attempt(id, why, Some((worker, since)));
+    }
+
+    fn fail_attempt(&self, id: TaskId, why: TaskError, begun: Option<(u32, u64)>) {
         let retry = lock(&self.table)
             .get(id)
             .and_then(|entry| Some((entry.head.tries, entry.terms.as_ref()?.retry.clone()?)))
@@ -429,6 +438,10 @@ impl Home {
         let may = entry.terms.as_ref().is_some_and(|terms| terms.retry.is_some());
         if let Some(pause) = pause.filter(|_| may) {
             entry.head.tries += 1;
+            if let Some(terms) = entry.terms.as_mut().filter(|_| begun.is_some()) {
+                // Not earlier: until the next attempt counts, a lease of this one that comes back is to be left alone.
+                terms.told = begun;
+            }
             drop(table);
             lock(&self.later).push((Instant::now() + pause, id));
             let _ = self.bell.set();
@@ -460,14 +473,14 @@ impl Home {
         }
     }
 
-    /// As [`fail`](Home::fail), for what a worker has told: should it die now, what lies on its desk is not another failure.
-    pub(crate) fn fail_told(&self, worker: u32, id: TaskId, why: TaskError) {
-        {
-            let crew = lock(&self.crew);
-            let since = crew.members.iter().find(|member| member.index == worker).and_then(|member| member.desk.running(id));
-            if let Some(since) = since.map(|level| level.since())
-                && let Some(terms) = lock(&self.table).get(id).and_then(|entry| entry.terms.as_mut())
-            {
+    /// As [`fail`](Home::fail), for what a worker has told of what it had begun at that time: should it die now, what lies on its desk is not another failure. Nor is this one, if it
+    /// has died, and that was counted.
+    pub(crate) fn fail_told(&self, worker: u32, since: u64, id: TaskId, why: TaskError) {
+        if let Some(entry) = lock(&self.table).get(id) {
+            if entry.was_told(worker, since) {
+                return;
+            }
+            if let Some(terms) = entry.terms.as_mut() {
                 terms.told = Some((worker, since));
             }
         }
@@ -540,6 +553,26 @@ mod tests {
         assert_eq!(lock(&home.table).get(task.id).unwrap().head.tries, 1);
         assert_eq!(lock(&home.later).len(), 1);
         assert!(!task.is_done());
+        go.set().unwrap();
+        assert!(task.join().unwrap());
+    }
+
+    /// A worker dies over an attempt of which it has told, and what it has told comes last.
+    #[test]
+    fn an_attempt_that_ended_with_its_worker_is_not_told_again() {
+        let pool = Pool::builder().workers(1).retries(5).backoff(PATIENCE).build().unwrap();
+        let home = pool.home().unwrap();
+        let go = Event::new().unwrap();
+        let task = pool.submit((go.clone(),), |go: Event| go.wait().is_ok()).unwrap();
+        let tries = || lock(&home.table).get(task.id).unwrap().head.tries;
+        let failed = || TaskError::TimedOut { after: Duration::ZERO };
+        home.fail_begun(task.id, failed(), 3, 1000);
+        assert_eq!(tries(), 1);
+        home.fail_told(3, 1000, task.id, failed());
+        assert_eq!(tries(), 1);
+        // Another attempt.
+        home.fail_told(3, 1001, task.id, failed());
+        assert_eq!(tries(), 2);
         go.set().unwrap();
         assert!(task.join().unwrap());
     }

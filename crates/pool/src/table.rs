@@ -36,7 +36,7 @@ pub(crate) struct Terms {
     pub(crate) retry: Option<Arc<Retry>>,
     /// To be sent again.
     pub(crate) saved: Option<Arc<Saved>>,
-    /// The worker that has told how the last attempt failed, and when that was started: what lies on its desk of that is settled.
+    /// The worker whose attempt is known to have failed, by what it told or by its end, and when that was started: what else says so is no news.
     pub(crate) told: Option<(u32, u64)>,
 }
 
