@@ -521,7 +521,10 @@ mod tests {
         let at = thread::scope(|scope| {
             let other = scope.spawn(|| {
                 drop(last);
-                arena.make_object(&NEW, 0, (512, 512), Role::Plain, |made| Ok(*MADE_AT.lock().unwrap() = made.offset))
+                arena.make_object(&NEW, 0, (512, 512), Role::Plain, |made| {
+                    *MADE_AT.lock().unwrap() = made.offset;
+                    Ok(())
+                })
             });
             other.join().unwrap().map(|_| *MADE_AT.lock().unwrap())
         })?;
