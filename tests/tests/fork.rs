@@ -105,6 +105,8 @@ fn a_worker_waits_for_who_has_its_place_in_passing() {
     let _watched = watch(60);
     Process::spawn((), || ()).unwrap().join().unwrap();
     let arena = Arena::of_the_tree().unwrap();
+    // The lowest that is free is given first.
+    eventually(|| arena.slot(1).unwrap().state().unwrap().0 == SlotState::Free);
     let free =
         || (1..64).map(|index| arena.slot(index).unwrap()).find(|slot| slot.state().unwrap().0 == SlotState::Free).unwrap();
     let (taken, is_taken) = mpsc::channel();
