@@ -2,8 +2,8 @@
 //! kernel has read the list there. What they held stands as if they were alive, until who sees their pidfd end says that they are dead.
 
 use multiproc::{
-    Array, Atomic, Condition, Connection, Event, Lock, LockError, Process, Queue, RLock, Semaphore, SignalSemaphore, Value, pipe,
-    testing,
+    Array, Atomic, Condition, Connection, Event, Lock, LockError, Message, Process, Queue, RLock, Semaphore, SignalSemaphore,
+    Value, pipe, testing,
 };
 use multiproc_shm::Arena;
 use multiproc_tests::{all_sleep, eventually, watch};
@@ -133,20 +133,31 @@ fn pid_of<G>(found: Result<G, LockError>) -> Option<u32> {
     }
 }
 
-#[test]
-fn a_lock() {
+/// One that has an object dies with it, and who sleeps there finds what `expected` says of the dead one's pid.
+fn is_passed_on<T: Message + Clone + Debug, R: Message + PartialEq + Debug>(
+    make: fn() -> T,
+    hold: fn(T, Cue),
+    sleep: fn(T) -> R,
+    expected: fn(u32, &T) -> R,
+) {
     let _one = alone();
     let _watched = watch(60);
     for lost in BOTH {
-        let (lock, cue) = (Lock::new().unwrap(), Cue::new(lost));
-        let victim = Process::spawn((lock.clone(), cue.clone()), |lock: Lock, cue: Cue| -> () {
-            let _guard = lock.lock().unwrap();
-            cue.has()
-        });
-        let sleeper = || Process::spawn((lock.clone(),), |lock: Lock| pid_of(lock.lock())).unwrap();
-        let (told, pid) = told(&cue, victim.unwrap(), id(&lock), sleeper);
-        assert_eq!(told, Some(pid), "{lost:?}");
+        let (object, cue) = (make(), Cue::new(lost));
+        let victim = Process::spawn((object.clone(), cue.clone()), hold).unwrap();
+        let sleeper = || Process::spawn((object.clone(),), sleep).unwrap();
+        let (found, pid) = told(&cue, victim, id(&object), sleeper);
+        assert_eq!(found, expected(pid, &object), "{lost:?}");
     }
+}
+
+#[test]
+fn a_lock() {
+    let hold = |lock: Lock, cue: Cue| {
+        let _guard = lock.lock().unwrap();
+        cue.has()
+    };
+    is_passed_on(|| Lock::new().unwrap(), hold, |lock| pid_of(lock.lock()), |pid, _| Some(pid));
 }
 
 /// Whoever cleans up goes through what the dead had handles of, and this is none of that.
@@ -167,52 +178,31 @@ fn a_lock_without_a_handle() {
 
 #[test]
 fn a_re_entrant_lock() {
-    let _one = alone();
-    let _watched = watch(60);
-    for lost in BOTH {
-        let (lock, cue) = (RLock::new().unwrap(), Cue::new(lost));
-        let victim = Process::spawn((lock.clone(), cue.clone()), |lock: RLock, cue: Cue| -> () {
-            let _guards = (lock.lock().unwrap(), lock.lock().unwrap());
-            cue.has()
-        });
-        let sleeper = || Process::spawn((lock.clone(),), |lock: RLock| pid_of(lock.lock())).unwrap();
-        let (told, pid) = told(&cue, victim.unwrap(), id(&lock), sleeper);
-        assert_eq!(told, Some(pid), "{lost:?}");
-    }
+    let hold = |lock: RLock, cue: Cue| {
+        let _guards = (lock.lock().unwrap(), lock.lock().unwrap());
+        cue.has()
+    };
+    is_passed_on(|| RLock::new().unwrap(), hold, |lock| pid_of(lock.lock()), |pid, _| Some(pid));
 }
 
 /// A dead writer leaves nothing to mend.
 #[test]
 fn the_lock_of_a_value() {
-    let _one = alone();
-    let _watched = watch(60);
-    for lost in BOTH {
-        let (value, cue) = (Value::new([1u64; 4]).unwrap(), Cue::new(lost));
-        let victim = Process::spawn((value.clone(), cue.clone()), |value: Value<[u64; 4]>, cue: Cue| -> () {
-            let mut guard = value.lock().unwrap();
-            *guard = [2; 4];
-            cue.has()
-        });
-        let sleeper = || Process::spawn((value.clone(),), |value: Value<[u64; 4]>| *value.lock().unwrap()).unwrap();
-        let (found, _) = told(&cue, victim.unwrap(), id(&value), sleeper);
-        assert_eq!(found, [1; 4], "{lost:?}");
-    }
+    let hold = |value: Value<[u64; 4]>, cue: Cue| {
+        let mut guard = value.lock().unwrap();
+        *guard = [2; 4];
+        cue.has()
+    };
+    is_passed_on(|| Value::new([1u64; 4]).unwrap(), hold, |value| *value.lock().unwrap(), |_, _| [1; 4]);
 }
 
 #[test]
 fn the_lock_of_an_array() {
-    let _one = alone();
-    let _watched = watch(60);
-    for lost in BOTH {
-        let (array, cue) = (Array::new([1u8, 2]).unwrap(), Cue::new(lost));
-        let victim = Process::spawn((array.clone(), cue.clone()), |array: Array<u8>, cue: Cue| -> () {
-            let _guard = array.lock().unwrap();
-            cue.has()
-        });
-        let sleeper = || Process::spawn((array.clone(),), |array: Array<u8>| pid_of(array.lock())).unwrap();
-        let (told, pid) = told(&cue, victim.unwrap(), id(&array), sleeper);
-        assert_eq!(told, Some(pid), "{lost:?}");
-    }
+    let hold = |array: Array<u8>, cue: Cue| {
+        let _guard = array.lock().unwrap();
+        cue.has()
+    };
+    is_passed_on(|| Array::new([1u8, 2]).unwrap(), hold, |array| pid_of(array.lock()), |pid, _| Some(pid));
 }
 
 /// Who waits is told of the death of who was to notify, whichever of the two objects is looked at first.
@@ -250,18 +240,15 @@ fn the_lock_of_a_condition() {
 
 #[test]
 fn a_permit() {
-    let _one = alone();
-    let _watched = watch(60);
-    for lost in BOTH {
-        let (permits, cue) = (Semaphore::new(1).unwrap(), Cue::new(lost));
-        let victim = Process::spawn((permits.clone(), cue.clone()), |permits: Semaphore, cue: Cue| -> () {
-            let _permit = permits.acquire().unwrap();
-            cue.has()
-        });
-        let sleeper = || Process::spawn((permits.clone(),), |permits: Semaphore| permits.acquire().is_ok()).unwrap();
-        let (told, _) = told(&cue, victim.unwrap(), id(&permits), sleeper);
-        assert_eq!((told, permits.take_recovered(), permits.available()), (true, 1, 1), "{lost:?}");
-    }
+    let hold = |permits: Semaphore, cue: Cue| {
+        let _permit = permits.acquire().unwrap();
+        cue.has()
+    };
+    let came_back_once = |_, permits: &Semaphore| {
+        assert_eq!((permits.take_recovered(), permits.available()), (1, 1));
+        true
+    };
+    is_passed_on(|| Semaphore::new(1).unwrap(), hold, |permits| permits.acquire().is_ok(), came_back_once);
 }
 
 /// Who waits first has a lock, for which the next one waits.

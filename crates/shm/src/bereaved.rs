@@ -30,7 +30,7 @@ impl Arena {
             let (state, generation) = slot.state()?;
             let dying = self.is_dying(index)?;
             if state == SlotState::Live && (dying || !slot.is_dead()) && self.parent_gone(slot)? {
-                // Relaxed: stored before the slot became live.
+                // Relaxed: 0, or its own: see `is_live`.
                 let pid = slot.pid.load(Ordering::Relaxed);
                 let detached = slot.is_detached();
                 // Without a pid it has just begun, and is looked at again.

@@ -518,20 +518,17 @@ mod tests {
     /// As another thread may at this moment, which needs no lock for what is its process's own.
     fn drop_the_last_and_make_another(arena: &Arena, object: Object, _: Role) -> Result<(), Error> {
         let Some(last) = LAST.lock().unwrap().take() else { return Ok(()) };
-        let at = thread::scope(|scope| {
+        let made = thread::scope(|scope| {
             let other = scope.spawn(|| {
                 drop(last);
-                arena.make_object(&NEW, 0, (512, 512), Role::Plain, |made| {
-                    *MADE_AT.lock().unwrap() = made.offset;
-                    Ok(())
-                })
+                arena.make_object(&NEW, 0, (512, 512), Role::Plain, |_| Ok(()))
             });
-            other.join().unwrap().map(|_| *MADE_AT.lock().unwrap())
+            other.join().unwrap()
         })?;
+        let at = arena.object_at(made.index(), made.generation())?.offset;
         assert_ne!(at, object.offset, "what the collector has in hand is another's");
         Ok(())
     }
-    static MADE_AT: Mutex<u64> = Mutex::new(0);
 
     #[test]
     fn what_the_collector_looks_at_is_not_freed_by_its_owner() {

@@ -56,7 +56,7 @@ impl Arena {
     /// it takes is up to the kernel.
     pub fn await_cleaning(&self, index: u32) -> Result<(), Error> {
         if self.is_dying(index)? {
-            // Relaxed: stored before the slot became live.
+            // Relaxed: 0, of which there is no process, or its own.
             let pidfd = PidFd::open(self.slot(index)?.pid.load(Ordering::Relaxed));
             // Dying after it was opened: so the pid was not another's. If it was after all, that costs one look.
             if let Ok(pidfd) = pidfd
